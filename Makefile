@@ -1,0 +1,77 @@
+# The verbs of the house. `.ci/run` is `make check test`; a fresh machine needs Python >= 3.11, pip and make.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Per cent of branches that the tests must reach in common/ and */core/ (the whole: pyproject.toml, fail_under).
+CORE_COVERAGE := 100
+# Only what exists: mypy refuses a folder that does not.
+CODE := $(wildcard server agent common lab tests bench)
+LOCKS := requirements.lock requirements-dev.lock
+
+.PHONY: help setup lab check fmt test sim bench docs lock clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed ## make .venv with everything in it (quick when up to date)
+
+# Two stamps, so that a changed tool setting does not reinstall sixty packages.
+$(VENV)/.locked: $(LOCKS)
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("arborcast needs Python >= 3.11, this is " + sys.version.split()[0] + "; try make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.locked pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+lab: setup ## the whole method once: six agents and a server on loopback, 64 MiB from A
+	$(BIN)/arborcast-lab run --scenario lab/scenarios/six.toml --size 64M --backend loopback
+
+check: setup ## lint, formatting, types, the rooms' arrows, no host name in a lock
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy $(CODE)
+	$(BIN)/lint-imports --no-logo
+	@if grep -niE 'https?://|index|host' $(LOCKS); then echo 'a lock must name no host' >&2; exit 1; fi
+
+fmt: setup ## format, and mend what ruff can mend
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+test: setup ## every test but the long simulations, with both coverage gates
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+	$(BIN)/coverage report --include='common/*,*/core/*' --fail-under=$(CORE_COVERAGE)
+
+sim: setup ## the long seeded simulations (hypothesis profile soak: 5,000 examples)
+	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -m soak --timeout=0 -o faulthandler_timeout=0
+
+bench: setup ## every script in bench/, one after the other
+	@shopt -s nullglob; scripts=(bench/[!_]*.py); \
+	if (( $${#scripts[@]} == 0 )); then echo 'no script in bench/ yet'; fi; \
+	for script in "$${scripts[@]}"; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+docs: setup ## the docs' links, and the examples in them
+	$(BIN)/pytest tests/docs
+
+# Needs uv, which nothing else here does: make lock UV=path/to/uv
+UV ?= uv
+COMPILE := $(UV) pip compile --quiet --generate-hashes --universal --fork-strategy fewest --no-header --no-annotate \
+	pyproject.toml --group build
+lock: ## compile the locks again from pyproject.toml (needs uv; UPGRADE=--upgrade for newer releases)
+	$(COMPILE) $(UPGRADE) -o requirements.lock
+	$(COMPILE) $(UPGRADE) --extra dev --constraint requirements.lock -o requirements-dev.lock
+
+clean: ## remove .venv and everything a tool left behind
+	rm -rf $(VENV) build dist *.egg-info htmlcov .coverage .coverage.* lab-out \
+		.hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .schemathesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The device agent and its command line."""

@@ -1,0 +1,1 @@
+"""The agent's local HTTP API on a unix socket: what the command line talks to."""

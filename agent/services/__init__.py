@@ -1,0 +1,1 @@
+"""The agent's shells: UDP endpoint, control client, stores on disk."""

@@ -1,0 +1,1 @@
+"""The lab: a whole system on one host, from one scenario file."""

@@ -1,0 +1,1 @@
+"""The coordination server: who is adjacent to whom, how good each link is, and the graph that follows."""

@@ -1,0 +1,1 @@
+"""The server's decisions, pure: no socket, no clock, no randomness but what comes in as arguments."""

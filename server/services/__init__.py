@@ -1,0 +1,1 @@
+"""The server's shells: coordinator, subscribers' sessions, tokens, stores."""

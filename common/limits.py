@@ -1,0 +1,111 @@
+"""Every limit of the system, with its unit and why it stands where it stands."""
+
+# --- groups -------------------------------------------------------------------------------------------------------
+MAX_GROUPS = 1_000
+"""Groups of one server: each costs a machine and a record."""
+MAX_DEVICES_PER_GROUP = 10_000
+"""Devices of one group: one full planning pass at this size takes tens of milliseconds in plain Python."""
+MAX_PEERS = 256
+"""Links that one device may report: bounds a report and the links of a group."""
+MAX_CHANNELS = 64
+"""Channels of one group: they travel whole in one message."""
+MAX_TREES = 16
+"""Trees of one graph: the hop header names the tree in 4 bits."""
+MAX_CANDIDATES = 16
+"""Addresses at which one device may say that it is reached: peers say hello to all of them."""
+MAX_JOIN_TOKENS = 64
+"""Join tokens that are valid in one group at a time."""
+
+# --- names --------------------------------------------------------------------------------------------------------
+MAX_ID_CHARS = 64
+"""Characters of a device, group or channel name."""
+MAX_NAME_BYTES = 255
+"""UTF-8 bytes of a file name: what every common file system takes."""
+MAX_TOKEN_CHARS = 128
+"""Characters of a token in a request's header."""
+
+# --- control plane ------------------------------------------------------------------------------------------------
+MAX_BODY_BYTES = 256 * 1024
+"""Bytes of one request or one message to the server: a report about MAX_PEERS links is 40 KiB."""
+MAX_CONTROL_BYTES = 16 * 1024 * 1024
+"""Bytes of one message from the server: a full graph of MAX_DEVICES_PER_GROUP with the epochs passed over."""
+MAX_GRAPH_BYTES = 64 * 1024
+"""Bytes of a graph's binary form: it travels in records ahead of the data it governs."""
+MAX_EPOCH = 2**53 - 1
+"""The highest epoch: what JSON readers keep exactly. The clock in microseconds reaches it in the year 2255."""
+EPOCHS_KEPT = 8
+"""Epochs that are kept whatever their age."""
+EPOCHS_MAX = 64
+"""Epochs that are kept at most, however young."""
+EPOCH_AGE_S = 30.0
+"""Seconds for which a superseded epoch is kept: longer than any chunk is under way."""
+EPOCH_EDGES_MAX = 100_000
+"""Tree edges in the epochs that the server keeps beyond those it must: 64 epochs of a group of 1,500 devices."""
+EPOCH_CLAIM_AHEAD_S = 86_400.0
+"""Seconds by which a device's claim of an epoch may lie ahead of the server's clock before it is refused."""
+LEASE_S = 15.0
+"""Seconds after its last report at which a device's links leave the planner: three report periods of 5 s."""
+COALESCE_S = 0.05
+"""Seconds for which the planner waits for more reports after the first one that matters; a lost link waits 0."""
+LINKS_STORE_S = 1.0
+"""Seconds for which new link figures may wait before they are stored: they change with every report."""
+HOLD_S = 5.0
+"""Seconds for which a better link has to stay better before a live tree edge gives way to it."""
+GROUP_KEYS_KEPT = 4
+"""Group keys in the roster: openings sealed under the last few must still open for a late joiner."""
+SUBSCRIBER_OUTBOX = 64
+"""Messages that may wait for one subscriber before it counts as slow and is closed."""
+SLOW_SUBSCRIBER_S = 10.0
+"""Seconds for which one message to a subscriber may wait for its connection before it counts as slow and is closed."""
+FIRST_MESSAGE_S = 10.0
+"""Seconds within which a new subscription socket has to say what it wants."""
+MAX_SUBSCRIBERS_PER_DEVICE = 8
+"""Open subscriptions of one device: an agent needs one, and one more while it reconnects."""
+
+# --- link figures -------------------------------------------------------------------------------------------------
+MAX_RATE_BPS = 400e9
+"""Bits per second of a link: the fastest Ethernet there is; above it the figure is a mistake."""
+MAX_DELAY_S = 60.0
+"""Seconds of delay or jitter of a link: above it the figure is a mistake."""
+UNMEASURED_RATE_BPS = 10e6
+"""Bits per second that the planner takes for a link whose bandwidth nobody has measured or declared."""
+UNMEASURED_DELAY_S = 0.1
+"""Seconds that the planner takes for a link whose delay nobody has measured or declared: most links are shorter."""
+
+# --- data plane ---------------------------------------------------------------------------------------------------
+MIN_DATAGRAM_BYTES = 1_200
+"""Bytes of a datagram that every path is taken to carry (RFC 9000 section 14)."""
+MAX_DATAGRAM_BYTES = 9_000
+"""Bytes of the largest datagram: a jumbo frame."""
+MAX_MESSAGE_BYTES = 1024 * 1024
+"""Bytes of one published message."""
+MAX_FILE_BYTES = 16 * 1024**4
+"""Bytes of one file: 16 TiB, the largest that the usual file systems keep."""
+MAX_HELD_CHUNKS = 4_096
+"""Chunks that wait for their stream's opening, or for the graph they name: about 5 MiB a device."""
+MAX_FRAMES_QUEUED = 4_096
+"""Control frames that may wait on one hop; the hop closes when it is passed."""
+MAX_RECEIPTS_PER_FRAME = 8
+"""Receipts in one frame: with ids of 64 and reasons of 48 bytes they fit the smallest datagram."""
+MAX_REASON_BYTES = 48
+"""UTF-8 bytes of a refusal's slug in a receipt."""
+MAX_GRAPH_PARTS = 64
+"""Parts of an embedded graph record, each in a datagram of its own."""
+HOP_WINDOW = 1 << 20
+"""Hop numbers round the largest seen that are believed; the header that carries them is not authenticated."""
+MAX_STREAMS = 1_024
+"""Streams that one device keeps open at a time."""
+MAX_RANGES = 64
+"""Ranges in one ACK, HAVE or WANT: they have to fit the smallest datagram."""
+
+# --- channels -----------------------------------------------------------------------------------------------------
+MAX_BUFFER_BYTES = 16 * 1024 * 1024
+"""Bytes that a channel with routing `overflow` may hold back before it asks."""
+MAX_RETENTION_BYTES = 2**40
+"""Bytes that a channel may retain for late joiners."""
+MAX_RETENTION_S = 30 * 86_400.0
+"""Seconds for which a channel may retain what was sent."""
+MIN_QUERY_INTERVAL_S = 0.1
+"""Seconds between two queries of a channel with routing `query`, at least: keeps a group from flooding its server."""
+MAX_QUERY_INTERVAL_S = 3_600.0
+"""Seconds between two queries of a channel with routing `query`, at most."""

@@ -1,0 +1,415 @@
+"""The control language: what devices and the server say to each other.
+
+It goes over REST, over the subscription socket, and as objects in the simulator. Every message is frozen, refuses
+unknown fields and holds the limits of `common.limits`. Over the subscription socket each one is a JSON text whose
+`type` names it; `decode_client_message` and `decode_server_message` read them.
+"""
+
+import base64
+import binascii
+import ipaddress
+import re
+from typing import Annotated, Final, Literal, Self, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from common import limits
+from common.errors import DecodeError, TopologyError
+from common.graph import AcyclicGraph, Tree
+from common.ids import ID_PATTERN, DeviceId
+
+KEY_BYTES: Final = 32
+_KEY_CHARS: Final = 44
+_HOST: Final = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(\.(?!-)[A-Za-z0-9-]{1,63})*\.?")
+
+
+def encode_key(key: bytes) -> str:
+    """Write a key of 32 bytes as messages carry it: standard base64."""
+    return base64.b64encode(key).decode("ascii")
+
+
+def decode_key(text: str) -> bytes:
+    """Read a key of 32 bytes.
+
+    Raises:
+        DecodeError: it is not base64 of 32 bytes.
+    """
+    try:
+        key = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise DecodeError("a key is not base64") from error
+    if len(key) != KEY_BYTES or encode_key(key) != text:
+        raise DecodeError(f"a key is not base64 of {KEY_BYTES} bytes")
+    return key
+
+
+def split_candidate(text: str) -> tuple[str, int]:
+    """Split "host:port" or "[IPv6]:port".
+
+    Raises:
+        DecodeError: it is neither.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65_535:
+        raise DecodeError(f"{text[:80]!r} does not end in a port from 1 to 65535")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        try:
+            return str(ipaddress.IPv6Address(host)), int(port)
+        except ValueError as error:
+            raise DecodeError(f"{text[:80]!r} does not hold an IPv6 address") from error
+    if len(host) > 253 or not _HOST.fullmatch(host):
+        raise DecodeError(f"{text[:80]!r} does not start with a host name or an address")
+    return host, int(port)
+
+
+def _check_key(text: str) -> str:
+    try:
+        decode_key(text)
+    except DecodeError as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+def _check_candidate(text: str) -> str:
+    try:
+        split_candidate(text)
+    except DecodeError as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+def _check_distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(dict.fromkeys(names)) != len(names):
+        raise ValueError("an entry stands twice")
+    return names
+
+
+Name: TypeAlias = Annotated[str, Field(strict=True, pattern=ID_PATTERN, examples=["A"])]
+Key: TypeAlias = Annotated[
+    str,
+    Field(strict=True, min_length=_KEY_CHARS, max_length=_KEY_CHARS, description="32 bytes in standard base64"),
+    AfterValidator(_check_key),
+]
+Candidate: TypeAlias = Annotated[
+    str, Field(strict=True, max_length=264, examples=["192.0.2.7:7400"]), AfterValidator(_check_candidate)
+]
+Epoch: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=limits.MAX_EPOCH)]
+Version: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=limits.MAX_EPOCH)]
+Objective: TypeAlias = Literal["throughput", "latency"]
+Routing: TypeAlias = Literal["query", "overflow", "subscribe", "embedded"]
+
+
+class Message(BaseModel):
+    """What all messages share: frozen, no unknown fields, no infinities."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+# --- from a device ------------------------------------------------------------------------------------------------
+
+
+class QosFigures(Message):
+    """What one end of a link measured or declares about it; null where it knows nothing (M2)."""
+
+    bandwidth_bps: float | None = Field(None, strict=True, ge=0, le=limits.MAX_RATE_BPS, description="bits per second")
+    delay_s: float | None = Field(None, strict=True, ge=0, le=limits.MAX_DELAY_S, description="one way, in seconds")
+    jitter_s: float | None = Field(
+        None, strict=True, ge=0, le=limits.MAX_DELAY_S, description="in seconds (RFC 3550 section 6.4.1)"
+    )
+    loss: float | None = Field(None, strict=True, ge=0, le=1, description="the share of datagrams lost, 0 to 1")
+
+
+class AdjacencyReport(Message):
+    """First information: the devices to which the reporter has an open link; it replaces the report before (M1)."""
+
+    type: Literal["adjacency"] = "adjacency"
+    peers: Annotated[tuple[Name, ...], AfterValidator(_check_distinct)] = Field(max_length=limits.MAX_PEERS)
+
+
+class QosReport(Message):
+    """Second information: the figures of each link that the reporter names; links not named keep theirs (M2)."""
+
+    type: Literal["qos"] = "qos"
+    links: dict[Name, QosFigures] = Field(max_length=limits.MAX_PEERS, description="figures by the peer's device id")
+
+
+class CandidatesReport(Message):
+    """The addresses at which the reporter may be reached; they replace those before."""
+
+    type: Literal["candidates"] = "candidates"
+    candidates: Annotated[tuple[Candidate, ...], AfterValidator(_check_distinct)] = Field(
+        max_length=limits.MAX_CANDIDATES
+    )
+
+
+class Subscribe(Message):
+    """The first message on a subscription socket (M5)."""
+
+    type: Literal["subscribe"] = "subscribe"
+    scope: Literal["graph", "neighbours", "roster"] = Field(
+        description="the whole graph, the device's own neighbours, or neither: members and channels alone"
+    )
+    epoch: Epoch | None = Field(None, description="the last epoch seen; null at the first time")
+
+
+class Enrolment(Message):
+    """What a device shows to become a member."""
+
+    device: Name
+    public_key: Key
+
+
+# --- about the group ----------------------------------------------------------------------------------------------
+
+
+class ChannelSpec(Message):
+    """One named service and its rules."""
+
+    name: Name
+    kind: Literal["file", "message"] = Field(description="what its streams carry")
+    objective: Objective = Field("throughput", description="which tree carries it")
+    distribute: bool = Field(
+        True, strict=True, description="false: delivered to the neighbours, passed on no further (M7)"
+    )
+    routing: Routing = Field("subscribe", description="how devices learn the next hops: the four manners (M9 to M12)")
+    sockets: Literal["shared", "per-channel"] = Field("shared", description="how a chunk names its service (M7)")
+    repeat: Literal["ranges", "window", "last"] = Field("ranges", description="how a repeated chunk is recognised (M7)")
+    delay_sensitive: bool = Field(False, strict=True, description="shorter buffers and timers")
+    buffer_bytes: int = Field(
+        262_144, strict=True, ge=0, le=limits.MAX_BUFFER_BYTES, description="routing overflow: bytes held before asking"
+    )
+    query_interval_s: float = Field(
+        30.0,
+        strict=True,
+        ge=limits.MIN_QUERY_INTERVAL_S,
+        le=limits.MAX_QUERY_INTERVAL_S,
+        description="routing query: seconds between two queries",
+    )
+    retention_bytes: int = Field(
+        64 * 1024 * 1024, strict=True, ge=0, le=limits.MAX_RETENTION_BYTES, description="bytes kept for late joiners"
+    )
+    retention_s: float = Field(
+        600.0, strict=True, ge=0, le=limits.MAX_RETENTION_S, description="seconds for which they are kept"
+    )
+
+
+class Channels(Message):
+    """All channels of the group; it replaces what came before."""
+
+    type: Literal["channels"] = "channels"
+    version: Version
+    channels: tuple[ChannelSpec, ...] = Field(max_length=limits.MAX_CHANNELS)
+
+
+class RosterEntry(Message):
+    """One member."""
+
+    device: Name
+    public_key: Key
+    candidates: tuple[Candidate, ...] = Field((), max_length=limits.MAX_CANDIDATES)
+
+
+class Roster(Message):
+    """All members and the group keys; it replaces what came before."""
+
+    type: Literal["roster"] = "roster"
+    version: Version
+    devices: tuple[RosterEntry, ...] = Field(max_length=limits.MAX_DEVICES_PER_GROUP)
+    key_epoch: Version = Field(description="the group key to seal with; it grows when a member leaves")
+    group_keys: dict[int, Key] = Field(
+        max_length=limits.GROUP_KEYS_KEPT, description="the last group keys by key epoch, to open with"
+    )
+
+
+class EnrolmentAnswer(Message):
+    """What a new member gets; the token is shown this once."""
+
+    device: Name
+    token: str = Field(max_length=limits.MAX_TOKEN_CHARS, description="proves the device in every later request")
+    group: Name
+    roster: Roster
+    channels: Channels
+    lease_s: float = Field(description="seconds after the last report at which the device's links no longer count")
+
+
+# --- about the graph ----------------------------------------------------------------------------------------------
+
+
+class TreeBody(Message):
+    """One tree of a graph."""
+
+    objective: Name
+    edges: tuple[tuple[Name, Name], ...] = Field(max_length=limits.MAX_DEVICES_PER_GROUP)
+    components: tuple[tuple[Name, ...], ...] | None = Field(
+        None, description="devices that the tree connects, each component named by its first; in REST answers only"
+    )
+
+
+class GraphBody(Message):
+    """A graph as JSON."""
+
+    epoch: Epoch
+    devices: tuple[Name, ...] = Field(max_length=limits.MAX_DEVICES_PER_GROUP)
+    trees: tuple[TreeBody, ...] = Field(min_length=1, max_length=limits.MAX_TREES)
+
+    @classmethod
+    def from_graph(cls, graph: AcyclicGraph, *, components: bool = False) -> Self:
+        """Write a graph.
+
+        Args:
+            graph: the graph.
+            components: list the components of each tree as well.
+        """
+        trees = tuple(
+            TreeBody(
+                objective=tree.objective,
+                edges=tree.edges,
+                components=graph.components(index) if components else None,
+            )
+            for index, tree in enumerate(graph.trees)
+        )
+        return cls(epoch=graph.epoch, devices=graph.devices, trees=trees)
+
+    def to_graph(self) -> AcyclicGraph:
+        """Read the graph.
+
+        Raises:
+            DecodeError: it does not hold together.
+        """
+        try:
+            return AcyclicGraph(
+                self.epoch, self.devices, tuple(Tree(tree.objective, tree.edges) for tree in self.trees)
+            )
+        except TopologyError as error:
+            raise DecodeError(str(error)) from error
+
+
+class TreeNeighbours(Message):
+    """A device's neighbours in one tree."""
+
+    objective: Name
+    neighbours: tuple[Name, ...] = Field(max_length=limits.MAX_DEVICES_PER_GROUP)
+
+
+class NeighboursBody(Message):
+    """A device's neighbours in every tree of a graph: the answer to a query (M4)."""
+
+    epoch: Epoch
+    trees: tuple[TreeNeighbours, ...] = Field(min_length=1, max_length=limits.MAX_TREES)
+
+    @classmethod
+    def from_graph(cls, graph: AcyclicGraph, device: DeviceId) -> Self:
+        """Write what one device has to know of a graph."""
+        trees = tuple(
+            TreeNeighbours(objective=tree.objective, neighbours=graph.neighbours(device, index))
+            for index, tree in enumerate(graph.trees)
+        )
+        return cls(epoch=graph.epoch, trees=trees)
+
+
+# --- from the server over the subscription ------------------------------------------------------------------------
+
+
+class Unchanged(Message):
+    """The subscriber's last epoch is the current one."""
+
+    type: Literal["unchanged"] = "unchanged"
+    epoch: Epoch
+
+
+class GraphUpdate(Message):
+    """Scope graph: the current graph, and those that this subscriber skipped, oldest first."""
+
+    type: Literal["graph"] = "graph"
+    graph: GraphBody
+    passed: tuple[GraphBody, ...] = Field((), max_length=limits.EPOCHS_KEPT - 1)
+
+
+class NeighboursUpdate(Message):
+    """Scope neighbours: the device's current neighbours, and those under the epochs it skipped, oldest first."""
+
+    type: Literal["neighbours"] = "neighbours"
+    epoch: Epoch
+    trees: tuple[TreeNeighbours, ...] = Field(min_length=1, max_length=limits.MAX_TREES)
+    passed: tuple[NeighboursBody, ...] = Field((), max_length=limits.EPOCHS_KEPT - 1)
+
+
+class EpochUpdate(Message):
+    """Scope neighbours: a new epoch that leaves the device's neighbours as they were."""
+
+    type: Literal["epoch"] = "epoch"
+    epoch: Epoch
+
+
+class Accepted(Message):
+    """A report that came over the socket was taken."""
+
+    type: Literal["accepted"] = "accepted"
+    of: Literal["qos", "adjacency", "candidates"]
+
+
+class ErrorMessage(Message):
+    """What came over the socket was declined, or the socket is about to be closed."""
+
+    type: Literal["error"] = "error"
+    reason: str = Field(max_length=64)
+    detail: str = Field(max_length=4_096)
+
+
+Report: TypeAlias = AdjacencyReport | QosReport | CandidatesReport
+ClientMessage: TypeAlias = Subscribe | AdjacencyReport | QosReport | CandidatesReport
+ServerMessage: TypeAlias = (
+    Unchanged | GraphUpdate | NeighboursUpdate | EpochUpdate | Roster | Channels | Accepted | ErrorMessage
+)
+
+_CLIENT: Final[TypeAdapter[ClientMessage]] = TypeAdapter(Annotated[ClientMessage, Field(discriminator="type")])
+_SERVER: Final[TypeAdapter[ServerMessage]] = TypeAdapter(Annotated[ServerMessage, Field(discriminator="type")])
+
+
+def encode_message(message: Message) -> str:
+    """Write a message as JSON text."""
+    return message.model_dump_json()
+
+
+def decode_client_message(data: str | bytes) -> ClientMessage:
+    """Read what a device sent over the subscription socket.
+
+    Raises:
+        DecodeError: whatever is wrong with it; the text says where, never more than a screen of it.
+    """
+    _check_length(data, limits.MAX_BODY_BYTES)
+    try:
+        return _CLIENT.validate_json(data)
+    except ValidationError as error:
+        raise DecodeError(describe(error)) from error
+
+
+def decode_server_message(data: str | bytes) -> ServerMessage:
+    """Read what the server sent over the subscription socket.
+
+    Raises:
+        DecodeError: whatever is wrong with it.
+    """
+    _check_length(data, limits.MAX_CONTROL_BYTES)
+    try:
+        return _SERVER.validate_json(data)
+    except ValidationError as error:
+        raise DecodeError(describe(error)) from error
+
+
+def describe(error: ValidationError) -> str:
+    """Say in one line what is wrong with a message: the first three places, without echoing what was sent."""
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    lines = []
+    for problem in problems[:3]:
+        place = ".".join(str(part)[:80] for part in problem["loc"])
+        lines.append(f"{place}: {problem['msg'][:200]}" if place else problem["msg"][:200])
+    if len(problems) > len(lines):
+        lines.append(f"and {len(problems) - len(lines)} more")
+    return "; ".join(lines)
+
+
+def _check_length(data: str | bytes, most: int) -> None:
+    if len(data) > most:
+        raise DecodeError(f"a message of {len(data)} bytes; at most {most} are allowed")

@@ -1,0 +1,165 @@
+"""A stream's opening: what a device must know before it can take the stream's chunks.
+
+The opening names the stream, its channel, source and kind, and carries the random key under which the source seals
+the chunks. It travels sealed under the group key, ahead of the first chunk on every hop, and is kept beside the
+stream on disk in that sealed form.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from dataclasses import dataclass
+from typing import Final, Literal, cast
+
+from common.errors import DecodeError
+from common.ids import ChannelId, DeviceId, is_id
+from common.limits import (
+    MAX_DATAGRAM_BYTES,
+    MAX_FILE_BYTES,
+    MAX_NAME_BYTES,
+    MIN_DATAGRAM_BYTES,
+)
+
+STREAM_ID_BYTES: Final = 16
+STREAM_KEY_BYTES: Final = 32
+
+StreamKind = Literal["file", "message"]
+_KINDS: Final = ("file", "message")
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """One stream's fixed facts, set by its source and never changed.
+
+    Attributes:
+        stream: 16 random bytes.
+        channel: the channel it belongs to.
+        source: the device that numbers and seals its chunks.
+        kind: ``file`` (known size, a closing record with the hash) or ``message`` (open-ended).
+        key: 32 random bytes; every chunk of the stream is sealed under it with its number as nonce.
+        piece_bytes: plain bytes of a full chunk.
+        name: file name as the source calls it; empty for messages.
+        size_bytes: file size; None for messages.
+        created: unix seconds at the source.
+        expires: unix seconds after which the opening is refused and its tombstone may go.
+    """
+
+    stream: bytes
+    channel: ChannelId
+    source: DeviceId
+    kind: StreamKind
+    key: bytes
+    piece_bytes: int
+    name: str
+    size_bytes: int | None
+    created: float
+    expires: float
+
+    @property
+    def short(self) -> int:
+        """The stream's short form on the wire: the first four bytes of its id."""
+        return int.from_bytes(self.stream[:4], "big")
+
+    @property
+    def hex(self) -> str:
+        """The stream's id as people and the agent's API write it."""
+        return self.stream.hex()
+
+    @property
+    def pieces(self) -> int:
+        """How many data chunks a file has; they are numbered from 1, and the closing record comes after."""
+        return -(-(self.size_bytes or 0) // self.piece_bytes)
+
+    @property
+    def closing_number(self) -> int | None:
+        """The number of a file's closing record; None for an open-ended stream."""
+        return None if self.size_bytes is None else self.pieces + 1
+
+    def piece_length(self, number: int) -> int:
+        """Plain bytes of the data chunk ``number`` (1 … pieces) of a file."""
+        if self.size_bytes is None:
+            return self.piece_bytes
+        return min(self.piece_bytes, self.size_bytes - (number - 1) * self.piece_bytes)
+
+    def encode(self) -> bytes:
+        """Return the opening's plain form, to be sealed under the group key."""
+        body = {
+            "stream": self.stream.hex(),
+            "channel": self.channel,
+            "source": self.source,
+            "kind": self.kind,
+            "key": base64.b64encode(self.key).decode(),
+            "piece": self.piece_bytes,
+            "name": self.name,
+            "size": self.size_bytes,
+            "created": self.created,
+            "expires": self.expires,
+        }
+        return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+
+    @classmethod
+    def decode_untrusted(cls, data: bytes) -> Opening:
+        """Read an opening.
+
+        Raises:
+            DecodeError: it is not an opening, or a field passes its limit.
+        """
+        try:
+            body = json.loads(data)
+            opening = cls(
+                stream=bytes.fromhex(body["stream"]),
+                channel=body["channel"],
+                source=body["source"],
+                kind=body["kind"],
+                key=base64.b64decode(body["key"], validate=True),
+                piece_bytes=body["piece"],
+                name=body["name"],
+                size_bytes=body["size"],
+                created=body["created"],
+                expires=body["expires"],
+            )
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DecodeError(f"not a stream opening: {error}") from error
+        problem = opening._problem()
+        if problem is not None:
+            raise DecodeError(f"stream opening: {problem}")
+        return opening
+
+    def _problem(self) -> str | None:
+        return self._problem_of_names() or self._problem_of_sizes() or self._problem_of_times()
+
+    def _problem_of_names(self) -> str | None:
+        if len(self.stream) != STREAM_ID_BYTES or len(self.key) != STREAM_KEY_BYTES:
+            return "id or key of the wrong length"
+        for name in (self.channel, self.source):
+            if not isinstance(name, str) or not is_id(name):
+                return "channel or source is not an id"
+        if self.kind not in _KINDS:
+            return f"kind {self.kind!r} is neither file nor message"
+        if not isinstance(self.name, str) or "\0" in self.name:
+            return "name is not text"
+        try:
+            encoded = self.name.encode()
+        except UnicodeEncodeError:
+            return "name is not text"
+        if len(encoded) > MAX_NAME_BYTES or (self.kind == "file") != bool(encoded):
+            return f"a file's name has 1 to {MAX_NAME_BYTES} bytes, a message stream's none"
+        return None
+
+    def _problem_of_sizes(self) -> str | None:
+        if type(self.piece_bytes) is not int or not (MIN_DATAGRAM_BYTES // 2 <= self.piece_bytes <= MAX_DATAGRAM_BYTES):
+            return "piece size out of range"
+        size = cast(object, self.size_bytes)
+        if self.kind == "message":
+            return None if size is None else "a message stream has no size"
+        if type(size) is not int or not 0 <= size <= MAX_FILE_BYTES:
+            return f"a file's size is 0 to {MAX_FILE_BYTES} bytes"
+        return None
+
+    def _problem_of_times(self) -> str | None:
+        for moment in (self.created, self.expires):
+            if type(moment) not in (int, float) or not math.isfinite(moment):
+                return "times are finite unix seconds"
+        return None if self.created < self.expires else "it expires before it begins"

@@ -1,0 +1,175 @@
+"""What a device says to the server, and what it makes of the answers.
+
+On every (re)connection: subscribe as far as a channel wants it, naming the last epoch seen; then report adjacency
+(M1), figures (M2) and candidates. Links are reported at once when they change, figures every 5 s besides.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Final
+
+from agent.core.channels import ChannelTable
+from agent.core.events import ControlFailed, ControlRequest, QueryGraph, QueryNeighbours
+from agent.core.manners import EmbeddedManner
+from agent.core.peers import Peers
+from agent.core.routing import GraphTable
+from agent.core.streams import StreamTable
+from common.ids import ChannelId
+from common.messages import (
+    AdjacencyReport,
+    CandidatesReport,
+    Channels,
+    EpochUpdate,
+    GraphBody,
+    GraphUpdate,
+    NeighboursBody,
+    NeighboursUpdate,
+    QosReport,
+    Roster,
+    ServerMessage,
+    Subscribe,
+)
+
+if TYPE_CHECKING:
+    from agent.core.node import NodeConfig
+
+REPORT_EVERY_S: Final = 5.0
+MAX_REQUESTS: Final = 256
+"""Requests that may wait for the shell; when the server is gone, older reports give way."""
+
+
+class ControlPlane:
+    """Turns changes into requests, and the server's messages into graphs, members and channels.
+
+    Args:
+        config: what the device is told about itself.
+        table: the graphs known here.
+        channels: rules and manners.
+        peers: links and hops.
+        streams: what is sent and received.
+    """
+
+    def __init__(
+        self, config: NodeConfig, table: GraphTable, channels: ChannelTable, peers: Peers, streams: StreamTable
+    ) -> None:
+        self.connected = False
+        self.requests: Counter[str] = Counter()
+        """How often each kind of request was made."""
+        self._config = config
+        self._table = table
+        self._channels = channels
+        self._peers = peers
+        self._streams = streams
+        self._queue: deque[ControlRequest] = deque(maxlen=MAX_REQUESTS)
+        self.subscribed: str | None = None
+        """The scope subscribed to on this connection."""
+        self._report_at: float | None = None
+
+    def on_connected(self, now: float) -> None:
+        """Take note that the socket to the server is up."""
+        self.connected = True
+        self._queue.clear()
+        self.subscribed = None
+        self._subscribe()
+        self._ask(CandidatesReport(candidates=self._config.candidates))
+        self.report_links(now)
+
+    def on_lost(self) -> None:
+        """Take note that the socket to the server is gone: reports wait, queries fail at once."""
+        self.connected = False
+        self._report_at = None
+
+    def on_source(self, channel: ChannelId, now: float) -> None:
+        """Take note that a stream of this channel begins here."""
+        manner = self._channels.by_name[channel].manner
+        if isinstance(manner, EmbeddedManner):
+            manner.on_source(now)
+
+    def report_links(self, now: float) -> None:
+        """Say which links are open, and how good they are."""
+        if not self.connected:
+            return
+        peers = self._peers.usable()
+        self._ask(AdjacencyReport(peers=peers))
+        self._ask(QosReport(links={peer: self._peers.figures(peer) for peer in peers if peer in self._peers.hops}))
+        self._report_at = now + REPORT_EVERY_S
+
+    def receive(self, message: ServerMessage | NeighboursBody | GraphBody | ControlFailed, now: float) -> None:
+        """Take what the server said."""
+        before = self._table.epoch
+        match message:
+            case Roster():
+                self._streams.set_keys(message)
+                self._peers.set_roster(message.devices, now)
+                self._streams.begin_resume(now)
+                return
+            case Channels():
+                self._channels.set_specs(message.channels, now)
+                self._streams.begin_resume(now)
+                self._subscribe()
+                return
+            case ControlFailed():
+                self._on_failed(message, now)
+                return
+            case GraphUpdate() | NeighboursUpdate() | EpochUpdate() | NeighboursBody() | GraphBody():
+                self._learn(message, now)
+            case _:
+                return
+        for channel in self._channels.by_name.values():
+            channel.manner.on_graph(now, changed=self._table.epoch != before)
+
+    def handle_timeout(self, now: float) -> None:
+        """Report periodically, and collect the manners' queries."""
+        if self._report_at is not None and now >= self._report_at:
+            self.report_links(now)
+        for channel in self._channels.by_name.values():
+            while (request := channel.manner.poll_request(now)) is not None:
+                if self.connected:
+                    self._ask(request)
+                else:
+                    channel.manner.on_failed(now)
+
+    def poll(self) -> ControlRequest | None:
+        """Return the next request."""
+        return self._queue.popleft() if self._queue else None
+
+    def poll_timeout(self) -> float | None:
+        """Return when ``handle_timeout`` is due."""
+        times = [self._report_at]
+        times.extend(channel.manner.poll_timeout() for channel in self._channels.by_name.values())
+        due = [at for at in times if at is not None]
+        return min(due) if due else None
+
+    def _learn(
+        self, message: GraphUpdate | NeighboursUpdate | EpochUpdate | NeighboursBody | GraphBody, now: float
+    ) -> None:
+        match message:
+            case GraphUpdate():
+                for body in (*message.passed, message.graph):
+                    self._table.learn_body(body, now)
+            case NeighboursUpdate():
+                current = NeighboursBody(epoch=message.epoch, trees=message.trees)
+                for passed in (*message.passed, current):
+                    self._table.learn_body(passed, now)
+            case EpochUpdate():
+                self._table.learn_epoch(message.epoch, now)
+            case _:
+                self._table.learn_body(message, now)
+
+    def _subscribe(self) -> None:
+        if not self.connected:
+            return
+        scope = self._config.scope if self._channels.subscribes() else "roster"
+        if scope != self.subscribed:
+            self.subscribed = scope
+            self._ask(Subscribe(scope=scope, epoch=self._table.epoch))
+
+    def _ask(self, request: ControlRequest) -> None:
+        self.requests[type(request).__name__] += 1
+        self._queue.append(request)
+
+    def _on_failed(self, failed: ControlFailed, now: float) -> None:
+        if isinstance(failed.request, QueryNeighbours | QueryGraph):
+            for channel in self._channels.by_name.values():
+                channel.manner.on_failed(now)

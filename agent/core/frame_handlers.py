@@ -1,0 +1,187 @@
+"""What each control frame of a peer does here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from agent.core.channels import ChannelTable
+from agent.core.forwarding import Forwarder, graph_records
+from agent.core.hop import Hop
+from agent.core.peers import Peers
+from agent.core.routing import GraphTable
+from agent.core.stream import Stream
+from agent.core.streams import StreamTable
+from common.errors import DecodeError
+from common.frames import (
+    Ack,
+    AskGraph,
+    AskOpening,
+    Bye,
+    Cancel,
+    ChannelPort,
+    Frame,
+    GraphRecord,
+    Have,
+    Probe,
+    Receipts,
+    Stop,
+    StreamOpening,
+    Want,
+)
+from common.graph import AcyclicGraph, short_epoch
+from common.graph import decode_untrusted as decode_graph
+from common.ids import DeviceId
+from common.limits import MAX_PEERS
+
+
+@dataclass(slots=True)
+class _Parts:
+    """A graph of several records that is being put together."""
+
+    stream: int
+    epoch: int
+    parts: dict[int, bytes] = field(default_factory=dict)
+
+
+class FrameHandlers:
+    """Hands frames to the part that they concern.
+
+    Args:
+        peers: links and hops.
+        channels: rules and manners.
+        streams: what is sent and received.
+        forwarder: a chunk's way.
+        table: the graphs known here.
+        drops: counts what was dropped, by reason.
+    """
+
+    def __init__(
+        self,
+        peers: Peers,
+        channels: ChannelTable,
+        streams: StreamTable,
+        forwarder: Forwarder,
+        table: GraphTable,
+        drops: Counter[str],
+    ) -> None:
+        self._peers = peers
+        self._channels = channels
+        self._streams = streams
+        self._forwarder = forwarder
+        self._table = table
+        self._drops = drops
+        self._graphs: dict[DeviceId, _Parts] = {}
+
+    def handle(self, hop: Hop, frame: Frame, now: float) -> None:
+        """Take a frame; one that makes no sense is counted and changes nothing."""
+        try:
+            self._handle(hop, frame, now)
+        except DecodeError:
+            self._drops[f"{type(frame).__name__.lower()}-refused"] += 1
+
+    def _handle(self, hop: Hop, frame: Frame, now: float) -> None:
+        match frame:
+            case Probe():
+                self._peers.on_probe(hop, frame, now)
+            case Ack():
+                hop.on_ack(frame, now)
+            case Bye():
+                self._peers.on_bye(hop, now)
+            case ChannelPort():
+                if frame.channel in self._channels.by_name:
+                    hop.ports[frame.channel] = frame.port
+            case AskGraph():
+                self._on_ask_graph(hop, frame)
+            case GraphRecord():
+                self._on_graph_record(hop, frame, now)
+            case Receipts():
+                self._forwarder.on_receipts(hop, frame, now)
+            case Cancel():
+                self._forwarder.on_cancel(hop, frame, now)
+            case _:
+                self._handle_of_stream(hop, frame, now)
+
+    def _handle_of_stream(self, hop: Hop, frame: Have | Want | Stop | StreamOpening | AskOpening, now: float) -> None:
+        if isinstance(frame, StreamOpening):
+            self._on_opening(hop, frame, now)
+            return
+        entry = self._streams.by_short.get(frame.stream)
+        if entry is None:
+            if isinstance(frame, Have):
+                self._forwarder.orphans.hold_news(hop, frame, now)
+            return
+        stream = entry.stream
+        match frame:
+            case Have():
+                self._forwarder.exchange.on_have(hop, stream, frame)
+            case Want():
+                self._on_want(hop, stream, frame, now)
+            case Stop():
+                self._forwarder.cursor(hop, stream).forget_owed()
+            case AskOpening():
+                self._forwarder.cursor(hop, stream).opening_sent = False
+                self._forwarder.introduce(hop, stream, self._channels.of(stream).manner.table_of(stream).current)
+
+    def _on_opening(self, hop: Hop, frame: StreamOpening, now: float) -> None:
+        entry = self._streams.open_received(frame.sealed, now)
+        if entry is None:
+            return
+        stream = entry.stream
+        self._forwarder.cursor(hop, stream).opening_sent = True
+        if stream.upstream is None:
+            stream.upstream = hop.peer
+        chunks, news = self._forwarder.orphans.take(stream.short)
+        for peer_hop, have in news:
+            self._forwarder.exchange.on_have(peer_hop, stream, have)
+        for chunk_hop, datagram, channel in chunks:
+            self._forwarder.receive_chunk(chunk_hop, datagram, channel, now)
+
+    def _on_want(self, hop: Hop, stream: Stream, frame: Want, now: float) -> None:
+        known = self._channels.of(stream).manner.table_of(stream).current
+        stream.progress_at = now
+        if known is None:
+            return
+        self._forwarder.introduce(hop, stream, known)
+        tree = known.tree_for(stream.spec.objective)
+        self._forwarder.exchange.on_want(hop, stream, frame.ranges, short_epoch(known.epoch), tree)
+
+    def _on_ask_graph(self, hop: Hop, frame: AskGraph) -> None:
+        if frame.stream:
+            entry = self._streams.by_short.get(frame.stream)
+            known = None if entry is None else entry.stream.graphs.by_short(frame.epoch)
+            if entry is not None and known is not None:
+                self._forwarder.cursor(hop, entry.stream).graphs_sent.pop(known.epoch, None)
+                self._forwarder.send_graph(hop, entry.stream, known.epoch)
+            return
+        known = self._table.by_short(frame.epoch)
+        if known is not None and known.graph is not None:
+            for record in graph_records(0, known.epoch, known.graph.encode()):
+                hop.send(record)
+
+    def _on_graph_record(self, hop: Hop, frame: GraphRecord, now: float) -> None:
+        parts = self._graphs.get(hop.peer)
+        if parts is None or (parts.stream, parts.epoch) != (frame.stream, frame.epoch):
+            if len(self._graphs) >= MAX_PEERS:
+                self._graphs.clear()
+            parts = self._graphs[hop.peer] = _Parts(frame.stream, frame.epoch)
+        parts.parts[frame.part] = frame.data
+        if len(parts.parts) < frame.parts:
+            return
+        del self._graphs[hop.peer]
+        blob = b"".join(parts.parts.get(part, b"") for part in range(frame.parts))
+        if frame.stream:
+            entry = self._streams.by_short.get(frame.stream)
+            if entry is not None:
+                self._forwarder.learn_embedded(entry.stream, frame.epoch, blob, now)
+            return
+        self._learn_group_graph(decode_graph(blob), now)
+
+    def _learn_group_graph(self, graph: AcyclicGraph, now: float) -> None:
+        """Take a previous hop's answer to which graph an epoch is; one that was not asked for is not believed."""
+        if not any(channel.manner.waits_for(graph.epoch) for channel in self._channels.by_name.values()):
+            raise DecodeError("a graph that was not asked for")
+        old = self._table.current
+        if self._table.learn_graph(graph, now):
+            self._forwarder.on_graph(old, now)
+        self._forwarder.release(now)

@@ -1,0 +1,150 @@
+"""Streams kept in memory: all message streams, and everything in the simulator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from agent.core.store import PieceReader, Resumed, Role, StoreError
+from common.opening import Opening
+
+
+class BytesReader:
+    """A file to be sent that is already in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return ``length`` bytes from ``offset``."""
+        piece = self._data[offset : offset + length]
+        if len(piece) != length:
+            raise StoreError("io", f"the file ends before byte {offset + length}")
+        return piece
+
+
+@dataclass(slots=True)
+class MemoryStreamStore:
+    """One stream's chunks in a dict, oldest first out when ``limit_bytes`` is passed (None keeps all)."""
+
+    reader: PieceReader | None = None
+    piece_bytes: int = 0
+    size_bytes: int | None = None
+    limit_bytes: int | None = None
+    digest: bytes | None = None
+    _chunks: dict[int, bytes] = field(default_factory=dict)
+    _tags: dict[int, bytes] = field(default_factory=dict)
+    _kept_bytes: int = 0
+
+    def held(self) -> Iterable[tuple[int, int]]:
+        """Return what is stored, one range a number (the reader of it merges them)."""
+        return [(number, number + 1) for number in sorted(self._tags)]
+
+    def write(self, number: int, data: bytes, tag: bytes) -> None:
+        """Keep a chunk; of a source's file the tag and what is not in the file itself."""
+        self._tags[number] = tag
+        if self.reader is None or not 0 < number <= self._pieces():
+            self._chunks[number] = data
+            self._kept_bytes += len(data)
+        if self.limit_bytes is not None:
+            while self._kept_bytes > self.limit_bytes:
+                self._forget(next(iter(self._chunks)))
+
+    def read(self, number: int) -> bytes | None:
+        """Return a chunk's plain bytes, or None."""
+        if self.reader is not None and 0 < number <= self._pieces():
+            offset = (number - 1) * self.piece_bytes
+            return self.reader.read(offset, min(self.piece_bytes, (self.size_bytes or 0) - offset))
+        return self._chunks.get(number)
+
+    def tag(self, number: int) -> bytes | None:
+        """Return a chunk's tag, or None."""
+        return self._tags.get(number)
+
+    def drop_below(self, number: int) -> None:
+        """Forget the chunks below ``number``."""
+        while self._chunks and (old := next(iter(self._chunks))) < number:
+            self._forget(old)
+
+    def finish(self, digest: bytes | None) -> None:
+        """Keep the verified digest, to be read back by a test or the simulator."""
+        self.digest = digest
+
+    def discard(self) -> None:
+        """Forget everything."""
+        self._chunks.clear()
+        self._tags.clear()
+        self._kept_bytes = 0
+
+    def content(self, pieces: int) -> bytes:
+        """Return the whole stream's plain bytes, chunks 1 to ``pieces``."""
+        return b"".join(self._chunks[number] for number in range(1, pieces + 1))
+
+    def _pieces(self) -> int:
+        return -(-(self.size_bytes or 0) // self.piece_bytes)
+
+    def _forget(self, number: int) -> None:
+        self._kept_bytes -= len(self._chunks.pop(number))
+        self._tags.pop(number, None)
+
+
+class MemoryStores:
+    """Streams that live as long as this object: in the simulator it is the device's disk and outlives the node.
+
+    Args:
+        capacity_bytes: files larger than what is left of it are refused with ``no-space``; None takes all.
+        message_bytes: what a message stream retains.
+    """
+
+    def __init__(self, *, capacity_bytes: int | None = None, message_bytes: int | None = None) -> None:
+        self.streams: dict[str, MemoryStreamStore] = {}
+        self._capacity_bytes = capacity_bytes
+        self._message_bytes = message_bytes
+        self._openings: dict[str, tuple[bytes, Role]] = {}
+        self._tombstones: dict[str, float] = {}
+
+    def receive(self, opening: Opening, sealed: bytes) -> MemoryStreamStore:
+        """Make room for a stream to be received."""
+        size = opening.size_bytes or 0
+        if self._capacity_bytes is not None:
+            if size > self._capacity_bytes:
+                detail = f"{size} bytes are more than the {self._capacity_bytes} left here"
+                raise StoreError("no-space", detail)
+            self._capacity_bytes -= size
+        store = MemoryStreamStore(limit_bytes=self._limit(opening))
+        return self._add(opening, sealed, store, "receive")
+
+    def source(self, opening: Opening, sealed: bytes, reader: PieceReader | None) -> MemoryStreamStore:
+        """Make the record of a stream that starts here."""
+        store = MemoryStreamStore(
+            reader=reader,
+            piece_bytes=opening.piece_bytes,
+            size_bytes=opening.size_bytes,
+            limit_bytes=self._limit(opening),
+        )
+        return self._add(opening, sealed, store, "source")
+
+    def resume(self) -> Iterable[Resumed]:
+        """Return the file streams kept so far; message streams start anew after a crash."""
+        return [
+            Resumed(sealed, self.streams[name], "done" if self.streams[name].digest else role)
+            for name, (sealed, role) in self._openings.items()
+        ]
+
+    def tombstones(self) -> Mapping[str, float]:
+        """Return finished streams and when each may be forgotten."""
+        return dict(self._tombstones)
+
+    def bury(self, stream: str, expires: float) -> None:
+        """Remember a finished stream."""
+        self._tombstones[stream] = expires
+        self._openings.pop(stream, None)
+
+    def _limit(self, opening: Opening) -> int | None:
+        return self._message_bytes if opening.kind == "message" else None
+
+    def _add(self, opening: Opening, sealed: bytes, store: MemoryStreamStore, role: Role) -> MemoryStreamStore:
+        self.streams[opening.hex] = store
+        if opening.kind == "file":
+            self._openings[opening.hex] = (sealed, role)
+        return store

@@ -1,0 +1,360 @@
+"""A device's whole thinking: what arrives goes in, what is to be done comes out. No socket, no clock, no task.
+
+After any input, drain ``poll_transmit`` until it returns nothing, ``poll_control`` and ``poll_event`` until they
+return None, and call ``handle_timeout`` at the time that ``poll_timeout`` names. All calls come from one thread.
+
+The parts: ``peers`` holds links and hops, ``channels`` the rules and manners, ``streams`` what is sent and received,
+``forwarding`` a chunk's way through this device, ``control_plane`` what is said to the server.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from agent.core.channels import ChannelTable
+from agent.core.control_plane import ControlPlane
+from agent.core.events import (
+    Address,
+    ControlFailed,
+    ControlRequest,
+    Event,
+    GraphChanged,
+    OpenSocket,
+    Transmit,
+)
+from agent.core.forwarding import Forwarder
+from agent.core.frame_handlers import FrameHandlers
+from agent.core.hop import Hop
+from agent.core.peers import DeclaredQos, PeerPolicy, Peers
+from agent.core.routing import GraphTable
+from agent.core.status import NodeStatus, status_of
+from agent.core.store import PieceReader, Stores
+from agent.core.streams import StreamTable
+from common.datagrams import CHUNK_OVERHEAD_BYTES, CHUNK_TYPES, CONTROL_OVERHEAD_BYTES, PacketType
+from common.errors import ConfigError, DecodeError
+from common.frames import ChannelPort
+from common.ids import ChannelId, DeviceId, GroupId, check_id
+from common.limits import MAX_DATAGRAM_BYTES, MIN_DATAGRAM_BYTES
+from common.messages import GraphBody, NeighboursBody, ServerMessage
+from common.sealing import key_id, public_key_of
+
+TICK_S: Final = 0.05
+"""How often streams that move are looked after."""
+TICK_IDLE_S: Final = 0.5
+
+Scope = Literal["graph", "neighbours"]
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """What a device is told about itself.
+
+    Attributes:
+        device: its id.
+        group: its group.
+        private_key: X25519, 32 bytes, made on the device.
+        scope: what to subscribe to (M5): the whole graph, or this device's own neighbours.
+        declared: declared figures by peer.
+        only_peers: the peers it may speak with; None allows every member.
+        peers: addresses given by the operator, by peer.
+        candidates: own addresses ("host:port") for the roster.
+        datagram_bytes: the largest UDP payload it sends and takes.
+    """
+
+    device: DeviceId
+    group: GroupId
+    private_key: bytes = field(repr=False)
+    scope: Scope = "graph"
+    declared: Mapping[DeviceId, DeclaredQos] = field(default_factory=dict)
+    only_peers: frozenset[DeviceId] | None = None
+    peers: Mapping[DeviceId, Address] = field(default_factory=dict)
+    candidates: tuple[str, ...] = ()
+    datagram_bytes: int = MIN_DATAGRAM_BYTES
+
+    def __post_init__(self) -> None:
+        check_id(self.device, "device")
+        check_id(self.group, "group")
+        if not MIN_DATAGRAM_BYTES <= self.datagram_bytes <= MAX_DATAGRAM_BYTES:
+            limits = f"{MIN_DATAGRAM_BYTES} to {MAX_DATAGRAM_BYTES}"
+            raise ConfigError(f"datagram size {self.datagram_bytes} is not within {limits} bytes")
+
+    @property
+    def public_key(self) -> bytes:
+        """The device's public key, 32 bytes."""
+        return public_key_of(self.private_key)
+
+
+class Node:
+    """One device.
+
+    Args:
+        config: what it is told about itself.
+        stores: where its streams are kept.
+        rng: for the jitter of pauses.
+        entropy: returns so many bytes that nobody can guess.
+        now: monotonic seconds.
+        wall: unix seconds at ``now``.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        *,
+        stores: Stores,
+        rng: random.Random,
+        entropy: Callable[[int], bytes],
+        now: float,
+        wall: float,
+    ) -> None:
+        self.config = config
+        self.drops: Counter[str] = Counter()
+        self.table = GraphTable(config.device)
+        self.channels = ChannelTable(self.table, rng)
+        self.peers = Peers(
+            config.device,
+            config.group,
+            config.private_key,
+            key_id(config.public_key),
+            datagram_bytes=config.datagram_bytes,
+            policy=PeerPolicy(config.only_peers, config.peers, config.declared),
+            drops=self.drops,
+            rng=rng,
+            entropy=entropy,
+        )
+        self._events: deque[Event] = deque()
+        self.streams = StreamTable(
+            config.device,
+            config.group,
+            config.datagram_bytes,
+            channels=self.channels,
+            stores=stores,
+            drops=self.drops,
+            events=self._events,
+            entropy=entropy,
+            wall_offset=wall - now,
+        )
+        self.forwarder = Forwarder(config.device, self.peers, self.channels, self.streams, self.drops, self._events)
+        self._frames = FrameHandlers(self.peers, self.channels, self.streams, self.forwarder, self.table, self.drops)
+        self.control = ControlPlane(config, self.table, self.channels, self.peers, self.streams)
+        self._tick_at = now
+        self._now = now
+        self._reported_version = self.peers.version
+
+    # --- inputs ---------------------------------------------------------------------------------------------------
+
+    def receive_datagrams(self, batch: Sequence[tuple[bytes, Address]], *, socket: int = 0, now: float) -> None:
+        """Take one readiness' worth of datagrams from one socket.
+
+        Whatever does not authenticate or parse is counted by reason and dropped; it changes nothing.
+
+        Args:
+            batch: datagrams, each with the address it came from.
+            socket: which socket they came in on; 0 is the shared one.
+            now: monotonic seconds.
+        """
+        by_address = self.peers.by_address
+        listed = self.channels.by_socket.get(socket) if socket else None
+        forwarder = self.forwarder
+        for datagram, address in batch:
+            kind = datagram[0] >> 4 if datagram else 0
+            hop = by_address.get(address) if listed is None else self.peers.hops.get(listed[1])
+            if kind in CHUNK_TYPES and len(datagram) > CHUNK_OVERHEAD_BYTES - 1:
+                if hop is None:
+                    self.drops["chunk-from-stranger"] += 1
+                elif listed is not None and address[0] != hop.session.address[0]:
+                    self.drops["chunk-from-wrong-host"] += 1
+                else:
+                    forwarder.receive_chunk(hop, datagram, None if listed is None else listed[0], now)
+            elif kind == PacketType.HELLO and socket == 0:
+                self.peers.receive_hello(datagram, address, now)
+            elif kind == PacketType.CONTROL and len(datagram) > CONTROL_OVERHEAD_BYTES and hop is not None:
+                self._receive_control_datagram(hop, datagram, now)
+            else:
+                self.drops["datagram-not-understood"] += 1
+        self._after_input(now)
+
+    def receive_control(
+        self, message: ServerMessage | NeighboursBody | GraphBody | ControlFailed, *, now: float
+    ) -> None:
+        """Take a message of the server: a push, an answer to a query, or the news that none came."""
+        before = self.table.epoch
+        old = self.table.current
+        self.control.receive(message, now)
+        if self.table.epoch != before:
+            self._events.append(GraphChanged(self.table.epoch or 0))
+            self.forwarder.on_graph(old, now)
+        self.forwarder.embed_sources(now)
+        self._after_input(now)
+
+    def control_connected(self, *, now: float) -> None:
+        """Take note that the server is reached; the requests polled from now on go to it."""
+        self.control.on_connected(now)
+        self._after_input(now)
+
+    def control_lost(self, *, now: float) -> None:
+        """Take note that the server is gone; data goes on by the last graph."""
+        self.control.on_lost()
+        self._after_input(now)
+
+    def socket_opened(self, request: OpenSocket, socket: int, port: int, *, now: float) -> None:
+        """Take a socket that the shell opened for an ``OpenSocket`` event.
+
+        Args:
+            request: the event.
+            socket: the number by which batches and trains name it, not 0.
+            port: the UDP port it is bound to.
+            now: monotonic seconds.
+        """
+        channel = self.channels.by_name.get(request.channel)
+        if channel is None:
+            return
+        self.channels.add_socket(channel, request.peer, socket, port)
+        hop = self.peers.hops.get(request.peer)
+        if hop is not None:
+            hop.send(ChannelPort(request.channel, port))
+        self._after_input(now)
+
+    def handle_timeout(self, *, now: float) -> None:
+        """Do what is due."""
+        self.peers.handle_timeout(now)
+        if now >= self._tick_at:
+            self.forwarder.tick(now)
+            self._tick_at = now + (TICK_S if self.streams.moving(now) else TICK_IDLE_S)
+        self._after_input(now)
+
+    # --- outputs --------------------------------------------------------------------------------------------------
+
+    def poll_transmit(self, *, now: float) -> list[Transmit]:
+        """Return the trains that may go now; call again until it returns none."""
+        self._now = now
+        out: list[Transmit] = []
+        while (hello := self.peers.poll_hello()) is not None:
+            out.append(Transmit(0, hello[0], [hello[1]]))
+        self.forwarder.cut(now)
+        for hop in list(self.peers.hops.values()):
+            for channel, datagrams in hop.poll(now):
+                out.append(self._transmit(hop, channel, datagrams))
+        return out
+
+    def poll_control(self) -> ControlRequest | None:
+        """Return a request for the server, or None."""
+        return self.control.poll()
+
+    def poll_event(self) -> Event | None:
+        """Return news for the shell, or None."""
+        return self._events.popleft() if self._events else None
+
+    def poll_timeout(self) -> float | None:
+        """Return the monotonic seconds at which ``handle_timeout`` is due."""
+        due = self._tick_at
+        for at in (self.peers.poll_timeout(self._now), self.control.poll_timeout(), self.forwarder.poll_timeout()):
+            if at is not None and at < due:
+                due = at
+        return due
+
+    # --- the application ------------------------------------------------------------------------------------------
+
+    def send_file(self, channel: ChannelId, name: str, size_bytes: int, reader: PieceReader, *, now: float) -> str:
+        """Begin to send a file from here.
+
+        Returns:
+            The stream's id.
+
+        Raises:
+            RefusedError: the channel is unknown or not for files, the name or size is out of bounds, the device is
+                not enrolled yet, or too many streams are open.
+            StoreError: the record of the stream cannot be kept.
+        """
+        stream = self.streams.open_file(channel, name, size_bytes, reader, self.peers.members, now)
+        self._on_source(channel, now)
+        return stream
+
+    def publish(self, channel: ChannelId, payload: bytes, *, now: float) -> tuple[str, int]:
+        """Publish a message from here.
+
+        Returns:
+            The stream's id and the number of the message's last chunk.
+
+        Raises:
+            RefusedError: the channel is unknown or not for messages, the message is too large, or too much waits.
+        """
+        result = self.streams.publish(channel, payload, now)
+        self._on_source(channel, now)
+        return result
+
+    def cancel(self, stream: str, reason: str = "cancelled", *, now: float) -> None:
+        """Take a stream back that began here, everywhere.
+
+        Raises:
+            RefusedError: there is no such stream here.
+        """
+        self.forwarder.cancel(stream, reason, now)
+        self._after_input(now)
+
+    def leave(self, *, now: float) -> None:
+        """Tell the peers that this device goes; drain ``poll_transmit`` once more and stop."""
+        self.peers.leave()
+        self._after_input(now)
+
+    def status(self, *, now: float) -> NodeStatus:
+        """Return what the device knows of itself."""
+        return status_of(self, now)
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _on_source(self, channel: ChannelId, now: float) -> None:
+        self.control.on_source(channel, now)
+        self.forwarder.embed_sources(now)
+        self._after_input(now)
+
+    def _receive_control_datagram(self, hop: Hop, datagram: bytes, now: float) -> None:
+        try:
+            found = hop.open_control(datagram, now)
+        except DecodeError:
+            self.drops["control-not-authentic"] += 1
+            return
+        hop.counters.bytes_received += len(datagram)
+        self.peers.on_heard(hop.peer, now)
+        for frame in found:
+            self._frames.handle(hop, frame, now)
+
+    def _after_input(self, now: float) -> None:
+        self._now = now
+        while self.peers.closed:
+            self.forwarder.on_closed(self.peers.closed.popleft(), now)
+        while self.peers.opened:
+            self._open_channel_sockets()
+            self.forwarder.on_opened(self.peers.opened.popleft(), now)
+        self._events.extend(self.peers.events)
+        self.peers.events.clear()
+        if self.peers.version != self._reported_version:
+            self._reported_version = self.peers.version
+            self.forwarder.on_links_changed()
+            self.control.report_links(now)
+        self.forwarder.release(now)
+        self.control.handle_timeout(now)
+        self.forwarder.release(now)
+
+    def _open_channel_sockets(self) -> None:
+        for hop in self.peers.opened:
+            for channel in self.channels.by_name.values():
+                if channel.spec.sockets != "per-channel":
+                    continue
+                if hop.peer in channel.sockets:
+                    hop.send(ChannelPort(channel.spec.name, channel.sockets[hop.peer][1]))
+                elif hop.peer not in channel.asked:
+                    channel.asked[hop.peer] = None
+                    self._events.append(OpenSocket(channel.spec.name, hop.peer))
+
+    def _transmit(self, hop: Hop, channel: ChannelId | None, datagrams: list[bytes]) -> Transmit:
+        address = hop.session.address
+        listed = self.channels.by_name.get(channel) if channel is not None else None
+        if listed is not None and channel is not None:
+            own, port = listed.sockets.get(hop.peer), hop.ports.get(channel)
+            if own is not None and port is not None:
+                return Transmit(own[0], (address[0], port), datagrams)
+        return Transmit(0, address, datagrams)

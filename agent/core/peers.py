@@ -1,0 +1,297 @@
+"""All peers of this device: the roster, a link to each peer that may be reached, and a hop over each open link."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from agent.core.congestion import INITIAL_RATE_BYTES_S, ModelController
+from agent.core.events import Address, Event, LinkChanged
+from agent.core.hop import Hop, HopCounters
+from agent.core.link import Link
+from common.datagrams import Hello, hello_key_id, open_hello
+from common.errors import DecodeError
+from common.frames import Bye, Probe
+from common.ids import DeviceId
+from common.limits import MAX_PEERS
+from common.messages import QosFigures, RosterEntry, decode_key, split_candidate
+from common.sealing import NONCE_BYTES, key_id, pair_secret
+
+_BITS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredQos:
+    """What the operator says about a link; it counts until bandwidth is measured.
+
+    Attributes:
+        rate_bps: bits per second.
+        delay_s: one way, seconds; None leaves it to measurement.
+    """
+
+    rate_bps: float
+    delay_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PeerPolicy:
+    """Which peers a device speaks with, and where.
+
+    Attributes:
+        only: the peers allowed; None allows every member.
+        addresses: addresses given by the operator, by peer.
+        declared: declared figures, by peer.
+    """
+
+    only: frozenset[DeviceId] | None
+    addresses: Mapping[DeviceId, Address]
+    declared: Mapping[DeviceId, DeclaredQos]
+
+
+class Peers:
+    """Feeds hellos and probes to links, and makes a Hop of every session.
+
+    Args:
+        device: this device.
+        group: its group.
+        private_key: its X25519 private key, 32 bytes.
+        own_key_id: names its public key in hellos.
+        datagram_bytes: the largest datagram it takes.
+        policy: which peers, and where.
+        drops: counts what was dropped, by reason.
+        rng: for jitter.
+        entropy: returns so many bytes that nobody can guess.
+    """
+
+    def __init__(
+        self,
+        device: DeviceId,
+        group: str,
+        private_key: bytes,
+        own_key_id: bytes,
+        *,
+        datagram_bytes: int,
+        policy: PeerPolicy,
+        drops: Counter[str],
+        rng: random.Random,
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        self.links: dict[DeviceId, Link] = {}
+        self.hops: dict[DeviceId, Hop] = {}
+        self.by_address: dict[Address, Hop] = {}
+        self.counters: dict[DeviceId, HopCounters] = {}
+        self.members: tuple[DeviceId, ...] = ()
+        self.events: deque[Event] = deque()
+        self.opened: deque[Hop] = deque()
+        """Hops with a session that nobody has greeted yet."""
+        self.closed: deque[DeviceId] = deque()
+        """Peers whose hop is gone."""
+        self.version = 0
+        """Grows whenever a link becomes usable or stops being so."""
+        self._device = device
+        self._group = group
+        self._private_key = private_key
+        self._own_key_id = own_key_id
+        self._datagram_bytes = datagram_bytes
+        self._policy = policy
+        self._drops = drops
+        self._rng = rng
+        self._entropy = entropy
+        self._keys: dict[DeviceId, str] = {}
+        self._by_key_id: dict[bytes, Link] = {}
+        self._hellos: deque[tuple[Address, bytes]] = deque()
+
+    def set_roster(self, entries: Iterable[RosterEntry], now: float) -> None:
+        """Take the members, their keys and the addresses at which each may be."""
+        members = {entry.device: entry for entry in entries}
+        self.members = tuple(sorted(members))
+        for peer in [peer for peer in self.links if peer not in members]:
+            self._remove(peer)
+        for peer, entry in members.items():
+            if peer == self._device or not self._allowed(peer):
+                continue
+            if self._keys.get(peer) != entry.public_key:
+                self._add(entry, now)
+            link = self.links.get(peer)
+            if link is not None:
+                link.set_addresses(self._addresses(entry), now)
+
+    def receive_hello(self, datagram: bytes, address: Address, now: float) -> None:
+        """Take a hello from anywhere."""
+        try:
+            link = self._by_key_id.get(hello_key_id(datagram))
+            if link is None:
+                self._drops["hello-unknown-key"] += 1
+                return
+            hello = open_hello(datagram, link.sealer)
+        except DecodeError:
+            self._drops["hello-not-authentic"] += 1
+            return
+        answer, established = link.handle_hello(hello, address, now)
+        if answer is not None:
+            self._queue_hello(link, answer, address)
+        if established:
+            self._open(link, now)
+
+    def on_heard(self, peer: DeviceId, now: float) -> None:
+        """Note an authentic sign of life."""
+        if self.links[peer].on_heard(now):
+            self._changed(self.links[peer])
+
+    def on_probe(self, hop: Hop, probe: Probe, now: float) -> None:
+        """Take a probe."""
+        hop.qos.on_probe(probe, now)
+        self.links[hop.peer].on_promise(probe.next_ms / 1000)
+
+    def on_bye(self, hop: Hop, now: float) -> None:
+        """Close the link to a peer that leaves."""
+        link = self.links[hop.peer]
+        link.leave(now)
+        self._close(link)
+
+    def leave(self) -> None:
+        """Tell every peer that this device leaves."""
+        for hop in self.hops.values():
+            hop.send(Bye(), reliable=False)
+
+    def set_tree(self, neighbours: Iterable[DeviceId], now: float) -> None:
+        """Note which links are tree edges."""
+        edges = dict.fromkeys(neighbours)
+        for peer, link in self.links.items():
+            link.set_in_tree(peer in edges, now)
+
+    def usable(self) -> tuple[DeviceId, ...]:
+        """Return the peers with an open link, sorted: this device's adjacency (M1)."""
+        return tuple(sorted(peer for peer, link in self.links.items() if link.usable))[:MAX_PEERS]
+
+    def figures(self, peer: DeviceId) -> QosFigures:
+        """Return what this end knows of a link (M2): declared figures go before measured ones."""
+        qos = self.hops[peer].qos
+        declared = self._policy.declared.get(peer)
+        delay = None if qos.rtt_s is None else qos.rtt_s / 2
+        if declared is not None and declared.delay_s is not None:
+            delay = declared.delay_s
+        return QosFigures(
+            bandwidth_bps=None if declared is None else declared.rate_bps,
+            delay_s=delay,
+            jitter_s=qos.jitter_s,
+            loss=min(max(qos.loss, 0.0), 1.0),
+        )
+
+    def handle_timeout(self, now: float) -> None:
+        """Let links fall silent, hops repair, and probes go out."""
+        for peer, link in self.links.items():
+            if link.handle_timeout(now):
+                if link.session is None:
+                    self._close(link)
+                else:
+                    self._changed(link)
+            hop = self.hops.get(peer)
+            if hop is None:
+                self._hello_if_due(link, now)
+                continue
+            promise = link.poll_probe(now)
+            if promise is not None:
+                hop.send(hop.qos.next_probe(now, promise), reliable=False)
+            hop.handle_timeout(now)
+
+    def poll_timeout(self, now: float) -> float | None:
+        """Return when ``handle_timeout`` is due."""
+        due: float | None = None
+        for peer, link in self.links.items():
+            hop = self.hops.get(peer)
+            for at in (link.poll_timeout(), None if hop is None else hop.poll_timeout(now)):
+                if at is not None and (due is None or at < due):
+                    due = at
+        return due
+
+    def poll_hello(self) -> tuple[Address, bytes] | None:
+        """Return a hello to be sent from the shared socket."""
+        return self._hellos.popleft() if self._hellos else None
+
+    def _allowed(self, peer: DeviceId) -> bool:
+        return self._policy.only is None or peer in self._policy.only
+
+    def _addresses(self, entry: RosterEntry) -> tuple[Address, ...]:
+        given = self._policy.addresses.get(entry.device)
+        found = [] if given is None else [given]
+        found.extend(split_candidate(candidate) for candidate in entry.candidates)
+        return tuple(dict.fromkeys(found))
+
+    def _add(self, entry: RosterEntry, now: float) -> None:
+        if entry.device in self.links:
+            self._remove(entry.device)
+        if len(self.links) >= MAX_PEERS:
+            self._drops["peers-beyond-limit"] += 1
+            return
+        public_key = decode_key(entry.public_key)
+        try:
+            secret = pair_secret(self._private_key, public_key)
+        except DecodeError:
+            self._drops["roster-unusable-key"] += 1
+            return
+        link = Link(
+            entry.device,
+            self._group,
+            secret,
+            datagram_bytes=self._datagram_bytes,
+            rng=self._rng,
+            entropy=self._entropy,
+            now=now,
+        )
+        self.links[entry.device] = link
+        self.counters.setdefault(entry.device, HopCounters())
+        self._keys[entry.device] = entry.public_key
+        self._by_key_id[key_id(public_key)] = link
+
+    def _remove(self, peer: DeviceId) -> None:
+        link = self.links.pop(peer)
+        self._by_key_id = {name: other for name, other in self._by_key_id.items() if other is not link}
+        self._keys.pop(peer, None)
+        self._close(link)
+
+    def _open(self, link: Link, now: float) -> None:
+        session = link.session
+        if session is None:
+            return
+        self._drop_hop(link.peer)
+        declared = self._policy.declared.get(link.peer)
+        rate = None if declared is None else declared.rate_bps / _BITS
+        controller = ModelController(
+            packet_bytes=session.datagram_bytes,
+            initial_rate_bytes_s=min(rate or INITIAL_RATE_BYTES_S, INITIAL_RATE_BYTES_S),
+            max_rate_bytes_s=rate,
+        )
+        hop = Hop(link.peer, session, controller, self.counters[link.peer], now)
+        self.hops[link.peer] = hop
+        self.by_address[session.address] = hop
+        self.opened.append(hop)
+        self._changed(link)
+
+    def _close(self, link: Link) -> None:
+        self._drop_hop(link.peer)
+        self.closed.append(link.peer)
+        self._changed(link)
+
+    def _drop_hop(self, peer: DeviceId) -> None:
+        hop = self.hops.pop(peer, None)
+        if hop is not None and self.by_address.get(hop.session.address) is hop:
+            del self.by_address[hop.session.address]
+
+    def _changed(self, link: Link) -> None:
+        self.version += 1
+        self.events.append(LinkChanged(link.peer, link.state.value))
+
+    def _hello_if_due(self, link: Link, now: float) -> None:
+        if not link.addresses:
+            return
+        hello = link.poll_hello(now)
+        if hello is not None:
+            for address in link.addresses:
+                self._queue_hello(link, hello, address)
+
+    def _queue_hello(self, link: Link, hello: Hello, address: Address) -> None:
+        self._hellos.append((address, hello.encode(self._own_key_id, link.sealer, self._entropy(NONCE_BYTES))))

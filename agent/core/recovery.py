@@ -1,0 +1,613 @@
+"""Acknowledgements, round-trip times and loss detection of one hop.
+
+Theory of operation. Every datagram of a hop has a number of its own that is never used twice, so an ACK is unambiguous
+and every newly acknowledged packet is a valid measurement. The receiver's `AckTracker` says when an ACK is due and what
+is in it. The sender's `Recovery` keeps the packets in flight in a list indexed by number (``packet = _packets[number -
+_base]``, None where a packet has left), so the acknowledgement of a range is one slice. A packet leaves the list
+exactly once: it is acknowledged, or declared lost, or given up by the probe timeout; its content then lives nowhere
+else, so whoever gets it back may send it again under a new number without asking whether someone else did.
+
+Source:
+    RFC 9002 sections 5 and 6; RFC 8985 (adapting to reordering); draft-cheng-iccrg-delivery-rate-estimation-02; design
+    section 5.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from agent.core.rangeset import RangeSet
+from common.errors import LocalProtocolError
+from common.limits import HOP_WINDOW, MAX_RANGES
+
+GRANULARITY_S = 0.001
+"""Seconds below which no timer is set (RFC 9002 section 6.1.2)."""
+INITIAL_RTT_S = 0.333
+"""Seconds taken for the round trip before the first sample (RFC 9002 section 6.2.2)."""
+MAX_ACK_DELAY_S = 0.005
+"""Seconds for which a receiver may hold an ACK back."""
+PACKETS_PER_ACK = 32
+"""Packets after which an ACK is due at once: about one train."""
+ACK_RANGES = 32
+"""Ranges in one ACK, newest first."""
+PACKET_THRESHOLD = 3
+"""Packets by which a later one must be ahead before the earlier counts as lost (RFC 9002 section 6.1.1)."""
+MAX_PACKET_THRESHOLD = 1_024
+"""What reordering may raise the packet threshold to: 20 ms of jitter at 100 Mbit/s puts a packet 200 places back."""
+TIME_THRESHOLD = 9 / 8
+"""Round trips after which a packet that a later one overtook counts as lost (RFC 9002 section 6.1.2)."""
+MAX_REORDER_S = 0.1
+"""Seconds that reordering may add to the time threshold; what comes later than that is as good as lost."""
+REORDER_DECAY = 0.999
+"""Factor of those seconds at each ACK that finds nothing late: they halve in some 700 ACKs, a second or three."""
+LOST_KEPT = 1_024
+"""Lost packets that are remembered, to notice when the loss was none."""
+MAX_PTO_S = 3.0
+"""Seconds that the probe timeout's backoff stops at: a link is given up long before RFC 9002's minutes."""
+PTO_PACKETS = 2
+"""Packets given up at each probe timeout (RFC 9002 section 6.2.4)."""
+
+
+class RttEstimator:
+    """The round-trip time of one hop: `latest`, `smoothed`, `variance` and `minimum`, all in seconds.
+
+    Args:
+        initial: Seconds taken for the round trip until there is a sample, above 0; a link's probes know better than
+            the default.
+
+    Source:
+        RFC 9002 section 5.
+    """
+
+    __slots__ = ("latest", "minimum", "samples", "smoothed", "variance")
+
+    def __init__(self, initial: float = INITIAL_RTT_S) -> None:
+        self.latest = initial
+        self.smoothed = initial
+        self.variance = initial / 2
+        self.minimum = initial
+        self.samples = 0
+
+    def update(self, sample: float, ack_delay: float = 0.0) -> None:
+        """Take in one sample.
+
+        Args:
+            sample: Seconds from sending a packet to its acknowledgement.
+            ack_delay: Seconds of it that the receiver says it held the ACK back; believed up to `MAX_ACK_DELAY_S`.
+
+        Source:
+            RFC 9002 section 5.3.
+        """
+        self.latest = sample
+        self.samples += 1
+        if self.samples == 1:
+            self.minimum = self.smoothed = sample
+            self.variance = sample / 2
+            return
+        self.minimum = min(self.minimum, sample)
+        adjusted = sample - min(ack_delay, MAX_ACK_DELAY_S)
+        if adjusted < self.minimum:
+            adjusted = sample
+        self.variance += (abs(self.smoothed - adjusted) - self.variance) / 4
+        self.smoothed += (adjusted - self.smoothed) / 8
+
+    def pto(self) -> float:
+        """Return the seconds without an ACK after which the sender probes, before any backoff.
+
+        Source:
+            RFC 9002 section 6.2.1.
+        """
+        return self.smoothed + max(4 * self.variance, GRANULARITY_S) + MAX_ACK_DELAY_S
+
+
+class Ack(NamedTuple):
+    """What one ACK says.
+
+    Attributes:
+        largest: The highest hop number received.
+        delay_s: Seconds since it was received.
+        ranges: Half-open ranges of hop numbers received, newest first, at most `ACK_RANGES`.
+    """
+
+    largest: int
+    delay_s: float
+    ranges: list[tuple[int, int]]
+
+
+class AckTracker:
+    """The receiving side of one hop: what was received, and when to say so.
+
+    An ACK is due after `PACKETS_PER_ACK` packets, `MAX_ACK_DELAY_S` after the first packet not yet acknowledged, or at
+    once when a packet arrives out of order; the last at most once a millisecond, so that a reordering link does not
+    make an ACK of every packet. Hop numbers are claims, because the header that carries them is not authenticated: one
+    that lies further than `HOP_WINDOW` from the largest seen is not recorded.
+
+    Source:
+        RFC 9000 section 13.2; design section 5.
+    """
+
+    __slots__ = ("_due_at", "_immediate_at", "_largest", "_largest_at", "_received", "_waiting", "outside_window")
+
+    def __init__(self) -> None:
+        self._received = RangeSet()
+        self._largest = -1
+        self._largest_at = 0.0
+        self._waiting = 0
+        self._due_at: float | None = None
+        # When the next immediate ACK is allowed.
+        self._immediate_at = 0.0
+        self.outside_window = 0
+
+    def on_received(self, number: int, now: float, ack_eliciting: bool = True) -> bool:
+        """Record one packet; afterwards ask `ack_due`, once a batch is enough.
+
+        Args:
+            number: Its hop number, at least 0.
+            now: Monotonic seconds.
+            ack_eliciting: False for a packet that only acknowledges; it is recorded, but makes no ACK due.
+
+        Returns:
+            True if the number is new and inside the window.
+        """
+        expected = self._largest + 1
+        if number == expected:
+            self._received.add(number)
+            in_order = True
+        else:
+            if not -HOP_WINDOW < number - expected < HOP_WINDOW:
+                self.outside_window += 1
+                return False
+            if not self._received.add(number):
+                return False
+            # A later number leaves a gap, an earlier one is out of order: both are news to the sender.
+            in_order = False
+            self._received.keep_last(MAX_RANGES)
+        if number >= expected:
+            self._largest = number
+            self._largest_at = now
+        if ack_eliciting:
+            self._expect_ack(now, in_order)
+        return True
+
+    def ack_due(self, now: float) -> bool:
+        """Tell whether an ACK is to be sent now; if so, call `take_ack`."""
+        return self._due_at is not None and now >= self._due_at
+
+    def due_at(self) -> float | None:
+        """Return the monotonic seconds at which an ACK is due, None if all is acknowledged."""
+        return self._due_at
+
+    def take_ack(self, now: float) -> Ack:
+        """Return what the ACK has to say and count it as sent; it may also be taken early, to ride along.
+
+        Raises:
+            LocalProtocolError: Nothing was received yet.
+        """
+        if self._largest < 0:
+            raise LocalProtocolError("there is nothing to acknowledge yet")
+        self._waiting = 0
+        self._due_at = None
+        return Ack(self._largest, max(now - self._largest_at, 0.0), self._received.newest(ACK_RANGES))
+
+    def _expect_ack(self, now: float, in_order: bool) -> None:
+        """Move the time at which an ACK is due."""
+        self._waiting += 1
+        due_at = self._due_at
+        if due_at is None:
+            due_at = now + MAX_ACK_DELAY_S
+        if self._waiting >= PACKETS_PER_ACK:
+            due_at = min(due_at, now)
+        elif not in_order:
+            immediate_at = max(now, self._immediate_at)
+            if immediate_at < due_at:
+                due_at = immediate_at
+                self._immediate_at = immediate_at + GRANULARITY_S
+        self._due_at = due_at
+
+
+class SentPacket:
+    """One packet that was sent and is not yet acknowledged.
+
+    Attributes:
+        number: Its hop number.
+        sent_at: Monotonic seconds.
+        size: Bytes of the datagram.
+        content: Whatever the caller wants back when the packet is acknowledged or lost.
+        delivered: Bytes that had been acknowledged on this hop when it was sent.
+        delivered_at: When the last of those was acknowledged, monotonic seconds.
+        first_sent_at: When the packet was sent whose acknowledgement that was, monotonic seconds.
+        app_limited: Whether the sender had too little to send just then.
+    """
+
+    __slots__ = ("app_limited", "content", "delivered", "delivered_at", "first_sent_at", "number", "sent_at", "size")
+
+    def __init__(
+        self,
+        number: int,
+        sent_at: float,
+        size: int,
+        content: object,
+        delivered: int,
+        delivered_at: float,
+        first_sent_at: float,
+        app_limited: bool,
+    ) -> None:
+        self.number = number
+        self.sent_at = sent_at
+        self.size = size
+        self.content = content
+        self.delivered = delivered
+        self.delivered_at = delivered_at
+        self.first_sent_at = first_sent_at
+        self.app_limited = app_limited
+
+
+@dataclass(slots=True)
+class AckResult:
+    """What one ACK changed.
+
+    Attributes:
+        acked: Packets newly acknowledged, lowest number first.
+        lost: Packets that this ACK shows to be lost; their content is to be sent again.
+        late: Packets that had been declared lost and did arrive, lowest number first; if their content still waits to
+            be sent again, it need not be.
+        newly_acked_bytes: Bytes of `acked` and `late`.
+        lost_bytes: Bytes of `lost`.
+        rtt_sampled: Whether the round-trip time was measured.
+        delivered: Bytes acknowledged on this hop so far.
+        prior_delivered: Bytes acknowledged when the newest packet of `acked` was sent.
+        delivery_rate: Bytes per second delivered between the two; 0 if it could not be measured.
+        app_limited: Whether that packet was sent while the sender had too little to send.
+    """
+
+    acked: list[SentPacket] = field(default_factory=list)
+    lost: list[SentPacket] = field(default_factory=list)
+    late: list[SentPacket] = field(default_factory=list)
+    newly_acked_bytes: int = 0
+    lost_bytes: int = 0
+    rtt_sampled: bool = False
+    delivered: int = 0
+    prior_delivered: int = 0
+    delivery_rate: float = 0.0
+    app_limited: bool = False
+
+
+class Recovery:
+    """The sending side of one hop: what is in flight, what arrived, what was lost.
+
+    After every call, re-read `loss_at` and `pto_at` for the timer; when the first is reached call `detect_lost`, when
+    the second is reached call `on_pto`.
+
+    Args:
+        rtt: The estimator to feed; a new one if None.
+
+    Attributes:
+        rtt: The round-trip time.
+        in_flight: Packets sent and neither acknowledged nor given up.
+        in_flight_bytes: Their bytes.
+        delivered: Bytes acknowledged so far.
+        packets_sent: Ack-eliciting packets sent so far.
+        packets_lost: Packets given up so far; those of `spurious` did arrive.
+        spurious: Packets given up that were acknowledged later.
+        bogus_acks: ACKs that named a number never sent, and were ignored.
+        packet_threshold: How far a later packet must be ahead before an earlier one counts as lost.
+    """
+
+    __slots__ = (
+        "_app_limited_until",
+        "_backoff",
+        "_base",
+        "_delivered_at",
+        "_first_sent_at",
+        "_largest_acked",
+        "_last_sent_at",
+        "_loss_at",
+        "_lost",
+        "_lost_numbers",
+        "_next",
+        "_packets",
+        "_reorder_s",
+        "bogus_acks",
+        "delivered",
+        "in_flight",
+        "in_flight_bytes",
+        "packet_threshold",
+        "packets_lost",
+        "packets_sent",
+        "rtt",
+        "spurious",
+    )
+
+    def __init__(self, rtt: RttEstimator | None = None) -> None:
+        self.rtt = RttEstimator() if rtt is None else rtt
+        self.in_flight = 0
+        self.in_flight_bytes = 0
+        self.delivered = 0
+        self.packets_sent = 0
+        self.packets_lost = 0
+        self.spurious = 0
+        self.bogus_acks = 0
+        self.packet_threshold = PACKET_THRESHOLD
+        self._packets: list[SentPacket | None] = []
+        self._base = 0
+        self._next = 0
+        self._largest_acked = -1
+        # Numbers only ever grow, and the oldest are given up first: both lists are in order by themselves.
+        self._lost: list[SentPacket] = []
+        self._lost_numbers: list[int] = []
+        self._loss_at: float | None = None
+        self._reorder_s = 0.0
+        self._last_sent_at = 0.0
+        self._backoff = 0
+        self._delivered_at = 0.0
+        self._first_sent_at = 0.0
+        self._app_limited_until = 0
+
+    def on_sent(self, number: int, now: float, size: int, ack_eliciting: bool = True, content: object = None) -> None:
+        """Record one packet as sent.
+
+        Args:
+            number: Its hop number, above every one before it; one list entry is spent on each number left out.
+            now: Monotonic seconds.
+            size: Bytes of the datagram.
+            ack_eliciting: False for a packet that only acknowledges: it is not in flight and never lost.
+            content: Whatever is wanted back when the packet is acknowledged or lost.
+
+        Raises:
+            LocalProtocolError: The number is not above the last one.
+        """
+        packets = self._packets
+        if number != self._next:
+            if number < self._next:
+                raise LocalProtocolError(f"hop number {number} was sent or passed over before")
+            if packets:
+                packets.extend([None] * (number - self._next))
+        if not packets:
+            self._base = number
+        self._next = number + 1
+        if not ack_eliciting:
+            if packets:
+                packets.append(None)
+            return
+        if not self.in_flight:
+            self._delivered_at = self._first_sent_at = now
+        packets.append(
+            SentPacket(
+                number,
+                now,
+                size,
+                content,
+                self.delivered,
+                self._delivered_at,
+                self._first_sent_at,
+                self.delivered < self._app_limited_until,
+            )
+        )
+        self.in_flight += 1
+        self.in_flight_bytes += size
+        self.packets_sent += 1
+        self._last_sent_at = now
+
+    def mark_app_limited(self) -> None:
+        """Say that there is nothing more to send although the window would take it.
+
+        Until what is in flight now has arrived, packets sent are marked `app_limited`: the rate at which they are
+        delivered is the application's, not the link's.
+        """
+        # At least 1, so that a hop that has not yet sent anything is marked too.
+        self._app_limited_until = max(self.delivered + self.in_flight_bytes, 1)
+
+    def on_ack(self, largest: int, delay_s: float, ranges: Sequence[tuple[int, int]], now: float) -> AckResult:
+        """Take in one ACK.
+
+        Args:
+            largest: The highest hop number that the peer received.
+            delay_s: Seconds for which it held the ACK back.
+            ranges: Half-open ranges of hop numbers received, newest first, disjoint.
+            now: Monotonic seconds.
+
+        Returns:
+            What it changed; nothing if it names a number that was never sent (counted in `bogus_acks`).
+
+        Source:
+            RFC 9002 sections 5.1, 6.1 and A.7.
+        """
+        result = AckResult(delivered=self.delivered)
+        if largest >= self._next or (ranges and ranges[0][1] > self._next):
+            self.bogus_acks += 1
+            return result
+        prior_largest = self._largest_acked
+        self._take_acked(ranges, result)
+        if self._lost_numbers:
+            self._take_late(ranges, result)
+        if largest > prior_largest:
+            self._largest_acked = largest
+        if result.acked or result.late:
+            self._backoff = 0
+            self._measure(largest, delay_s, now, result)
+        if result.late:
+            self._learn_reordering(prior_largest, now, result.late)
+        else:
+            self._reorder_s *= REORDER_DECAY
+        result.lost = self.detect_lost(now)
+        result.lost_bytes = sum([packet.size for packet in result.lost])
+        return result
+
+    def detect_lost(self, now: float) -> list[SentPacket]:
+        """Give up the packets that later ones have overtaken by too much, in numbers or in time.
+
+        Returns:
+            Those packets, lowest number first; their content is to be sent again.
+
+        Source:
+            RFC 9002 section 6.1.
+        """
+        self._loss_at = None
+        delay = self._round_trips() + self._reorder_s
+        largest = self._largest_acked
+        lost_below = largest - self.packet_threshold
+        lost: list[SentPacket] = []
+        for packet in self._packets:
+            if packet is None:
+                continue
+            if packet.number > largest:
+                break
+            if packet.number > lost_below and packet.sent_at + delay > now:
+                self._loss_at = packet.sent_at + delay
+                break
+            lost.append(packet)
+        if lost:
+            self._give_up(lost)
+        return lost
+
+    def loss_at(self) -> float | None:
+        """Return the monotonic seconds at which `detect_lost` will find something, None if nothing is overtaken."""
+        return self._loss_at
+
+    def pto_at(self) -> float | None:
+        """Return the monotonic seconds at which `on_pto` is due, None if it is not armed.
+
+        Source:
+            RFC 9002 section 6.2.1.
+        """
+        if not self.in_flight or self._loss_at is not None:
+            return None
+        return self._last_sent_at + min(self.rtt.pto() * (1 << self._backoff), MAX_PTO_S)
+
+    def on_pto(self, now: float) -> list[SentPacket]:
+        """Give up the oldest packets in flight, so that their content is sent again and draws an ACK.
+
+        Unlike RFC 9002's, these packets leave the flight and are counted as lost, so that a content is never in flight
+        twice; an ACK that still comes for one of them is taken as `late`, and its round trip is measured.
+
+        Args:
+            now: Monotonic seconds; the next timeout is counted from here.
+
+        Returns:
+            Up to `PTO_PACKETS` packets, lowest number first.
+
+        Source:
+            RFC 9002 section 6.2.4.
+        """
+        oldest: list[SentPacket] = []
+        for packet in self._packets:
+            if packet is not None:
+                oldest.append(packet)
+                if len(oldest) == PTO_PACKETS:
+                    break
+        if oldest:
+            self._give_up(oldest)
+            self._last_sent_at = now
+            if self.rtt.pto() * (1 << self._backoff) < MAX_PTO_S:
+                self._backoff += 1
+        return oldest
+
+    def _take_acked(self, ranges: Sequence[tuple[int, int]], result: AckResult) -> None:
+        """Take the packets of these ranges out of the flight."""
+        packets = self._packets
+        base = self._base
+        acked = result.acked
+        for start, stop in reversed(ranges):
+            high = stop - base
+            if high > 0:
+                low = start - base if start > base else 0
+                part = packets[low:high]
+                live = [packet for packet in part if packet is not None]
+                if live:
+                    acked += live
+                    packets[low:high] = [None] * len(part)
+        if acked:
+            size = sum([packet.size for packet in acked])
+            result.newly_acked_bytes = size
+            self.in_flight -= len(acked)
+            self.in_flight_bytes -= size
+            self._trim()
+
+    def _take_late(self, ranges: Sequence[tuple[int, int]], result: AckResult) -> None:
+        """Find the packets that were given up too early."""
+        numbers = self._lost_numbers
+        for start, stop in ranges:
+            if stop <= numbers[0]:
+                break
+            low = bisect_left(numbers, start)
+            high = bisect_left(numbers, stop, low)
+            if low < high:
+                result.late += self._lost[low:high]
+                del self._lost[low:high]
+                del numbers[low:high]
+                if not numbers:
+                    break
+        if result.late:
+            result.late.sort(key=_number_of)
+            self.spurious += len(result.late)
+            result.newly_acked_bytes += sum([packet.size for packet in result.late])
+
+    def _learn_reordering(self, prior_largest: int, now: float, late: list[SentPacket]) -> None:
+        """Raise both thresholds to where the oldest of the late packets would not have been given up.
+
+        Source:
+            RFC 8985 sections 4.3 and 6.2, which widens its window step by step; here the lateness is known, so one step
+            does.
+        """
+        oldest = late[0]
+        needed = min(prior_largest - oldest.number + 1, MAX_PACKET_THRESHOLD)
+        self.packet_threshold = max(self.packet_threshold, needed)
+        lateness = now - oldest.sent_at - self._round_trips()
+        self._reorder_s = min(max(self._reorder_s, lateness), MAX_REORDER_S)
+
+    def _round_trips(self) -> float:
+        """Return the time threshold without what reordering adds, in seconds."""
+        return max(TIME_THRESHOLD * max(self.rtt.smoothed, self.rtt.latest), GRANULARITY_S)
+
+    def _measure(self, largest: int, delay_s: float, now: float, result: AckResult) -> None:
+        """Take the round-trip time and the delivery rate from what was newly acknowledged."""
+        self.delivered += result.newly_acked_bytes
+        self._delivered_at = now
+        result.delivered = self.delivered
+        # What was given up is older than all that stayed in flight.
+        newest = (result.acked or result.late)[-1]
+        if newest.number == largest:
+            self.rtt.update(now - newest.sent_at, delay_s)
+            result.rtt_sampled = True
+        self._first_sent_at = max(self._first_sent_at, newest.sent_at)
+        result.prior_delivered = newest.delivered
+        result.app_limited = newest.app_limited
+        interval = max(newest.sent_at - newest.first_sent_at, now - newest.delivered_at)
+        if interval > 0:
+            result.delivery_rate = (self.delivered - newest.delivered) / interval
+
+    def _give_up(self, oldest: list[SentPacket]) -> None:
+        """Move packets out of the flight and remember them for a while."""
+        packets = self._packets
+        base = self._base
+        for packet in oldest:
+            packets[packet.number - base] = None
+            self._lost_numbers.append(packet.number)
+            self.in_flight_bytes -= packet.size
+        self._lost += oldest
+        self.in_flight -= len(oldest)
+        self.packets_lost += len(oldest)
+        excess = len(self._lost) - LOST_KEPT
+        if excess > 0:
+            del self._lost[:excess]
+            del self._lost_numbers[:excess]
+        self._trim()
+
+    def _trim(self) -> None:
+        """Let the list begin with a packet that is in flight."""
+        packets = self._packets
+        if not self.in_flight:
+            packets.clear()
+            return
+        gone = 0
+        while packets[gone] is None:
+            gone += 1
+        if gone:
+            del packets[:gone]
+            self._base += gone
+
+
+def _number_of(packet: SentPacket) -> int:
+    """Return a packet's hop number, to sort by."""
+    return packet.number

@@ -1,0 +1,114 @@
+"""Where a stream's bytes are kept: what the core asks for, and the shell and the simulator implement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from common.errors import ArborcastError
+from common.opening import Opening
+
+StoreReason = Literal["no-space", "io", "changed", "bad-name", "too-many"]
+Role = Literal["source", "receive", "done"]
+
+
+class StoreError(ArborcastError):
+    """The store cannot take or give the bytes.
+
+    Attributes:
+        reason: a short slug that travels in the receipt.
+        detail: one sentence for people, with the limit in it.
+    """
+
+    def __init__(self, reason: StoreReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class PieceReader(Protocol):
+    """The bytes of a file that is being sent."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return ``length`` bytes from ``offset``.
+
+        Raises:
+            StoreError: the file cannot be read, or is no longer the one whose sending began.
+        """
+
+
+class StreamStore(Protocol):
+    """One stream's chunks by number, with the 16-byte tag under which each was sealed.
+
+    The tag makes a re-seal safe: a chunk read back whose tag differs is never sent (no number is ever sealed twice
+    with different bytes).
+    """
+
+    def held(self) -> Iterable[tuple[int, int]]:
+        """Return the half-open number ranges that were stored before; the core verifies each against its tag."""
+
+    def write(self, number: int, data: bytes, tag: bytes) -> None:
+        """Keep one chunk's plain bytes and tag (a source's store keeps the tag alone).
+
+        Raises:
+            StoreError: no space, or the medium fails.
+        """
+
+    def read(self, number: int) -> bytes | None:
+        """Return a chunk's plain bytes, or None if they are not kept any more."""
+
+    def tag(self, number: int) -> bytes | None:
+        """Return the tag stored with a chunk, or None."""
+
+    def drop_below(self, number: int) -> None:
+        """Forget the chunks below ``number`` (they passed their retention)."""
+
+    def finish(self, digest: bytes | None) -> None:
+        """Make a completely received and verified stream final (a file gets its name).
+
+        Args:
+            digest: the file's SHA-256; None for a message stream.
+
+        Raises:
+            StoreError: the name cannot be taken, or the medium fails.
+        """
+
+    def discard(self) -> None:
+        """Drop everything that was stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A stream found in the store at start."""
+
+    sealed_opening: bytes
+    store: StreamStore
+    role: Role
+
+
+class Stores(Protocol):
+    """All streams that this device keeps."""
+
+    def receive(self, opening: Opening, sealed: bytes) -> StreamStore:
+        """Make room for a stream to be received.
+
+        Raises:
+            StoreError: it is refused here; the reason goes to the source.
+        """
+
+    def source(self, opening: Opening, sealed: bytes, reader: PieceReader | None) -> StreamStore:
+        """Make the record of a stream that starts here; a file's bytes come from ``reader``.
+
+        Raises:
+            StoreError: the record cannot be kept.
+        """
+
+    def resume(self) -> Iterable[Resumed]:
+        """Return the streams of an earlier run that are worth going on with."""
+
+    def tombstones(self) -> Mapping[str, float]:
+        """Return finished streams (id in hex) with the unix seconds at which each may be forgotten."""
+
+    def bury(self, stream: str, expires: float) -> None:
+        """Remember a finished stream until ``expires`` (unix seconds), so that no repeat revives it."""

@@ -1,0 +1,419 @@
+"""All streams at this device: how each comes to be, and when it may be forgotten."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from agent.core.channels import Channel, ChannelTable
+from agent.core.events import Event, FileFailed, Receipt, StreamOpened
+from agent.core.memory_store import MemoryStreamStore
+from agent.core.receipts import ReceiptBook
+from agent.core.retention import Retention
+from agent.core.routing import GraphTable
+from agent.core.sinks import FileSink, MessageSink, Sink
+from agent.core.source import FileSource, MessageSource, Source
+from agent.core.store import PieceReader, Resumed, Role, StoreError, Stores, StreamStore
+from agent.core.stream import RING_BYTES, Stream
+from common.datagrams import CHUNK_OVERHEAD_BYTES
+from common.errors import DecodeError, RefusedError
+from common.ids import ChannelId, DeviceId, GroupId
+from common.limits import MAX_FILE_BYTES, MAX_NAME_BYTES, MAX_STREAMS
+from common.messages import Roster, decode_key
+from common.opening import STREAM_ID_BYTES, STREAM_KEY_BYTES, Opening, StreamKind
+from common.sealing import NONCE_BYTES, GroupKeys, key_epoch_of
+
+PURPOSE_OPENING: Final = b"opening"
+FILE_LIFETIME_S: Final = 86_400.0
+"""How long a file's opening is good for."""
+MESSAGE_LIFETIME_S: Final = 30 * 86_400.0
+VERIFY_AT_ONCE: Final = 1_024
+"""Chunks of an earlier run that are checked against their tags in one call."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """A stream with what belongs to it here.
+
+    Attributes:
+        stream: the stream.
+        book: who holds how much of it.
+        source: what cuts it, if it begins here.
+        retention: what a message stream still retains.
+        ended: whether its manner was told that no more comes.
+        progress_at: when progress was last told to the shell.
+        told_bytes: what was told then.
+    """
+
+    stream: Stream
+    book: ReceiptBook
+    source: Source | None = None
+    retention: Retention | None = None
+    ended: bool = False
+    progress_at: float = 0.0
+    told_bytes: int = -1
+
+
+@dataclass(slots=True)
+class _Resuming:
+    """A stream of an earlier run whose chunks are being checked against their tags."""
+
+    entry: Entry
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+
+
+class StreamTable:
+    """Opens, resumes, finishes and forgets streams.
+
+    Args:
+        device: this device.
+        group: its group.
+        datagram_bytes: the largest datagram this device sends.
+        channels: the group's channels.
+        stores: where streams are kept.
+        drops: counts what was dropped, by reason.
+        events: where news for the shell go.
+        entropy: returns so many bytes that nobody can guess.
+        wall_offset: unix time minus monotonic time, seconds.
+    """
+
+    def __init__(
+        self,
+        device: DeviceId,
+        group: GroupId,
+        datagram_bytes: int,
+        *,
+        channels: ChannelTable,
+        stores: Stores,
+        drops: Counter[str],
+        events: deque[Event],
+        entropy: Callable[[int], bytes],
+        wall_offset: float,
+    ) -> None:
+        self.by_short: dict[int, Entry] = {}
+        self.sources: dict[int, Entry] = {}
+        self.keys: GroupKeys | None = None
+        self._device = device
+        self._group = group
+        self._piece_bytes = datagram_bytes - CHUNK_OVERHEAD_BYTES
+        self._channels = channels
+        self._stores = stores
+        self._drops = drops
+        self._events = events
+        self.entropy = entropy
+        self._wall_offset = wall_offset
+        self._buried = dict(stores.tombstones())
+        self._messages: dict[ChannelId, Entry] = {}
+        self._to_resume: list[Resumed] | None = None
+        self._resuming: deque[_Resuming] = deque()
+
+    # --- keys -----------------------------------------------------------------------------------------------------
+
+    def set_keys(self, roster: Roster) -> None:
+        """Take the group's keys."""
+        keys = {epoch: decode_key(key) for epoch, key in roster.group_keys.items()}
+        if keys:
+            self.keys = GroupKeys(self._group, keys)
+
+    def sealed_opening(self, stream: Stream) -> bytes:
+        """Return a stream's opening under the group key of today."""
+        if self.keys is not None and key_epoch_of(stream.sealed_opening) != self.keys.newest:
+            stream.sealed_opening = self._seal_opening(stream.opening)
+        return stream.sealed_opening
+
+    # --- streams that begin here ----------------------------------------------------------------------------------
+
+    def open_file(
+        self,
+        channel: ChannelId,
+        name: str,
+        size_bytes: int,
+        reader: PieceReader,
+        members: Iterable[DeviceId],
+        now: float,
+    ) -> str:
+        """Open a file stream with this device as its source; see ``Node.send_file``."""
+        if not name or len(name.encode(errors="surrogateescape")) > MAX_NAME_BYTES:
+            raise RefusedError("bad-name", f"a file's name has 1 to {MAX_NAME_BYTES} bytes")
+        if not 0 <= size_bytes <= MAX_FILE_BYTES:
+            raise RefusedError("too-large", f"{size_bytes} bytes; at most {MAX_FILE_BYTES} are taken")
+        entry = self._open_source(channel, "file", name, size_bytes, reader, now)
+        entry.source = FileSource(entry.stream)
+        for device in members:
+            if device != self._device:
+                entry.book.put(device, Receipt("waiting"))
+        return entry.stream.opening.hex
+
+    def publish(self, channel: ChannelId, payload: bytes, now: float) -> tuple[str, int]:
+        """Publish a message; see ``Node.publish``."""
+        entry = self._messages.get(channel)
+        if entry is None or channel not in self._channels.by_name:
+            entry = self._open_source(channel, "message", "", None, None, now)
+            entry.source = MessageSource(entry.stream)
+            self._messages[channel] = entry
+        if not isinstance(entry.source, MessageSource):
+            raise RefusedError("not-a-message-channel", f"channel {channel} carries files")
+        return entry.stream.opening.hex, entry.source.publish(payload)
+
+    def _open_source(
+        self,
+        channel: ChannelId,
+        kind: StreamKind,
+        name: str,
+        size_bytes: int | None,
+        reader: PieceReader | None,
+        now: float,
+    ) -> Entry:
+        found = self._channels.by_name.get(channel)
+        if found is None:
+            known = ", ".join(self._channels.by_name) or "none"
+            raise RefusedError("unknown-channel", f"the group has no channel {channel!r}; it has: {known}")
+        if found.spec.kind != kind:
+            raise RefusedError("wrong-kind", f"channel {channel} carries {found.spec.kind}s, not {kind}s")
+        if self.keys is None:
+            raise RefusedError("not-enrolled", "this device has no group key yet")
+        if len(self.by_short) >= MAX_STREAMS:
+            raise RefusedError(
+                "too-many-streams", f"{len(self.by_short)} streams are open; at most {MAX_STREAMS} may be"
+            )
+        wall = now + self._wall_offset
+        opening = Opening(
+            stream=self._fresh_id(),
+            channel=channel,
+            source=self._device,
+            kind=kind,
+            key=self.entropy(STREAM_KEY_BYTES),
+            piece_bytes=self._piece_bytes,
+            name=name,
+            size_bytes=size_bytes,
+            created=wall,
+            expires=wall + (FILE_LIFETIME_S if kind == "file" else MESSAGE_LIFETIME_S),
+        )
+        sealed = self._seal_opening(opening)
+        store = self._stores.source(opening, sealed, reader)
+        entry = self._add(opening, sealed, found, store, "source", now)
+        self.sources[entry.stream.short] = entry
+        return entry
+
+    def _fresh_id(self) -> bytes:
+        while True:
+            stream = self.entropy(STREAM_ID_BYTES)
+            if int.from_bytes(stream[:4], "big") not in self.by_short and any(stream[:4]):
+                return stream
+
+    def _seal_opening(self, opening: Opening) -> bytes:
+        if self.keys is None:
+            raise RefusedError("not-enrolled", "this device has no group key yet")
+        return self.keys.seal(PURPOSE_OPENING, opening.encode(), self.entropy(NONCE_BYTES))
+
+    # --- streams that arrive --------------------------------------------------------------------------------------
+
+    def open_received(self, sealed: bytes, now: float) -> Entry | None:
+        """Take an opening that a peer handed on; return its stream, or None if it is refused (and counted)."""
+        opening = self._read_opening(sealed, now)
+        if opening is None:
+            return None
+        entry = self.by_short.get(opening.short)
+        if entry is not None:
+            if entry.stream.opening.stream != opening.stream:
+                self._drops["opening-short-form-taken"] += 1
+                return None
+            return entry
+        channel = self._channels.by_name.get(opening.channel)
+        if channel is None:
+            self._drops["unknown-channel"] += 1
+            return None
+        if len(self.by_short) >= MAX_STREAMS:
+            self._drops["too-many-streams"] += 1
+            return None
+        return self._receive(opening, sealed, channel, now)
+
+    def _read_opening(self, sealed: bytes, now: float) -> Opening | None:
+        if self.keys is None:
+            self._drops["opening-without-group-key"] += 1
+            return None
+        try:
+            opening = Opening.decode_untrusted(self.keys.open(PURPOSE_OPENING, sealed))
+        except DecodeError:
+            self._drops["opening-not-authentic"] += 1
+            return None
+        if opening.expires <= now + self._wall_offset:
+            self._drops["opening-expired"] += 1
+            return None
+        if opening.hex in self._buried:
+            self._drops["opening-of-finished-stream"] += 1
+            return None
+        if opening.source == self._device and opening.short not in self.by_short:
+            self._drops["opening-of-own-lost-stream"] += 1
+            return None
+        return opening
+
+    def _receive(self, opening: Opening, sealed: bytes, channel: Channel, now: float) -> Entry:
+        try:
+            store = self._stores.receive(opening, sealed)
+        except StoreError as error:
+            entry = self._add(opening, sealed, channel, _relay_store(), "receive", now)
+            self.refuse(entry, error)
+            return entry
+        return self._add(opening, sealed, channel, store, "receive", now)
+
+    def refuse(self, entry: Entry, error: StoreError) -> None:
+        """Keep the stream no more; it is relayed still, from a bounded memory."""
+        stream = entry.stream
+        if stream.refused is not None:
+            return
+        stream.refused = error.reason
+        stream.store = _relay_store()
+        stream.sink = None
+        entry.book.put(self._device, Receipt("refused", stream.held_bytes, error.reason))
+        self._events.append(FileFailed(stream.opening.hex, error.reason, error.detail))
+
+    # --- streams of an earlier run --------------------------------------------------------------------------------
+
+    def begin_resume(self, now: float) -> None:
+        """Go on with the streams in the store, once keys and channels are known."""
+        if self._to_resume is None:
+            self._to_resume = list(self._stores.resume())
+        if self.keys is None or not self._channels.by_name:
+            return
+        waiting, self._to_resume = self._to_resume, []
+        for found in waiting:
+            self._resume(found, now)
+
+    def _resume(self, found: Resumed, now: float) -> None:
+        if self.keys is None:
+            return
+        try:
+            opening = Opening.decode_untrusted(self.keys.open(PURPOSE_OPENING, found.sealed_opening))
+        except DecodeError:
+            self._drops["resume-not-authentic"] += 1
+            return
+        channel = self._channels.by_name.get(opening.channel)
+        expired = opening.expires <= now + self._wall_offset
+        if channel is None or expired or opening.short in self.by_short or opening.hex in self._buried:
+            self._drops["resume-stale"] += 1
+            return
+        entry = self._add(opening, found.sealed_opening, channel, found.store, found.role, now)
+        ranges = [(start, stop) for start, stop in found.store.held() if start < stop]
+        if found.role == "done":
+            for start, stop in ranges:
+                entry.stream.held.add_range(start, stop)
+            entry.stream.finished_at = now
+            entry.book.put(self._device, Receipt("verified", opening.size_bytes or 0))
+            return
+        self._resuming.append(_Resuming(entry, ranges[::-1]))
+
+    def verify_some(self) -> bool:
+        """Check a part of the chunks of an earlier run against their tags; return whether more are left."""
+        left = VERIFY_AT_ONCE
+        while self._resuming and left > 0:
+            resuming = self._resuming[0]
+            stream = resuming.entry.stream
+            while resuming.ranges and left > 0:
+                start, stop = resuming.ranges.pop()
+                middle = min(stop, start + left)
+                for number in range(start, middle):
+                    self._verify(stream, number)
+                left -= middle - start
+                if middle < stop:
+                    resuming.ranges.append((middle, stop))
+            if not resuming.ranges:
+                self._resuming.popleft()
+                self._resumed(resuming.entry)
+        return bool(self._resuming)
+
+    def _verify(self, stream: Stream, number: int) -> None:
+        try:
+            if not stream.verify_stored(number):
+                self._drops["resume-chunk-changed"] += 1
+        except StoreError:
+            self._drops["resume-chunk-unreadable"] += 1
+
+    def _resumed(self, entry: Entry) -> None:
+        if entry.stream.role == "source":
+            entry.source = FileSource(entry.stream)
+            self.sources[entry.stream.short] = entry
+
+    def is_resuming(self, entry: Entry) -> bool:
+        """Whether the chunks of an earlier run are still being checked."""
+        return any(resuming.entry is entry for resuming in self._resuming)
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    def moving(self, now: float) -> bool:
+        """Whether any stream wants to be looked after often."""
+        if self._resuming or self._to_resume:
+            return True
+        return any(
+            entry.stream.have_due
+            or entry.stream.have_unsettled
+            or entry.book.due_at() is not None
+            or (entry.stream.role == "receive" and bool(entry.stream.missing()))
+            or now - entry.stream.progress_at < 1.0
+            for entry in self.by_short.values()
+        )
+
+    def expire(self, now: float) -> list[Stream]:
+        """Forget what passed its retention; return the streams that are gone."""
+        gone = []
+        for entry in list(self.by_short.values()):
+            stream = entry.stream
+            self._expire_chunks(entry, now)
+            if stream.opening.expires <= now + self._wall_offset:
+                gone.append(self.bury(entry))
+            elif stream.finished_at is not None:
+                idle_since = max(stream.finished_at, stream.progress_at)
+                if now - idle_since > stream.spec.retention_s:
+                    gone.append(self.bury(entry))
+        return gone
+
+    def _expire_chunks(self, entry: Entry, now: float) -> None:
+        if entry.retention is None:
+            return
+        above = entry.retention.expire(now)
+        if above > entry.stream.lowest:
+            stream = entry.stream
+            stream.lowest = above
+            stream.store.drop_below(above)
+            for number in [number for number in stream.flags if number < above]:
+                del stream.flags[number]
+
+    def bury(self, entry: Entry) -> Stream:
+        """Forget a stream, and refuse to begin it again until its opening has expired."""
+        stream = entry.stream
+        opening = stream.opening
+        self.by_short.pop(stream.short, None)
+        self.sources.pop(stream.short, None)
+        if self._messages.get(opening.channel) is entry:
+            del self._messages[opening.channel]
+        self._buried[opening.hex] = opening.expires
+        self._stores.bury(opening.hex, opening.expires)
+        return stream
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _add(
+        self, opening: Opening, sealed: bytes, channel: Channel, store: StreamStore, role: Role, now: float
+    ) -> Entry:
+        stream = Stream(opening, sealed, channel.spec, store, role, None, GraphTable(self._device), now)
+        if role == "receive":
+            stream.sink = self._sink(stream)
+        entry = Entry(stream, ReceiptBook())
+        if opening.kind == "message":
+            entry.retention = Retention(channel.spec.retention_bytes, channel.spec.retention_s)
+        self.by_short[stream.short] = entry
+        self._events.append(
+            StreamOpened(opening.hex, opening.channel, opening.source, opening.kind, opening.name, opening.size_bytes)
+        )
+        return entry
+
+    def _sink(self, stream: Stream) -> Sink:
+        if stream.opening.kind == "file":
+            return FileSink(stream.opening, stream.held, stream.store)
+        return MessageSink(stream.opening, stream.held, stream.store, stream.flags)
+
+
+def _relay_store() -> MemoryStreamStore:
+    return MemoryStreamStore(limit_bytes=RING_BYTES)

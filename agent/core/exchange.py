@@ -72,11 +72,10 @@ class Exchange:
         """Forget a stream that is gone."""
         self._progress.pop(stream.short, None)
 
-    def greet(self, hop: Hop, streams: Iterable[Stream]) -> None:
-        """Tell a new neighbour everything that is held here."""
-        for stream in streams:
-            if stream.held or stream.role == "receive":
-                self._send_have(hop, stream, reliable=True)
+    def greet(self, hop: Hop, stream: Stream) -> None:
+        """Tell a new neighbour what is held here of a stream."""
+        if stream.held or stream.role == "receive":
+            self._send_have(hop, stream, reliable=True)
 
     def on_old_neighbours(self, stream: Stream, peers: Iterable[DeviceId]) -> None:
         """Note peers that are no longer neighbours, but may still be delivering."""

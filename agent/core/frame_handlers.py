@@ -6,12 +6,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from agent.core.channels import ChannelTable
-from agent.core.forwarding import Forwarder, graph_records
+from agent.core.embedding import graph_records, learn_embedded
+from agent.core.forwarding import Forwarder
 from agent.core.hop import Hop
+from agent.core.neighbourhood import Neighbourhood
 from agent.core.peers import Peers
 from agent.core.routing import GraphTable
 from agent.core.stream import Stream
 from agent.core.streams import StreamTable
+from agent.core.upkeep import Upkeep
 from common.errors import DecodeError
 from common.frames import (
     Ack,
@@ -51,7 +54,9 @@ class FrameHandlers:
         peers: links and hops.
         channels: rules and manners.
         streams: what is sent and received.
+        neighbourhood: finds hops and cursors.
         forwarder: a chunk's way.
+        upkeep: looks after streams.
         table: the graphs known here.
         drops: counts what was dropped, by reason.
     """
@@ -61,14 +66,18 @@ class FrameHandlers:
         peers: Peers,
         channels: ChannelTable,
         streams: StreamTable,
+        neighbourhood: Neighbourhood,
         forwarder: Forwarder,
+        upkeep: Upkeep,
         table: GraphTable,
         drops: Counter[str],
     ) -> None:
         self._peers = peers
         self._channels = channels
         self._streams = streams
+        self._neighbourhood = neighbourhood
         self._forwarder = forwarder
+        self._upkeep = upkeep
         self._table = table
         self._drops = drops
         self._graphs: dict[DeviceId, _Parts] = {}
@@ -96,9 +105,9 @@ class FrameHandlers:
             case GraphRecord():
                 self._on_graph_record(hop, frame, now)
             case Receipts():
-                self._forwarder.on_receipts(hop, frame, now)
+                self._upkeep.on_receipts(hop, frame, now)
             case Cancel():
-                self._forwarder.on_cancel(hop, frame, now)
+                self._upkeep.on_cancel(hop, frame, now)
             case _:
                 self._handle_of_stream(hop, frame, now)
 
@@ -114,45 +123,45 @@ class FrameHandlers:
         stream = entry.stream
         match frame:
             case Have():
-                self._forwarder.exchange.on_have(hop, stream, frame)
+                self._upkeep.exchange.on_have(hop, stream, frame)
             case Want():
                 self._on_want(hop, stream, frame, now)
             case Stop():
-                self._forwarder.cursor(hop, stream).forget_owed()
+                self._neighbourhood.cursor(hop, stream).forget_owed()
             case AskOpening():
-                self._forwarder.cursor(hop, stream).opening_sent = False
-                self._forwarder.introduce(hop, stream, self._channels.of(stream).manner.table_of(stream).current)
+                self._neighbourhood.cursor(hop, stream).opening_sent = False
+                self._neighbourhood.introduce(hop, stream, self._neighbourhood.table_of(stream).current)
 
     def _on_opening(self, hop: Hop, frame: StreamOpening, now: float) -> None:
         entry = self._streams.open_received(frame.sealed, now)
         if entry is None:
             return
         stream = entry.stream
-        self._forwarder.cursor(hop, stream).opening_sent = True
+        self._neighbourhood.cursor(hop, stream).opening_sent = True
         if stream.upstream is None:
             stream.upstream = hop.peer
         chunks, news = self._forwarder.orphans.take(stream.short)
         for peer_hop, have in news:
-            self._forwarder.exchange.on_have(peer_hop, stream, have)
+            self._upkeep.exchange.on_have(peer_hop, stream, have)
         for chunk_hop, datagram, channel in chunks:
             self._forwarder.receive_chunk(chunk_hop, datagram, channel, now)
 
     def _on_want(self, hop: Hop, stream: Stream, frame: Want, now: float) -> None:
-        known = self._channels.of(stream).manner.table_of(stream).current
+        known = self._neighbourhood.table_of(stream).current
         stream.progress_at = now
         if known is None:
             return
-        self._forwarder.introduce(hop, stream, known)
+        self._neighbourhood.introduce(hop, stream, known)
         tree = known.tree_for(stream.spec.objective)
-        self._forwarder.exchange.on_want(hop, stream, frame.ranges, short_epoch(known.epoch), tree)
+        self._upkeep.exchange.on_want(hop, stream, frame.ranges, short_epoch(known.epoch), tree)
 
     def _on_ask_graph(self, hop: Hop, frame: AskGraph) -> None:
         if frame.stream:
             entry = self._streams.by_short.get(frame.stream)
             known = None if entry is None else entry.stream.graphs.by_short(frame.epoch)
             if entry is not None and known is not None:
-                self._forwarder.cursor(hop, entry.stream).graphs_sent.pop(known.epoch, None)
-                self._forwarder.send_graph(hop, entry.stream, known.epoch)
+                self._neighbourhood.cursor(hop, entry.stream).graphs_sent.pop(known.epoch, None)
+                self._neighbourhood.send_graph(hop, entry.stream, known.epoch)
             return
         known = self._table.by_short(frame.epoch)
         if known is not None and known.graph is not None:
@@ -173,7 +182,10 @@ class FrameHandlers:
         if frame.stream:
             entry = self._streams.by_short.get(frame.stream)
             if entry is not None:
-                self._forwarder.learn_embedded(entry.stream, frame.epoch, blob, now)
+                old = entry.stream.graphs.current
+                if learn_embedded(entry.stream, frame.epoch, blob, self._streams, now):
+                    self._upkeep.on_stream_graph(entry.stream, old)
+                self._forwarder.release(now)
             return
         self._learn_group_graph(decode_graph(blob), now)
 
@@ -183,5 +195,5 @@ class FrameHandlers:
             raise DecodeError("a graph that was not asked for")
         old = self._table.current
         if self._table.learn_graph(graph, now):
-            self._forwarder.on_graph(old, now)
+            self._upkeep.on_graph(old, now)
         self._forwarder.release(now)

@@ -4,7 +4,8 @@ After any input, drain ``poll_transmit`` until it returns nothing, ``poll_contro
 return None, and call ``handle_timeout`` at the time that ``poll_timeout`` names. All calls come from one thread.
 
 The parts: ``peers`` holds links and hops, ``channels`` the rules and manners, ``streams`` what is sent and received,
-``forwarding`` a chunk's way through this device, ``control_plane`` what is said to the server.
+``forwarding`` a chunk's way through this device, ``upkeep`` all else that streams need, ``control_plane`` what is
+said to the server.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ from agent.core.events import (
 from agent.core.forwarding import Forwarder
 from agent.core.frame_handlers import FrameHandlers
 from agent.core.hop import Hop
+from agent.core.neighbourhood import Neighbourhood
 from agent.core.peers import DeclaredQos, PeerPolicy, Peers
 from agent.core.routing import GraphTable
 from agent.core.status import NodeStatus, status_of
 from agent.core.store import PieceReader, Stores
 from agent.core.streams import StreamTable
+from agent.core.upkeep import Upkeep
 from common.datagrams import CHUNK_OVERHEAD_BYTES, CHUNK_TYPES, CONTROL_OVERHEAD_BYTES, PacketType
 from common.errors import ConfigError, DecodeError
 from common.frames import ChannelPort
@@ -45,6 +48,8 @@ from common.sealing import key_id, public_key_of
 TICK_S: Final = 0.05
 """How often streams that move are looked after."""
 TICK_IDLE_S: Final = 0.5
+TICK_VERIFYING_S: Final = 0.005
+"""The same while chunks of an earlier run are being checked."""
 
 Scope = Literal["graph", "neighbours"]
 
@@ -137,8 +142,21 @@ class Node:
             entropy=entropy,
             wall_offset=wall - now,
         )
-        self.forwarder = Forwarder(config.device, self.peers, self.channels, self.streams, self.drops, self._events)
-        self._frames = FrameHandlers(self.peers, self.channels, self.streams, self.forwarder, self.table, self.drops)
+        neighbourhood = Neighbourhood(self.peers, self.channels, self.streams)
+        self.forwarder = Forwarder(self.peers, self.channels, self.streams, neighbourhood, self.drops)
+        self._upkeep = Upkeep(
+            config.device, self.table, self.peers, self.streams, neighbourhood, self.forwarder, self._events
+        )
+        self._frames = FrameHandlers(
+            self.peers,
+            self.channels,
+            self.streams,
+            neighbourhood,
+            self.forwarder,
+            self._upkeep,
+            self.table,
+            self.drops,
+        )
         self.control = ControlPlane(config, self.table, self.channels, self.peers, self.streams)
         self._tick_at = now
         self._now = now
@@ -186,8 +204,8 @@ class Node:
         self.control.receive(message, now)
         if self.table.epoch != before:
             self._events.append(GraphChanged(self.table.epoch or 0))
-            self.forwarder.on_graph(old, now)
-        self.forwarder.embed_sources(now)
+            self._upkeep.on_graph(old, now)
+        self._upkeep.embed_sources(now)
         self._after_input(now)
 
     def control_connected(self, *, now: float) -> None:
@@ -222,8 +240,8 @@ class Node:
         """Do what is due."""
         self.peers.handle_timeout(now)
         if now >= self._tick_at:
-            self.forwarder.tick(now)
-            self._tick_at = now + (TICK_S if self.streams.moving(now) else TICK_IDLE_S)
+            self._upkeep.tick(now)
+            self._tick_at = now + self._pause(now)
         self._after_input(now)
 
     # --- outputs --------------------------------------------------------------------------------------------------
@@ -292,7 +310,7 @@ class Node:
         Raises:
             RefusedError: there is no such stream here.
         """
-        self.forwarder.cancel(stream, reason, now)
+        self._upkeep.cancel(stream, reason, now)
         self._after_input(now)
 
     def leave(self, *, now: float) -> None:
@@ -306,9 +324,14 @@ class Node:
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
+    def _pause(self, now: float) -> float:
+        if self.streams.verification:
+            return TICK_VERIFYING_S
+        return TICK_S if self.streams.moving(now) else TICK_IDLE_S
+
     def _on_source(self, channel: ChannelId, now: float) -> None:
         self.control.on_source(channel, now)
-        self.forwarder.embed_sources(now)
+        self._upkeep.embed_sources(now)
         self._after_input(now)
 
     def _receive_control_datagram(self, hop: Hop, datagram: bytes, now: float) -> None:
@@ -325,15 +348,15 @@ class Node:
     def _after_input(self, now: float) -> None:
         self._now = now
         while self.peers.closed:
-            self.forwarder.on_closed(self.peers.closed.popleft(), now)
+            self._upkeep.on_closed(self.peers.closed.popleft(), now)
         while self.peers.opened:
             self._open_channel_sockets()
-            self.forwarder.on_opened(self.peers.opened.popleft(), now)
+            self._upkeep.on_opened(self.peers.opened.popleft(), now)
         self._events.extend(self.peers.events)
         self.peers.events.clear()
         if self.peers.version != self._reported_version:
             self._reported_version = self.peers.version
-            self.forwarder.on_links_changed()
+            self.forwarder.forget_routes()
             self.control.report_links(now)
         self.forwarder.release(now)
         self.control.handle_timeout(now)

@@ -56,10 +56,11 @@ class Pacer:
 
     def set_rate(self, rate_bytes_s: float, now: float) -> None:
         """Change the rate; what was earned at the old one stays, up to the new burst."""
-        if rate_bytes_s == self._rate:
+        rate = max(rate_bytes_s, MIN_RATE_BYTES_S)
+        if rate == self._rate:
             return
         self._earn(now)
-        self._rate = max(rate_bytes_s, MIN_RATE_BYTES_S)
+        self._rate = rate
         least = 2.0 * self._packet
         self._burst = min(max(least, BURST_S * self._rate), max(least, MAX_BURST_BYTES))
         self._late = max(self._burst, LATE_S * self._rate)

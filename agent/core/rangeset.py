@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 class RangeSet:
     """A set of integers held as sorted, disjoint, half-open ranges.
 
-    Iterating yields the ranges, lowest first, as they were when it began, so the set may be changed meanwhile. ``len()``
-    is how many numbers there are, ``spans()`` how many ranges.
+    Iterating yields the ranges, lowest first, as they were when it began, so the set may be changed meanwhile.
+    ``len()`` is how many numbers there are, ``spans()`` how many ranges.
 
     Args:
         ranges: ``(start, stop)`` pairs in any order; they may overlap, and an empty pair adds nothing.

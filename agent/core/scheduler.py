@@ -26,8 +26,8 @@ class TrafficClass(IntEnum):
 class RoundRobin(Generic[Key]):
     """Keys that take turns; each turn is worth the same number of bytes.
 
-    A turn may be overdrawn by its last packet; the following turns of that key are shorter by as much. A key that leaves
-    loses what it had left or owed.
+    A turn may be overdrawn by its last packet; the following turns of that key are shorter by as much. A key that
+    leaves loses what it had left or owed.
 
     Args:
         quantum_bytes: Bytes of one turn, at least 1.

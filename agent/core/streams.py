@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Final
 
 from agent.core.channels import Channel, ChannelTable
-from agent.core.events import Event, FileFailed, Receipt, StreamOpened
+from agent.core.entry import Entry
+from agent.core.events import Event, FileFailed, FileVerified, Receipt, StreamOpened
 from agent.core.memory_store import MemoryStreamStore
+from agent.core.rangeset import RangeSet
 from agent.core.receipts import ReceiptBook
 from agent.core.retention import Retention
 from agent.core.routing import GraphTable
 from agent.core.sinks import FileSink, MessageSink, Sink
-from agent.core.source import FileSource, MessageSource, Source
+from agent.core.source import FileSource, MessageSource
 from agent.core.store import PieceReader, Resumed, Role, StoreError, Stores, StreamStore
 from agent.core.stream import RING_BYTES, Stream
+from agent.core.verification import Verification
 from common.datagrams import CHUNK_OVERHEAD_BYTES
 from common.errors import DecodeError, RefusedError
 from common.ids import ChannelId, DeviceId, GroupId
@@ -29,39 +31,6 @@ PURPOSE_OPENING: Final = b"opening"
 FILE_LIFETIME_S: Final = 86_400.0
 """How long a file's opening is good for."""
 MESSAGE_LIFETIME_S: Final = 30 * 86_400.0
-VERIFY_AT_ONCE: Final = 1_024
-"""Chunks of an earlier run that are checked against their tags in one call."""
-
-
-@dataclass(slots=True)
-class Entry:
-    """A stream with what belongs to it here.
-
-    Attributes:
-        stream: the stream.
-        book: who holds how much of it.
-        source: what cuts it, if it begins here.
-        retention: what a message stream still retains.
-        ended: whether its manner was told that no more comes.
-        progress_at: when progress was last told to the shell.
-        told_bytes: what was told then.
-    """
-
-    stream: Stream
-    book: ReceiptBook
-    source: Source | None = None
-    retention: Retention | None = None
-    ended: bool = False
-    progress_at: float = 0.0
-    told_bytes: int = -1
-
-
-@dataclass(slots=True)
-class _Resuming:
-    """A stream of an earlier run whose chunks are being checked against their tags."""
-
-    entry: Entry
-    ranges: list[tuple[int, int]] = field(default_factory=list)
 
 
 class StreamTable:
@@ -107,7 +76,7 @@ class StreamTable:
         self._buried = dict(stores.tombstones())
         self._messages: dict[ChannelId, Entry] = {}
         self._to_resume: list[Resumed] | None = None
-        self._resuming: deque[_Resuming] = deque()
+        self.verification = Verification(drops)
 
     # --- keys -----------------------------------------------------------------------------------------------------
 
@@ -270,6 +239,19 @@ class StreamTable:
         entry.book.put(self._device, Receipt("refused", stream.held_bytes, error.reason))
         self._events.append(FileFailed(stream.opening.hex, error.reason, error.detail))
 
+    def note(self, entry: Entry, event: Event, now: float) -> None:
+        """Take what a sink says, and tell the shell."""
+        self._events.append(event)
+        stream = entry.stream
+        if isinstance(event, FileVerified):
+            stream.role = "done"
+            stream.finished_at = now
+            entry.book.put(self._device, Receipt("verified", event.size_bytes))
+        elif isinstance(event, FileFailed):
+            stream.finished_at = now
+            stream.refused = event.reason
+            entry.book.put(self._device, Receipt("refused", stream.held_bytes, event.reason))
+
     # --- streams of an earlier run --------------------------------------------------------------------------------
 
     def begin_resume(self, now: float) -> None:
@@ -296,55 +278,26 @@ class StreamTable:
             self._drops["resume-stale"] += 1
             return
         entry = self._add(opening, found.sealed_opening, channel, found.store, found.role, now)
-        ranges = [(start, stop) for start, stop in found.store.held() if start < stop]
+        ranges = RangeSet(found.store.held())
         if found.role == "done":
-            for start, stop in ranges:
-                entry.stream.held.add_range(start, stop)
+            entry.stream.held.union_update(ranges)
             entry.stream.finished_at = now
             entry.book.put(self._device, Receipt("verified", opening.size_bytes or 0))
-            return
-        self._resuming.append(_Resuming(entry, ranges[::-1]))
+        else:
+            self.verification.add(entry, ranges)
 
-    def verify_some(self) -> bool:
-        """Check a part of the chunks of an earlier run against their tags; return whether more are left."""
-        left = VERIFY_AT_ONCE
-        while self._resuming and left > 0:
-            resuming = self._resuming[0]
-            stream = resuming.entry.stream
-            while resuming.ranges and left > 0:
-                start, stop = resuming.ranges.pop()
-                middle = min(stop, start + left)
-                for number in range(start, middle):
-                    self._verify(stream, number)
-                left -= middle - start
-                if middle < stop:
-                    resuming.ranges.append((middle, stop))
-            if not resuming.ranges:
-                self._resuming.popleft()
-                self._resumed(resuming.entry)
-        return bool(self._resuming)
-
-    def _verify(self, stream: Stream, number: int) -> None:
-        try:
-            if not stream.verify_stored(number):
-                self._drops["resume-chunk-changed"] += 1
-        except StoreError:
-            self._drops["resume-chunk-unreadable"] += 1
-
-    def _resumed(self, entry: Entry) -> None:
-        if entry.stream.role == "source":
-            entry.source = FileSource(entry.stream)
-            self.sources[entry.stream.short] = entry
-
-    def is_resuming(self, entry: Entry) -> bool:
-        """Whether the chunks of an earlier run are still being checked."""
-        return any(resuming.entry is entry for resuming in self._resuming)
+    def verify_some(self) -> None:
+        """Check some chunks of an earlier run against their tags; a source that is through goes on."""
+        for entry in self.verification.run():
+            if entry.stream.role == "source":
+                entry.source = FileSource(entry.stream)
+                self.sources[entry.stream.short] = entry
 
     # --- the end --------------------------------------------------------------------------------------------------
 
     def moving(self, now: float) -> bool:
         """Whether any stream wants to be looked after often."""
-        if self._resuming or self._to_resume:
+        if self.verification or self._to_resume:
             return True
         return any(
             entry.stream.have_due

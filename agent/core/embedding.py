@@ -1,0 +1,72 @@
+"""Graphs that travel with a stream (M12): put in at the source, taken out at the relays.
+
+A graph record runs ahead of the chunks it governs, under the epoch as its number, never inside a chunk. It is sealed
+by the source under the group key and forwarded as it is. It routes its own stream and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agent.core.routing import Known
+from agent.core.stream import Stream
+from agent.core.streams import StreamTable
+from common.errors import DecodeError
+from common.frames import GraphRecord
+from common.graph import decode_untrusted as decode_graph
+from common.limits import MAX_GRAPH_PARTS
+from common.sealing import NONCE_BYTES
+
+PURPOSE_GRAPH: Final = b"graph"
+GRAPH_PART_BYTES: Final = 1_024
+_SHORT_BYTES: Final = 4
+
+
+def embed(stream: Stream, current: Known | None, streams: StreamTable, now: float) -> bool:
+    """At the source: let the newest whole graph govern a stream from here on.
+
+    Returns:
+        Whether it is newer than the one that governed it.
+    """
+    if current is None or current.graph is None or streams.keys is None:
+        return False
+    if not stream.graphs.learn_graph(current.graph, now):
+        return False
+    plain = stream.short.to_bytes(_SHORT_BYTES, "big") + current.graph.encode()
+    stream.graph_blobs[current.epoch] = streams.keys.seal(PURPOSE_GRAPH, plain, streams.entropy(NONCE_BYTES))
+    return True
+
+
+def learn_embedded(stream: Stream, epoch: int, blob: bytes, streams: StreamTable, now: float) -> bool:
+    """At a relay: take a graph that its source put into a stream.
+
+    Returns:
+        Whether it is newer than the one that governed it.
+
+    Raises:
+        DecodeError: it is not authentic, or of another stream or epoch.
+    """
+    if streams.keys is None:
+        raise DecodeError("no group key")
+    plain = streams.keys.open(PURPOSE_GRAPH, blob)
+    if int.from_bytes(plain[:_SHORT_BYTES], "big") != stream.short:
+        raise DecodeError("a graph of another stream")
+    graph = decode_graph(plain[_SHORT_BYTES:])
+    if graph.epoch != epoch:
+        raise DecodeError("a graph of another epoch")
+    newer = stream.graphs.learn_graph(graph, now)
+    stream.graph_blobs[epoch] = blob
+    for stale in [held for held in stream.graph_blobs if stream.graphs.get(held) is None]:
+        del stream.graph_blobs[stale]
+    return newer
+
+
+def graph_records(stream: int, epoch: int, blob: bytes) -> list[GraphRecord]:
+    """Cut a graph into records that fit the smallest datagram; none if it is too large to travel."""
+    parts = -(-len(blob) // GRAPH_PART_BYTES)
+    if parts > MAX_GRAPH_PARTS:
+        return []
+    return [
+        GraphRecord(stream, epoch, part, parts, blob[part * GRAPH_PART_BYTES : (part + 1) * GRAPH_PART_BYTES])
+        for part in range(parts)
+    ]

@@ -1,0 +1,33 @@
+"""A stream with all that belongs to it at this device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.core.receipts import ReceiptBook
+from agent.core.retention import Retention
+from agent.core.source import Source
+from agent.core.stream import Stream
+
+
+@dataclass(slots=True)
+class Entry:
+    """A stream with what belongs to it here.
+
+    Attributes:
+        stream: the stream.
+        book: who holds how much of it.
+        source: what cuts it, if it begins here.
+        retention: what a message stream still retains.
+        ended: whether its manner was told that no more comes.
+        progress_at: when progress was last told to the shell.
+        told_bytes: what was told then.
+    """
+
+    stream: Stream
+    book: ReceiptBook
+    source: Source | None = None
+    retention: Retention | None = None
+    ended: bool = False
+    progress_at: float = 0.0
+    told_bytes: int = -1

@@ -1,0 +1,70 @@
+"""Who is near: a stream's neighbours in its current graph, and each peer's place in a stream."""
+
+from __future__ import annotations
+
+from agent.core.channels import ChannelTable
+from agent.core.cursor import Cursor
+from agent.core.embedding import graph_records
+from agent.core.hop import Hop
+from agent.core.peers import Peers
+from agent.core.routing import GraphTable, Known
+from agent.core.stream import Stream
+from agent.core.streams import StreamTable
+from common.frames import StreamOpening
+
+
+class Neighbourhood:
+    """Finds hops and cursors.
+
+    Args:
+        peers: links and hops.
+        channels: rules and manners.
+        streams: what is sent and received.
+    """
+
+    def __init__(self, peers: Peers, channels: ChannelTable, streams: StreamTable) -> None:
+        self._peers = peers
+        self._channels = channels
+        self._streams = streams
+
+    def table_of(self, stream: Stream) -> GraphTable:
+        """Return the graphs that govern a stream: the group's, or its own (M12)."""
+        return self._channels.of(stream).manner.table_of(stream)
+
+    def hops_of(self, stream: Stream) -> list[Hop]:
+        """Return the hops to a stream's neighbours in its current graph."""
+        known = self.table_of(stream).current
+        if known is None:
+            return []
+        peers = known.in_tree(known.tree_for(stream.spec.objective))
+        if not stream.spec.distribute and stream.role != "source":
+            # Delivered here and no further: the source alone serves its neighbours (M7).
+            peers = tuple(peer for peer in peers if peer == stream.opening.source)
+        return [hop for peer in peers if (hop := self._peers.hops.get(peer)) is not None]
+
+    def cursor(self, hop: Hop, stream: Stream) -> Cursor:
+        """Return a peer's place in a stream."""
+        cursor = hop.cursors.get(stream.short)
+        if cursor is None:
+            cursor = hop.cursors[stream.short] = Cursor(stream)
+        return cursor
+
+    def introduce(self, hop: Hop, stream: Stream, known: Known | None) -> Cursor:
+        """See to it that a peer learns the stream's opening, and an embedded graph, ahead of the chunks."""
+        cursor = self.cursor(hop, stream)
+        if not cursor.opening_sent:
+            cursor.opening_sent = True
+            hop.send(StreamOpening(self._streams.sealed_opening(stream)))
+        if known is not None and stream.spec.routing == "embedded":
+            self.send_graph(hop, stream, known.epoch)
+        return cursor
+
+    def send_graph(self, hop: Hop, stream: Stream, epoch: int) -> None:
+        """Send an embedded graph ahead of the chunks it governs, once per hop."""
+        cursor = self.cursor(hop, stream)
+        blob = stream.graph_blobs.get(epoch)
+        if blob is None or epoch in cursor.graphs_sent:
+            return
+        cursor.graphs_sent[epoch] = None
+        for frame in graph_records(stream.short, epoch, blob):
+            hop.send(frame)

@@ -201,7 +201,7 @@ class Hop:
         for queue in (self._messages, self._files):
             if queue:
                 self._fill(queue, now, trains)
-        if not self._files and not self._messages:
+        if not self._files and not self._messages and self.room():
             self.recovery.mark_app_limited()
         return trains
 

@@ -144,6 +144,8 @@ class Peers:
     def on_probe(self, hop: Hop, probe: Probe, now: float) -> None:
         """Take a probe."""
         hop.qos.on_probe(probe, now)
+        if hop.qos.rtt_s is not None:
+            hop.recovery.seed_rtt(hop.qos.rtt_s)
         self.links[hop.peer].on_promise(probe.next_ms / 1000)
 
     def on_bye(self, hop: Hop, now: float) -> None:

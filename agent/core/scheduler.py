@@ -1,4 +1,4 @@
-"""Whose turn it is on one hop: strict order among classes, round-robin by bytes among the streams of a class.
+"""Whose turn it is on one hop: round-robin by bytes among the streams of a class.
 
 Source:
     Shreedhar and Varghese, "Efficient fair queuing using deficit round-robin", 1996; design section 5.
@@ -6,21 +6,12 @@ Source:
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from enum import IntEnum
 from typing import Generic, TypeVar
 
 QUANTUM_BYTES = 16 * 1024
 """Bytes of one turn: a dozen full datagrams, so that a turn makes a train."""
 
 Key = TypeVar("Key", bound=Hashable)
-
-
-class TrafficClass(IntEnum):
-    """The classes of one hop, first served first."""
-
-    CONTROL = 0
-    MESSAGE = 1
-    FILE = 2
 
 
 class RoundRobin(Generic[Key]):
@@ -77,40 +68,3 @@ class RoundRobin(Generic[Key]):
     def __len__(self) -> int:
         """Return how many keys take turns."""
         return len(self._left)
-
-
-class Scheduler(Generic[Key]):
-    """The queues of one hop: whoever has something to send is in the round-robin of its class.
-
-    Args:
-        quantum_bytes: Bytes of one turn.
-    """
-
-    __slots__ = ("_classes",)
-
-    def __init__(self, quantum_bytes: int = QUANTUM_BYTES) -> None:
-        self._classes: tuple[RoundRobin[Key], ...] = tuple(RoundRobin(quantum_bytes) for _ in TrafficClass)
-
-    def add(self, traffic: TrafficClass, key: Key) -> None:
-        """Note that a key has something to send."""
-        self._classes[traffic].add(key)
-
-    def remove(self, traffic: TrafficClass, key: Key) -> None:
-        """Note that a key has nothing more to send."""
-        self._classes[traffic].remove(key)
-
-    def next_key(self) -> tuple[TrafficClass, Key] | None:
-        """Return who sends the next packet, None if nobody has anything."""
-        for traffic in TrafficClass:
-            key = self._classes[traffic].next_key()
-            if key is not None:
-                return traffic, key
-        return None
-
-    def spend(self, traffic: TrafficClass, key: Key, size_bytes: int) -> None:
-        """Charge a key for the packet it sent."""
-        self._classes[traffic].spend(key, size_bytes)
-
-    def __bool__(self) -> bool:
-        """Tell whether anybody has anything to send."""
-        return any(self._classes)

@@ -1,0 +1,125 @@
+"""What the receiving side of one hop has to acknowledge, and when.
+
+Source:
+    RFC 9000 section 13.2; design section 5.
+"""
+
+from typing import NamedTuple
+
+from agent.core.rangeset import RangeSet
+from common.errors import LocalProtocolError
+from common.limits import HOP_WINDOW, MAX_RANGES
+
+GRANULARITY_S = 0.001
+"""Seconds below which no timer is set (RFC 9002 section 6.1.2)."""
+MAX_ACK_DELAY_S = 0.005
+"""Seconds for which a receiver may hold an ACK back."""
+PACKETS_PER_ACK = 32
+"""Packets after which an ACK is due at once: about one train."""
+ACK_RANGES = 32
+"""Ranges in one ACK, newest first."""
+
+
+class Ack(NamedTuple):
+    """What one ACK says.
+
+    Attributes:
+        largest: The highest hop number received.
+        delay_s: Seconds since it was received.
+        ranges: Half-open ranges of hop numbers received, newest first, at most `ACK_RANGES`.
+    """
+
+    largest: int
+    delay_s: float
+    ranges: list[tuple[int, int]]
+
+
+class AckTracker:
+    """The receiving side of one hop: what was received, and when to say so.
+
+    An ACK is due after `PACKETS_PER_ACK` packets, `MAX_ACK_DELAY_S` after the first packet not yet acknowledged, or at
+    once when a packet arrives out of order; the last at most once a millisecond, so that a reordering link does not
+    make an ACK of every packet. Hop numbers are claims, because the header that carries them is not authenticated: one
+    that lies further than `HOP_WINDOW` from the largest seen is not recorded.
+
+    Source:
+        RFC 9000 section 13.2; design section 5.
+    """
+
+    __slots__ = ("_due_at", "_immediate_at", "_largest", "_largest_at", "_received", "_waiting", "outside_window")
+
+    def __init__(self) -> None:
+        self._received = RangeSet()
+        self._largest = -1
+        self._largest_at = 0.0
+        self._waiting = 0
+        self._due_at: float | None = None
+        # When the next immediate ACK is allowed.
+        self._immediate_at = 0.0
+        self.outside_window = 0
+
+    def on_received(self, number: int, now: float, ack_eliciting: bool = True) -> bool:
+        """Record one packet; afterwards ask `ack_due`, once a batch is enough.
+
+        Args:
+            number: Its hop number, at least 0.
+            now: Monotonic seconds.
+            ack_eliciting: False for a packet that only acknowledges; it is recorded, but makes no ACK due.
+
+        Returns:
+            True if the number is new and inside the window.
+        """
+        expected = self._largest + 1
+        if number == expected:
+            self._received.add(number)
+            in_order = True
+        else:
+            if not -HOP_WINDOW < number - expected < HOP_WINDOW:
+                self.outside_window += 1
+                return False
+            if not self._received.add(number):
+                return False
+            # A later number leaves a gap, an earlier one is out of order: both are news to the sender.
+            in_order = False
+            self._received.keep_last(MAX_RANGES)
+        if number >= expected:
+            self._largest = number
+            self._largest_at = now
+        if ack_eliciting:
+            self._expect_ack(now, in_order)
+        return True
+
+    def ack_due(self, now: float) -> bool:
+        """Tell whether an ACK is to be sent now; if so, call `take_ack`."""
+        return self._due_at is not None and now >= self._due_at
+
+    def due_at(self) -> float | None:
+        """Return the monotonic seconds at which an ACK is due, None if all is acknowledged."""
+        return self._due_at
+
+    def take_ack(self, now: float) -> Ack:
+        """Return what the ACK has to say and count it as sent; it may also be taken early, to ride along.
+
+        Raises:
+            LocalProtocolError: Nothing was received yet.
+        """
+        if self._largest < 0:
+            raise LocalProtocolError("there is nothing to acknowledge yet")
+        self._waiting = 0
+        self._due_at = None
+        return Ack(self._largest, max(now - self._largest_at, 0.0), self._received.newest(ACK_RANGES))
+
+    def _expect_ack(self, now: float, in_order: bool) -> None:
+        """Move the time at which an ACK is due."""
+        self._waiting += 1
+        due_at = self._due_at
+        if due_at is None:
+            due_at = now + MAX_ACK_DELAY_S
+        if self._waiting >= PACKETS_PER_ACK:
+            due_at = min(due_at, now)
+        elif not in_order:
+            immediate_at = max(now, self._immediate_at)
+            if immediate_at < due_at:
+                due_at = immediate_at
+                self._immediate_at = immediate_at + GRANULARITY_S
+        self._due_at = due_at

@@ -1,0 +1,101 @@
+"""When an ACK is due and what is in it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.acks import ACK_RANGES, MAX_ACK_DELAY_S, PACKETS_PER_ACK, Ack, AckTracker
+from agent.core.rangeset import RangeSet
+from common.errors import LocalProtocolError
+from common.limits import HOP_WINDOW, MAX_RANGES
+
+
+def assert_ack(ack: Ack, expected: Ack) -> None:
+    assert (ack.largest, ack.ranges) == (expected.largest, expected.ranges)
+    assert ack.delay_s == pytest.approx(expected.delay_s)
+
+
+def test_an_ack_is_due_after_enough_packets_or_enough_time() -> None:
+    tracker = AckTracker()
+    assert tracker.due_at() is None
+    assert not tracker.ack_due(99.0)
+    tracker.on_received(0, 1.0)
+    assert tracker.due_at() == 1.0 + MAX_ACK_DELAY_S
+    assert not tracker.ack_due(1.004)
+    assert tracker.ack_due(1.0 + MAX_ACK_DELAY_S)
+    for number in range(1, PACKETS_PER_ACK):
+        assert not tracker.ack_due(1.001)
+        tracker.on_received(number, 1.001)
+    assert tracker.ack_due(1.001)
+    assert_ack(tracker.take_ack(1.003), Ack(31, 0.002, [(0, 32)]))
+    assert tracker.due_at() is None
+
+
+def test_a_gap_and_what_fills_it_make_an_ack_due_at_once() -> None:
+    tracker = AckTracker()
+    tracker.on_received(0, 1.0)
+    tracker.on_received(2, 1.001)
+    assert tracker.ack_due(1.001)
+    assert tracker.take_ack(1.001) == Ack(2, 0.0, [(2, 3), (0, 1)])
+    tracker.on_received(1, 1.003)
+    assert tracker.ack_due(1.003)
+    assert_ack(tracker.take_ack(1.003), Ack(2, 0.002, [(0, 3)]))
+
+
+def test_a_reordering_link_gets_at_most_one_immediate_ack_a_millisecond() -> None:
+    tracker = AckTracker()
+    acks = 0
+    for step in range(1_000):
+        now = 1 + step * 0.0001
+        # Pairs that arrive the wrong way round.
+        tracker.on_received(step ^ 1, now)
+        if tracker.ack_due(now):
+            tracker.take_ack(now)
+            acks += 1
+    assert 90 <= acks <= 101
+
+
+def test_a_packet_that_only_acknowledges_is_recorded_but_makes_no_ack_due() -> None:
+    tracker = AckTracker()
+    assert tracker.on_received(0, 1.0, ack_eliciting=False)
+    assert tracker.due_at() is None
+    assert tracker.take_ack(1.0).ranges == [(0, 1)]
+
+
+def test_a_number_outside_the_window_is_not_believed() -> None:
+    tracker = AckTracker()
+    assert not tracker.on_received(HOP_WINDOW, 1.0)
+    assert tracker.on_received(HOP_WINDOW - 1, 1.0)
+    assert tracker.on_received(2 * HOP_WINDOW - 1, 1.0)
+    assert not tracker.on_received(3, 1.0)
+    assert tracker.outside_window == 2
+
+
+def test_nothing_can_be_acknowledged_before_the_first_packet() -> None:
+    with pytest.raises(LocalProtocolError):
+        AckTracker().take_ack(0.0)
+
+
+@given(st.lists(st.integers(0, 400), min_size=1))
+def test_an_ack_says_what_was_received_in_bounded_space(numbers: list[int]) -> None:
+    tracker = AckTracker()
+    held: set[int] = set()
+    for number in numbers:
+        fresh = tracker.on_received(number, 1.0)
+        assert fresh or number in held
+        held.add(number)
+    largest, _, ranges = tracker.take_ack(1.0)
+    assert largest == max(numbers)
+    assert ranges == list(RangeSet((number, number + 1) for number in held))[::-1][:ACK_RANGES]
+
+
+def test_only_the_newest_ranges_are_kept() -> None:
+    tracker = AckTracker()
+    for number in range(0, 4 * MAX_RANGES, 2):
+        tracker.on_received(number, 1.0)
+    # The lowest were forgotten, so they pass as new; the highest were not.
+    assert tracker.on_received(0, 1.0)
+    assert not tracker.on_received(4 * MAX_RANGES - 2 * MAX_RANGES, 1.0)
+    ranges = tracker.take_ack(1.0).ranges
+    assert len(ranges) == ACK_RANGES
+    assert ranges[0] == (4 * MAX_RANGES - 2, 4 * MAX_RANGES - 1)

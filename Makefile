@@ -13,10 +13,10 @@ CORE_COVERAGE := 100
 CODE := $(wildcard server agent common lab tests bench)
 LOCKS := requirements.lock requirements-dev.lock
 
-.PHONY: help setup lab check fmt test sim bench docs lock clean
+.PHONY: help setup lab check fmt test sim bench bench-shaped bench-latency bench-fairness docs lock clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## make .venv with everything in it (quick when up to date)
 
@@ -58,7 +58,17 @@ sim: setup ## the long seeded simulations (hypothesis profile soak: 5,000 exampl
 bench: setup ## every script in bench/, one after the other
 	@shopt -s nullglob; scripts=(bench/[!_]*.py); \
 	if (( $${#scripts[@]} == 0 )); then echo 'no script in bench/ yet'; fi; \
-	for script in "$${scripts[@]}"; do echo "== $$script"; $(BIN)/python "$$script"; done
+	for script in "$${scripts[@]}"; do echo "== $$script"; $(BIN)/python -m "bench.$$(basename "$$script" .py)"; done
+
+# ARGS is passed on: make bench-shaped ARGS='--size 16M --runs 1'. Root and iproute2; bench/README.md says the rest.
+bench-shaped: setup ## a file over shaped links, against what the tree's slowest link allows
+	@$(BIN)/python -m bench.shaped $(ARGS)
+
+bench-latency: setup ## messages over three hops: idle, lossy, and beside a file
+	@$(BIN)/python -m bench.latency $(ARGS)
+
+bench-fairness: setup ## our share of a link beside one TCP flow
+	@$(BIN)/python -m bench.fairness $(ARGS)
 
 docs: setup ## the docs' links, and the examples in them
 	$(BIN)/pytest tests/docs

@@ -36,6 +36,7 @@ class Probe:
         sent: probes sent so far in this session, this one included.
         heard: probes heard so far in this session.
         next_ms: the sender's promise: its next probe comes within this time, ms.
+        epoch: low 32 bits of the newest epoch that the sender knows; 0 if it knows none.
     """
 
     sent_us: int
@@ -44,12 +45,15 @@ class Probe:
     sent: int
     heard: int
     next_ms: int
+    epoch: int
     TYPE: ClassVar[int] = 1
-    _LAYOUT: ClassVar[struct.Struct] = struct.Struct("!QQIIIH")
+    _LAYOUT: ClassVar[struct.Struct] = struct.Struct("!QQIIIHI")
 
     def body(self) -> bytes:
         """Return the frame's body."""
-        return self._LAYOUT.pack(self.sent_us, self.echo_us, self.held_us, self.sent, self.heard, self.next_ms)
+        return self._LAYOUT.pack(
+            self.sent_us, self.echo_us, self.held_us, self.sent, self.heard, self.next_ms, self.epoch
+        )
 
     @classmethod
     def read(cls, body: bytes) -> Probe:

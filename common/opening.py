@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 from dataclasses import dataclass
 from typing import Final, Literal, cast
 
@@ -24,6 +23,8 @@ from common.limits import (
 
 STREAM_ID_BYTES: Final = 16
 STREAM_KEY_BYTES: Final = 32
+_LATEST_S: Final = float(2**53)
+"""Unix seconds past which a time is a mistake: whole seconds are exact up to it."""
 
 StreamKind = Literal["file", "message"]
 _KINDS: Final = ("file", "message")
@@ -76,12 +77,6 @@ class Opening:
     def closing_number(self) -> int | None:
         """The number of a file's closing record; None for an open-ended stream."""
         return None if self.size_bytes is None else self.pieces + 1
-
-    def piece_length(self, number: int) -> int:
-        """Plain bytes of the data chunk ``number`` (1 … pieces) of a file."""
-        if self.size_bytes is None:
-            return self.piece_bytes
-        return min(self.piece_bytes, self.size_bytes - (number - 1) * self.piece_bytes)
 
     def encode(self) -> bytes:
         """Return the opening's plain form, to be sealed under the group key."""
@@ -160,6 +155,6 @@ class Opening:
 
     def _problem_of_times(self) -> str | None:
         for moment in (self.created, self.expires):
-            if type(moment) not in (int, float) or not math.isfinite(moment):
+            if type(moment) not in (int, float) or not -_LATEST_S < moment < _LATEST_S:
                 return "times are finite unix seconds"
         return None if self.created < self.expires else "it expires before it begins"

@@ -70,6 +70,16 @@ class ChannelTable:
         channel.sockets[peer] = (socket, port)
         self.by_socket[socket] = (channel.spec.name, peer)
 
+    def on_peer_epoch(self, epoch: int, now: float) -> None:
+        """Tell every manner the newest epoch (low 32 bits) that a peer knows."""
+        for channel in self.by_name.values():
+            channel.manner.on_peer_epoch(epoch, now)
+
+    def on_links(self, now: float) -> None:
+        """Tell every manner that a link opened or closed."""
+        for channel in self.by_name.values():
+            channel.manner.on_links(now)
+
     def subscribes(self) -> bool:
         """Whether any channel wants the graph pushed (M11)."""
         return any(channel.manner.subscribes for channel in self.by_name.values())

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 from agent.core.channels import ChannelTable
 from agent.core.events import ControlFailed, ControlRequest, QueryGraph, QueryNeighbours
-from agent.core.manners import EmbeddedManner
 from agent.core.peers import Peers
 from agent.core.routing import GraphTable
 from agent.core.streams import StreamTable
-from common.ids import ChannelId
 from common.messages import (
     AdjacencyReport,
     CandidatesReport,
@@ -80,12 +78,6 @@ class ControlPlane:
         self.connected = False
         self._report_at = None
 
-    def on_source(self, channel: ChannelId, now: float) -> None:
-        """Take note that a stream of this channel begins here."""
-        manner = self._channels.by_name[channel].manner
-        if isinstance(manner, EmbeddedManner):
-            manner.on_source(now)
-
     def report_links(self, now: float) -> None:
         """Say which links are open, and how good they are."""
         if not self.connected:
@@ -106,6 +98,7 @@ class ControlPlane:
                 return
             case Channels():
                 self._channels.set_specs(message.channels, now)
+                self._streams.on_channels()
                 self._streams.begin_resume(now)
                 self._subscribe()
                 return

@@ -40,7 +40,8 @@ class Cursor:
         stream: the stream.
         owed: what is to be sent, first things first.
         crossed: numbers that were ever sent to this peer on this session.
-        acked: those of them that the peer's transport acknowledged.
+        flying: numbers under way to this peer: neither acknowledged nor lost.
+        acked: numbers that the peer's transport acknowledged.
         reported: numbers that the peer itself said it holds (HAVE), or that it sent to us.
         lowest: the lowest number that the peer still retains, as it said.
         opening_sent: whether the stream's opening went out on this session.
@@ -48,13 +49,25 @@ class Cursor:
         heard: whether the peer has said anything of this stream on this session.
     """
 
-    __slots__ = ("acked", "crossed", "graphs_sent", "heard", "lowest", "opening_sent", "owed", "reported", "stream")
+    __slots__ = (
+        "acked",
+        "crossed",
+        "flying",
+        "graphs_sent",
+        "heard",
+        "lowest",
+        "opening_sent",
+        "owed",
+        "reported",
+        "stream",
+    )
 
     def __init__(self, stream: ChunkSource) -> None:
         self.stream = stream
         self.owed: list[Owed] = []
         self.crossed = RangeSet()
         self.acked = RangeSet()
+        self.flying = RangeSet()
         self.reported = RangeSet()
         self.lowest = 0
         self.opening_sent = False
@@ -95,10 +108,6 @@ class Cursor:
     def owed_count(self) -> int:
         """Return how many chunks wait to be sent."""
         return sum(len(owed.numbers) for owed in self.owed)
-
-    def is_owed(self, number: int) -> bool:
-        """Tell whether a chunk waits to be sent."""
-        return any(number in owed.numbers for owed in self.owed)
 
     def forget_owed(self) -> None:
         """Drop what is still owed: the peer gets it from elsewhere."""

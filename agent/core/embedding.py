@@ -33,7 +33,7 @@ def embed(stream: Stream, current: Known | None, streams: StreamTable, now: floa
     if not stream.graphs.learn_graph(current.graph, now):
         return False
     plain = stream.short.to_bytes(_SHORT_BYTES, "big") + current.graph.encode()
-    stream.graph_blobs[current.epoch] = streams.keys.seal(PURPOSE_GRAPH, plain, streams.entropy(NONCE_BYTES))
+    _keep(stream, current.epoch, streams.keys.seal(PURPOSE_GRAPH, plain, streams.entropy(NONCE_BYTES)))
     return True
 
 
@@ -55,9 +55,7 @@ def learn_embedded(stream: Stream, epoch: int, blob: bytes, streams: StreamTable
     if graph.epoch != epoch:
         raise DecodeError("a graph of another epoch")
     newer = stream.graphs.learn_graph(graph, now)
-    stream.graph_blobs[epoch] = blob
-    for stale in [held for held in stream.graph_blobs if stream.graphs.get(held) is None]:
-        del stream.graph_blobs[stale]
+    _keep(stream, epoch, blob)
     return newer
 
 
@@ -70,3 +68,10 @@ def graph_records(stream: int, epoch: int, blob: bytes) -> list[GraphRecord]:
         GraphRecord(stream, epoch, part, parts, blob[part * GRAPH_PART_BYTES : (part + 1) * GRAPH_PART_BYTES])
         for part in range(parts)
     ]
+
+
+def _keep(stream: Stream, epoch: int, blob: bytes) -> None:
+    """Keep a graph as it travels, and drop those whose epoch is kept no more."""
+    stream.graph_blobs[epoch] = blob
+    for stale in [held for held in stream.graph_blobs if stream.graphs.get(held) is None]:
+        del stream.graph_blobs[stale]

@@ -20,6 +20,7 @@ class Entry:
         source: what cuts it, if it begins here.
         retention: what a message stream still retains.
         ended: whether its manner was told that no more comes.
+        cancelled: whether a complete stream's cancel was passed on.
         progress_at: when progress was last told to the shell.
         told_bytes: what was told then.
     """
@@ -29,5 +30,6 @@ class Entry:
     source: Source | None = None
     retention: Retention | None = None
     ended: bool = False
+    cancelled: bool = False
     progress_at: float = 0.0
     told_bytes: int = -1

@@ -88,14 +88,15 @@ class Exchange:
         cursor.lowest = have.lowest
         for start, stop in have.ranges:
             cursor.reported.add_range(start, stop)
-        if stream.opening.closing_number is None:
-            stream.stop = max(stream.stop, have.stop)
+        if stream.opening.closing_number is None and have.stop > stream.stop:
+            stream.stop = have.stop
+            stream.have_due = True
 
     def on_want(self, hop: Hop, stream: Stream, ranges: Ranges, epoch: int, tree: int) -> None:
         """Owe a peer what it asks for, is held here and not on its way already."""
         cursor = self._cursor_of(hop, stream)
         wanted = RangeSet(ranges).intersection(stream.held)
-        wanted.difference_update(cursor.crossed.difference(cursor.acked))
+        wanted.difference_update(cursor.flying)
         for owed in cursor.owed:
             wanted.difference_update(owed.numbers)
         if not wanted:
@@ -138,7 +139,23 @@ class Exchange:
             at = progress.have_span % len(spans)
             progress.have_span = at + MAX_RANGES - 1
             spans = [spans[0], *(spans[at:] + spans[:at])[: MAX_RANGES - 1]]
-        hop.send(Have(stream.short, stream.lowest, stream.stop, tuple(spans)), reliable=reliable)
+        lowest = self._lowest_for(hop, stream)
+        hop.send(Have(stream.short, lowest, stream.stop, tuple(spans)), reliable=reliable)
+
+    def _lowest_for(self, hop: Hop, stream: Stream) -> int:
+        """Return the lowest number that is retained here, or may still come from another neighbour than this one.
+
+        Two late joiners that tell each other "I still wait for 1" would wait for ever; so nobody hears back what only
+        it could bring.
+        """
+        if stream.role != "receive" or stream.opening.closing_number is not None:
+            return stream.lowest
+        found = [stream.held.first() or stream.stop]
+        for other in self._neighbours(stream):
+            cursor = other.cursors.get(stream.short)
+            if other is not hop and cursor is not None and cursor.heard:
+                found.append(cursor.lowest)
+        return max(stream.lowest, min(found))
 
     def _stop_old(self, stream: Stream, progress: _Progress) -> None:
         current = self._neighbours(stream)
@@ -172,20 +189,27 @@ class Exchange:
             self._ask(stream, progress, wanted)
 
     def _ask(self, stream: Stream, progress: _Progress, wanted: RangeSet) -> None:
-        lowest = None
+        retained = [
+            cursor.lowest
+            for hop in self._neighbours(stream)
+            if (cursor := hop.cursors.get(stream.short)) is not None and cursor.heard
+        ]
+        heard = bool(retained)
         for hop in self._providers(stream, progress):
             cursor = hop.cursors.get(stream.short)
             if cursor is None or not cursor.heard:
                 continue
-            lowest = cursor.lowest if lowest is None else min(lowest, cursor.lowest)
             found = wanted.intersection(cursor.reported)
+            found.remove_range(0, cursor.lowest)
             if not found:
                 continue
             hop.send(Want(stream.short, tuple(found)[:MAX_RANGES]))
             progress.asked = hop.peer
+            retained.extend(start for start, _ in tuple(found)[:1])
             wanted.difference_update(found)
-        if lowest is not None and lowest > stream.lowest:
-            stream.give_up_below(lowest)
+        # A file is of no use without its first pieces: they may yet come. Messages go on behind a gap.
+        if heard and stream.opening.closing_number is None and min(retained) > stream.lowest:
+            stream.give_up_below(min(retained))
 
     def _providers(self, stream: Stream, progress: _Progress) -> list[Hop]:
         """Return whom to ask: the tree's neighbours first, the one asked last without success at the end."""

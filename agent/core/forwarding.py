@@ -16,11 +16,12 @@ from agent.core.source import CUT_AHEAD, FileSource
 from agent.core.store import StoreError
 from agent.core.stream import Stream, split_word
 from agent.core.streams import StreamTable
-from common.datagrams import BOTH_HEADERS, HOP_HEADER_BYTES, KNOWN_FLAGS, PacketType
+from common.datagrams import BOTH_HEADERS, CHUNK_HEADER_BYTES, HOP_HEADER_BYTES, KNOWN_FLAGS, PacketType
 from common.errors import DecodeError
 from common.frames import AskGraph
 from common.graph import short_epoch
 from common.ids import ChannelId, DeviceId
+from common.sealing import TAG_BYTES
 
 
 class Forwarder:
@@ -67,6 +68,11 @@ class Forwarder:
             self._drops["chunk-of-old-session"] += 1
             return
         entry = self._streams.by_short.get(short)
+        if entry is None and short in self._streams.declined:
+            # Its sender would repeat it for ever.
+            hop.on_chunk(low_number, now)
+            self._drops["chunk-of-declined-stream"] += 1
+            return
         if entry is None:
             self.orphans.hold(hop, short, datagram, socket_channel, now)
             return
@@ -103,6 +109,13 @@ class Forwarder:
         if stream.spec.distribute:
             self._distribute(Forwarding(stream, number, len(datagram), epoch, first & 15, hop.peer, onward), now)
 
+    def drop_declined(self, now: float) -> None:
+        """Drop the chunks that waited for an opening which this device has declined."""
+        for short in self.orphans.waiting():
+            if short in self._streams.declined:
+                for hop, datagram, channel in self.orphans.take(short)[0]:
+                    self.receive_chunk(hop, datagram, channel, now)
+
     def _keep(self, entry: Entry, number: int, flags: int, chunk: bytes, plain: bytes, now: float) -> None:
         stream = entry.stream
         try:
@@ -117,6 +130,8 @@ class Forwarder:
                 self._streams.note(entry, event, now)
         if stream.complete and not entry.ended:
             entry.ended = True
+            if stream.refused is not None:
+                stream.finished_at = now
             self._channels.of(stream).manner.on_stream_end(now)
 
     def _distribute(self, item: Forwarding, now: float) -> None:
@@ -151,8 +166,6 @@ class Forwarder:
         """Let sources cut what their next hops have room for."""
         for entry in list(self._streams.sources.values()):
             source = entry.source
-            if source is None:
-                continue
             self._cut(entry, now)
             if isinstance(source, FileSource) and source.done and not entry.ended:
                 entry.ended = True
@@ -170,7 +183,7 @@ class Forwarder:
                     return
                 number, chunk = cut
                 if entry.retention is not None:
-                    entry.retention.on_kept(number, len(chunk), now)
+                    entry.retention.on_kept(number, len(chunk) - CHUNK_HEADER_BYTES - TAG_BYTES, now)
                 stream.progress_at = now
                 fresh = len(stream.held) > known_before
                 if fresh:

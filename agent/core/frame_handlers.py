@@ -93,6 +93,7 @@ class FrameHandlers:
         match frame:
             case Probe():
                 self._peers.on_probe(hop, frame, now)
+                self._channels.on_peer_epoch(frame.epoch, now)
             case Ack():
                 hop.on_ack(frame, now)
             case Bye():
@@ -107,7 +108,7 @@ class FrameHandlers:
             case Receipts():
                 self._upkeep.on_receipts(hop, frame, now)
             case Cancel():
-                self._upkeep.on_cancel(hop, frame, now)
+                self._upkeep.on_cancel(hop, frame)
             case _:
                 self._handle_of_stream(hop, frame, now)
 
@@ -117,7 +118,7 @@ class FrameHandlers:
             return
         entry = self._streams.by_short.get(frame.stream)
         if entry is None:
-            if isinstance(frame, Have):
+            if isinstance(frame, Have) and frame.stream not in self._streams.declined:
                 self._forwarder.orphans.hold_news(hop, frame, now)
             return
         stream = entry.stream
@@ -128,13 +129,14 @@ class FrameHandlers:
                 self._on_want(hop, stream, frame, now)
             case Stop():
                 self._neighbourhood.cursor(hop, stream).forget_owed()
-            case AskOpening():
+            case _:
                 self._neighbourhood.cursor(hop, stream).opening_sent = False
                 self._neighbourhood.introduce(hop, stream, self._neighbourhood.table_of(stream).current)
 
     def _on_opening(self, hop: Hop, frame: StreamOpening, now: float) -> None:
         entry = self._streams.open_received(frame.sealed, now)
         if entry is None:
+            self._forwarder.drop_declined(now)
             return
         stream = entry.stream
         self._neighbourhood.cursor(hop, stream).opening_sent = True

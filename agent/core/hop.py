@@ -150,6 +150,7 @@ class Hop:
             content = packet.content
             if isinstance(content, _ChunkContent):
                 content.cursor.acked.add(content.number)
+                content.cursor.flying.discard(content.number)
         self._controller.on_ack(now, result, recovery.rtt, recovery.in_flight_bytes)
         self._requeue(result.lost)
 
@@ -310,6 +311,7 @@ class Hop:
         counters = self.counters
         again = PacketType.REPEAT
         first = cursor.crossed.add(number)
+        cursor.flying.add(number)
         if kind is PacketType.PULLED:
             again = kind
             counters.pulled_sent += 1
@@ -336,6 +338,7 @@ class Hop:
             content = packet.content
             if isinstance(content, _FrameContent):
                 self._frames.extend(content.frames)
-            elif isinstance(content, _ChunkContent):
+            elif isinstance(content, _ChunkContent) and self.cursors.get(content.cursor.stream.short) is content.cursor:
+                content.cursor.flying.discard(content.number)
                 content.cursor.owe_again(content.number, content.epoch, content.tree, content.kind)
                 self.wake(content.cursor)

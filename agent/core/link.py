@@ -156,6 +156,9 @@ class Link:
         if current is not None and hello.session == current.remote:
             return (None if hello.confirmed else self._hello(current.local, current.remote, confirmed=True)), False
         if hello.echo != self._offered:
+            if current is not None and hello.echo not in (_NO_SESSION, current.local):
+                # It echoes a session of the past: late or replayed. An answer would begin a new handshake.
+                return None, False
             return self._hello(self._offered, hello.session, confirmed=False), False
         self.session = session = Session(
             local=self._offered,
@@ -169,8 +172,6 @@ class Link:
         self._heard_at = now
         self._next_probe = now
         self._promised = PROBE_IDLE_S
-        if self.state is LinkState.CLOSED:
-            self._transition(LinkInput.RETRY)
         self._transition(LinkInput.ESTABLISHED)
         answer = self._hello(session.local, session.remote, confirmed=True)
         return (None if hello.confirmed else answer), True

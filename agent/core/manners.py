@@ -19,7 +19,7 @@ the server (jittered, at most once a second); after 1 s the newest known epoch s
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from agent.core.events import ControlRequest, QueryGraph, QueryNeighbours
@@ -43,6 +43,8 @@ FLUSH_DELAY_SENSITIVE_S: Final = 0.01
 BUFFER_DELAY_SENSITIVE_BYTES: Final = 16 * 1024
 QUERY_LEAST_S: Final = 1.0
 QUERY_MOST_TIMES: Final = 4
+LINKS_WAIT_S: Final = 0.3
+"""How long after a change of links the server is asked what it made of it."""
 ANSWER_WAIT_S: Final = 2.0
 """How long an answer may take before the newest known epoch serves instead."""
 
@@ -132,6 +134,18 @@ class Manner:
         self._held += 1
         return None
 
+    def on_source(self, now: float) -> None:
+        """Take note that a stream of this channel begins, or goes on, here."""
+
+    def on_resume(self, now: float) -> None:
+        """Take note that a stream of an earlier run goes on here."""
+
+    def on_links(self, now: float) -> None:
+        """Take note that a link opened or closed."""
+
+    def on_peer_epoch(self, epoch: int, now: float) -> None:
+        """Take note of the newest epoch (low 32 bits) that a peer knows."""
+
     def on_stream_end(self, now: float) -> None:
         """Hold nothing back for more: a stream of this channel ended here."""
 
@@ -219,12 +233,21 @@ class SubscribeManner(Manner):
     subscribes = True
 
 
-class QueryManner(Manner):
+class AskingManner(Manner):
+    """What the manners share that are told nothing unasked: one query for an epoch that only a peer knows."""
+
+    def on_peer_epoch(self, epoch: int, now: float) -> None:
+        """Ask once for an epoch that is newer than all known here."""
+        if epoch and self.table.is_newer(epoch):
+            self._ask_server(epoch, now)
+
+
+class QueryManner(AskingManner):
     """M9: ask periodically; the period halves when the graph changed and grows while it does not."""
 
     def __init__(self, spec: ChannelSpec, table: GraphTable, rng: random.Random, now: float) -> None:
         super().__init__(spec, table, rng)
-        self._period = spec.query_interval_s
+        self._period = min(spec.query_interval_s, QUERY_LEAST_S)
         self._next = now
 
     def on_graph(self, now: float, *, changed: bool) -> None:
@@ -235,6 +258,11 @@ class QueryManner(Manner):
         else:
             self._period = min(self._period * 1.5, base * QUERY_MOST_TIMES)
         self._next = min(self._next, now + self._period)
+
+    def on_failed(self, now: float) -> None:
+        """Ask again soon: without any graph a source sends nothing, and the period may be long."""
+        pause = min(self.spec.query_interval_s, QUERY_LEAST_S)
+        self._next = min(self._next, now + pause * self._rng.uniform(1.0, 1.5))
 
     def poll_request(self, now: float) -> ControlRequest | None:
         """Return the periodic query when it is due."""
@@ -249,7 +277,7 @@ class QueryManner(Manner):
         return self._next if waiting is None else min(waiting, self._next)
 
 
-class OverflowManner(Manner):
+class OverflowManner(AskingManner):
     """M10: hold data to be distributed back until the buffer overflows, then ask, then distribute it by the answer."""
 
     def __init__(self, spec: ChannelSpec, table: GraphTable, rng: random.Random) -> None:
@@ -262,6 +290,23 @@ class OverflowManner(Manner):
         self._most_bytes = min(spec.buffer_bytes, BUFFER_DELAY_SENSITIVE_BYTES) if sensitive else spec.buffer_bytes
         self._flush_s = FLUSH_DELAY_SENSITIVE_S if sensitive else FLUSH_S
         self._answered = False
+        self._look_at: float | None = None
+
+    def on_resume(self, now: float) -> None:
+        """Ask: what is held here may be missing elsewhere, and no chunk need overflow the buffer again."""
+        self._look_at = now
+
+    def on_links(self, now: float) -> None:
+        """Ask a little later, when the server has planned with the change, if there ever was need of a graph."""
+        if self.table.current is not None:
+            self._look_at = now + LINKS_WAIT_S
+
+    def poll_request(self, now: float) -> ControlRequest | None:
+        """Return the query that a full buffer, or a change of links, made due."""
+        if self._look_at is not None and now >= self._look_at:
+            self._look_at = None
+            return QueryNeighbours()
+        return super().poll_request(now)
 
     def may_cut(self, stream: Stream) -> bool:
         """Let a source cut while the buffer has room; it never drops."""
@@ -307,7 +352,7 @@ class OverflowManner(Manner):
             self._asked_at = None
             self._flush_at = now + self._flush_s
             return []
-        out = [(item, known) for item in self._buffer]
+        out = [(_by_answer(item, known), known) for item in self._buffer]
         self._buffer = []
         self._buffer_bytes = 0
         self._flush_at = self._asked_at = None
@@ -320,14 +365,22 @@ class OverflowManner(Manner):
 
     def poll_timeout(self) -> float | None:
         """Return when the buffer is to be flushed, or its answer given up."""
-        if self._asked_at is not None:
-            return self._asked_at + ANSWER_WAIT_S
-        return self._flush_at
+        due = self._flush_at if self._asked_at is None else self._asked_at + ANSWER_WAIT_S
+        if due is None or self._look_at is None:
+            return self._look_at if due is None else due
+        return min(due, self._look_at)
 
     def _ask(self, now: float) -> None:
         if self._asked_at is None:
             self._asked_at = now
             self._requests.append(QueryNeighbours())
+
+
+def _by_answer(item: Forwarding, known: Known) -> Forwarding:
+    """Mark a chunk that goes on by another epoch than it came by: it is no first crossing."""
+    if item.epoch is None or item.epoch == short_epoch(known.epoch):
+        return item
+    return replace(item, kind=PacketType.PULLED)
 
 
 class EmbeddedManner(Manner):
@@ -345,6 +398,10 @@ class EmbeddedManner(Manner):
         """Begin to fetch the whole graph: a stream of this channel begins here."""
         if self._next is None:
             self._next = now
+
+    def on_resume(self, now: float) -> None:
+        """Fetch the whole graph again."""
+        self.on_source(now)
 
     def poll_request(self, now: float) -> ControlRequest | None:
         """At the source: fetch the graph, and look after it periodically."""

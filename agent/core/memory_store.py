@@ -44,8 +44,8 @@ class MemoryStreamStore:
         """Keep a chunk; of a source's file the tag and what is not in the file itself."""
         self._tags[number] = tag
         if self.reader is None or not 0 < number <= self._pieces():
+            self._kept_bytes += len(data) - len(self._chunks.get(number, b""))
             self._chunks[number] = data
-            self._kept_bytes += len(data)
         if self.limit_bytes is not None:
             while self._kept_bytes > self.limit_bytes:
                 self._forget(next(iter(self._chunks)))

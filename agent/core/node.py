@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -40,9 +40,10 @@ from agent.core.upkeep import Upkeep
 from common.datagrams import CHUNK_OVERHEAD_BYTES, CHUNK_TYPES, CONTROL_OVERHEAD_BYTES, PacketType
 from common.errors import ConfigError, DecodeError
 from common.frames import ChannelPort
+from common.graph import short_epoch
 from common.ids import ChannelId, DeviceId, GroupId, check_id
 from common.limits import MAX_DATAGRAM_BYTES, MIN_DATAGRAM_BYTES
-from common.messages import GraphBody, NeighboursBody, ServerMessage
+from common.messages import Channels, GraphBody, NeighboursBody, ServerMessage
 from common.sealing import key_id, public_key_of
 
 TICK_S: Final = 0.05
@@ -160,6 +161,7 @@ class Node:
         self.control = ControlPlane(config, self.table, self.channels, self.peers, self.streams)
         self._tick_at = now
         self._now = now
+        self._told_epoch: int | None = None
         self._reported_version = self.peers.version
 
     # --- inputs ---------------------------------------------------------------------------------------------------
@@ -199,12 +201,15 @@ class Node:
         self, message: ServerMessage | NeighboursBody | GraphBody | ControlFailed, *, now: float
     ) -> None:
         """Take a message of the server: a push, an answer to a query, or the news that none came."""
-        before = self.table.epoch
         old = self.table.current
-        self.control.receive(message, now)
-        if self.table.epoch != before:
-            self._events.append(GraphChanged(self.table.epoch or 0))
+        try:
+            self.control.receive(message, now)
+        except DecodeError:
+            self.drops["server-message-refused"] += 1
+        if self.table.epoch != self._told_epoch:
             self._upkeep.on_graph(old, now)
+        if isinstance(message, Channels):
+            self._open_channel_sockets(self.peers.hops.values())
         self._upkeep.embed_sources(now)
         self._after_input(now)
 
@@ -288,7 +293,8 @@ class Node:
             StoreError: the record of the stream cannot be kept.
         """
         stream = self.streams.open_file(channel, name, size_bytes, reader, self.peers.members, now)
-        self._on_source(channel, now)
+        self._upkeep.embed_sources(now)
+        self._after_input(now)
         return stream
 
     def publish(self, channel: ChannelId, payload: bytes, *, now: float) -> tuple[str, int]:
@@ -301,7 +307,8 @@ class Node:
             RefusedError: the channel is unknown or not for messages, the message is too large, or too much waits.
         """
         result = self.streams.publish(channel, payload, now)
-        self._on_source(channel, now)
+        self._upkeep.embed_sources(now)
+        self._after_input(now)
         return result
 
     def cancel(self, stream: str, reason: str = "cancelled", *, now: float) -> None:
@@ -310,7 +317,7 @@ class Node:
         Raises:
             RefusedError: there is no such stream here.
         """
-        self._upkeep.cancel(stream, reason, now)
+        self._upkeep.cancel(stream, reason)
         self._after_input(now)
 
     def leave(self, *, now: float) -> None:
@@ -329,11 +336,6 @@ class Node:
             return TICK_VERIFYING_S
         return TICK_S if self.streams.moving(now) else TICK_IDLE_S
 
-    def _on_source(self, channel: ChannelId, now: float) -> None:
-        self.control.on_source(channel, now)
-        self._upkeep.embed_sources(now)
-        self._after_input(now)
-
     def _receive_control_datagram(self, hop: Hop, datagram: bytes, now: float) -> None:
         try:
             found = hop.open_control(datagram, now)
@@ -349,21 +351,26 @@ class Node:
         self._now = now
         while self.peers.closed:
             self._upkeep.on_closed(self.peers.closed.popleft(), now)
+        self._open_channel_sockets(self.peers.opened)
         while self.peers.opened:
-            self._open_channel_sockets()
             self._upkeep.on_opened(self.peers.opened.popleft(), now)
+        if self.table.epoch is not None and self.table.epoch != self._told_epoch:
+            self._told_epoch = self.table.epoch
+            self.peers.epoch = short_epoch(self.table.epoch)
+            self._events.append(GraphChanged(self.table.epoch))
         self._events.extend(self.peers.events)
         self.peers.events.clear()
         if self.peers.version != self._reported_version:
             self._reported_version = self.peers.version
             self.forwarder.forget_routes()
             self.control.report_links(now)
+            self.channels.on_links(now)
         self.forwarder.release(now)
         self.control.handle_timeout(now)
         self.forwarder.release(now)
 
-    def _open_channel_sockets(self) -> None:
-        for hop in self.peers.opened:
+    def _open_channel_sockets(self, hops: Iterable[Hop]) -> None:
+        for hop in hops:
             for channel in self.channels.by_name.values():
                 if channel.spec.sockets != "per-channel":
                     continue

@@ -63,6 +63,10 @@ class Orphans:
         self._held -= len(unknown.chunks)
         return unknown.chunks, list(unknown.news.values())
 
+    def waiting(self) -> list[int]:
+        """Return the streams (short forms) for which something waits."""
+        return list(self._unknown)
+
     def forget_peer(self, peer: DeviceId) -> None:
         """Drop what a peer sent whose session is gone."""
         for short, unknown in list(self._unknown.items()):
@@ -82,9 +86,9 @@ class Orphans:
                 del self._unknown[short]
             elif now - unknown.asked_at >= ASK_EVERY_S:
                 unknown.asked_at = now
-                for hop in {held[0].peer: held[0] for held in unknown.chunks}.values():
-                    hop.send(AskOpening(short))
-                for hop, _ in unknown.news.values():
+                hops = {held[0].peer: held[0] for held in unknown.chunks}
+                hops.update({peer: hop for peer, (hop, _) in unknown.news.items()})
+                for hop in hops.values():
                     hop.send(AskOpening(short))
 
     def _of(self, hop: Hop, short: int, now: float) -> _Unknown | None:

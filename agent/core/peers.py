@@ -11,7 +11,7 @@ from typing import Final
 from agent.core.congestion import INITIAL_RATE_BYTES_S, ModelController
 from agent.core.events import Address, Event, LinkChanged
 from agent.core.hop import Hop, HopCounters
-from agent.core.link import Link
+from agent.core.link import Link, LinkState, Session
 from common.datagrams import Hello, hello_key_id, open_hello
 from common.errors import DecodeError
 from common.frames import Bye, Probe
@@ -89,6 +89,8 @@ class Peers:
         """Hops with a session that nobody has greeted yet."""
         self.closed: deque[DeviceId] = deque()
         """Peers whose hop is gone."""
+        self.epoch = 0
+        """Low 32 bits of the newest epoch known here, told in probes; 0 if none is."""
         self.version = 0
         """Grows whenever a link becomes usable or stops being so."""
         self._device = device
@@ -133,8 +135,8 @@ class Peers:
         answer, established = link.handle_hello(hello, address, now)
         if answer is not None:
             self._queue_hello(link, answer, address)
-        if established:
-            self._open(link, now)
+        if established and link.session is not None:
+            self._open(link, link.session, now)
 
     def on_heard(self, peer: DeviceId, now: float) -> None:
         """Note an authentic sign of life."""
@@ -197,7 +199,7 @@ class Peers:
                 continue
             promise = link.poll_probe(now)
             if promise is not None:
-                hop.send(hop.qos.next_probe(now, promise), reliable=False)
+                hop.send(hop.qos.next_probe(now, promise, self.epoch), reliable=False)
             hop.handle_timeout(now)
 
     def poll_timeout(self, now: float) -> float | None:
@@ -253,12 +255,12 @@ class Peers:
         link = self.links.pop(peer)
         self._by_key_id = {name: other for name, other in self._by_key_id.items() if other is not link}
         self._keys.pop(peer, None)
-        self._close(link)
+        self._drop_hop(peer)
+        self.closed.append(peer)
+        self.version += 1
+        self.events.append(LinkChanged(peer, LinkState.CLOSED.value))
 
-    def _open(self, link: Link, now: float) -> None:
-        session = link.session
-        if session is None:
-            return
+    def _open(self, link: Link, session: Session, now: float) -> None:
         self._drop_hop(link.peer)
         declared = self._policy.declared.get(link.peer)
         rate = None if declared is None else declared.rate_bps / _BITS

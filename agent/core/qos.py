@@ -32,8 +32,14 @@ class LinkQos:
         self._sample_sent = 0
         self._sample_heard = 0
 
-    def next_probe(self, now: float, promise_s: float) -> Probe:
-        """Return the probe to send now, promising the next one within ``promise_s`` seconds."""
+    def next_probe(self, now: float, promise_s: float, epoch: int) -> Probe:
+        """Return the probe to send now, promising the next one within ``promise_s`` seconds.
+
+        Args:
+            now: monotonic seconds.
+            promise_s: when the next one comes at the latest.
+            epoch: low 32 bits of the newest epoch known here; 0 if none is.
+        """
         self.probes_sent += 1
         held = now - self._last_heard_at if self._last_probe_us else 0.0
         return Probe(
@@ -43,6 +49,7 @@ class LinkQos:
             sent=self.probes_sent & 0xFFFFFFFF,
             heard=self.probes_heard & 0xFFFFFFFF,
             next_ms=min(round(promise_s * 1000), 0xFFFF),
+            epoch=epoch,
         )
 
     def on_probe(self, probe: Probe, now: float) -> None:

@@ -33,9 +33,7 @@ class ReceiptBook:
         """Take a receipt; return whether it says more than the one before."""
         before = self.receipts.get(device)
         if before is not None:
-            if before.state in _FINAL and _RANK[receipt.state] <= _RANK[before.state]:
-                return False
-            if (_RANK[receipt.state], receipt.held_bytes) <= (_RANK[before.state], before.held_bytes):
+            if _order(receipt) <= _order(before):
                 return False
         elif len(self.receipts) >= MAX_DEVICES_PER_GROUP:
             return False
@@ -76,6 +74,11 @@ class ReceiptBook:
             receipt = Receipt(cast(ReceiptState, entry.state), entry.held_bytes, entry.reason)
             changed |= self.put(entry.device, receipt)
         return changed
+
+
+def _order(receipt: Receipt) -> tuple[int, int, str]:
+    """Return what the greater of two receipts is told by; a total order, so that the order of merging is nothing."""
+    return _RANK[receipt.state], receipt.held_bytes, receipt.reason
 
 
 def _cut(reason: str) -> str:

@@ -83,15 +83,11 @@ class FileSink:
 
     def __init__(self, opening: Opening, held: RangeSet, store: StreamStore) -> None:
         self._opening = opening
+        self._held = held
         self._store = store
         self._hasher = FileHasher(opening.pieces, held, store)
         self._expected: bytes | None = None
         self._ended = False
-
-    @property
-    def next_number(self) -> int:
-        """The next piece to be hashed."""
-        return self._hasher.next_number
 
     def on_chunk(self, number: int, flags: int, plain: bytes) -> Iterator[Event]:
         """Hash what is in order; check the closing record."""
@@ -103,12 +99,14 @@ class FileSink:
 
     def advance(self) -> Iterator[Event]:
         """Hash what is stored and in order; finish the file when all of it is."""
+        if self._ended:
+            return
         try:
             self._hasher.catch_up()
+            if not self._hasher.done or self._closing() is None:
+                return
         except StoreError as error:
             yield self._fail(error.reason, error.detail)
-            return
-        if self._ended or self._expected is None or not self._hasher.done:
             return
         self._ended = True
         digest = self._hasher.digest()
@@ -125,9 +123,17 @@ class FileSink:
             opening.hex, opening.channel, opening.source, opening.name, opening.size_bytes or 0, digest.hex()
         )
 
+    def _closing(self) -> bytes | None:
+        """Return the closing record, which may have come in an earlier run."""
+        closing = self._opening.pieces + 1
+        if self._expected is None and closing in self._held:
+            self._expected = self._store.read(closing)
+        return self._expected
+
     def skip_below(self, number: int) -> Iterator[Event]:
         """Fail: a file has no gaps, without some piece it never completes."""
-        yield self._fail("expired", "pieces passed their retention before they arrived")
+        if not self._ended:
+            yield self._fail("expired", "pieces passed their retention before they arrived")
 
     def _fail(self, reason: str, detail: str) -> FileFailed:
         self._ended = True
@@ -146,11 +152,6 @@ class MessageSink:
         self._parts: list[bytes] = []
         self._size_bytes = 0
         self._inside = False
-
-    @property
-    def next_number(self) -> int:
-        """The next chunk to be delivered."""
-        return self._next
 
     def on_chunk(self, number: int, flags: int, plain: bytes) -> Iterator[Event]:
         """Deliver what is in order."""

@@ -141,8 +141,8 @@ class Stream:
     def remember(self, number: int, chunk: bytes) -> None:
         """Keep a chunk's sealed bytes in the ring."""
         ring = self._ring
+        self._ring_bytes += len(chunk) - len(ring.get(number, b""))
         ring[number] = chunk
-        self._ring_bytes += len(chunk)
         while self._ring_bytes > RING_BYTES:
             self._ring_bytes -= len(ring.popitem(last=False)[1])
 
@@ -195,6 +195,7 @@ class Stream:
         """Stop waiting for numbers below ``number``: nobody retains them any more."""
         self.lowest = max(self.lowest, number)
         self.stop = max(self.stop, self.lowest)
+        self.have_due = True
 
 
 def split_word(word: int) -> tuple[int, int]:

@@ -31,6 +31,9 @@ PURPOSE_OPENING: Final = b"opening"
 FILE_LIFETIME_S: Final = 86_400.0
 """How long a file's opening is good for."""
 MESSAGE_LIFETIME_S: Final = 30 * 86_400.0
+_SURROGATES: Final = ("\ud800", "\udfff")
+_MOST_OPENING_BYTES: Final = 1_150
+"""Bytes of a sealed opening that fit the smallest datagram with the hop's header, seal and framing."""
 
 
 class StreamTable:
@@ -63,6 +66,8 @@ class StreamTable:
     ) -> None:
         self.by_short: dict[int, Entry] = {}
         self.sources: dict[int, Entry] = {}
+        self.declined: dict[int, None] = {}
+        """Streams (short forms) that this device does not take, or no more; their chunks are dropped unheld."""
         self.keys: GroupKeys | None = None
         self._device = device
         self._group = group
@@ -74,7 +79,7 @@ class StreamTable:
         self.entropy = entropy
         self._wall_offset = wall_offset
         self._buried = dict(stores.tombstones())
-        self._messages: dict[ChannelId, Entry] = {}
+        self._messages: dict[ChannelId, MessageSource] = {}
         self._to_resume: list[Resumed] | None = None
         self.verification = Verification(drops)
 
@@ -89,7 +94,7 @@ class StreamTable:
     def sealed_opening(self, stream: Stream) -> bytes:
         """Return a stream's opening under the group key of today."""
         if self.keys is not None and key_epoch_of(stream.sealed_opening) != self.keys.newest:
-            stream.sealed_opening = self._seal_opening(stream.opening)
+            stream.sealed_opening = self._seal_opening(self.keys, stream.opening)
         return stream.sealed_opening
 
     # --- streams that begin here ----------------------------------------------------------------------------------
@@ -104,8 +109,10 @@ class StreamTable:
         now: float,
     ) -> str:
         """Open a file stream with this device as its source; see ``Node.send_file``."""
-        if not name or len(name.encode(errors="surrogateescape")) > MAX_NAME_BYTES:
+        if not 0 < len(name.encode(errors="surrogatepass")) <= MAX_NAME_BYTES:
             raise RefusedError("bad-name", f"a file's name has 1 to {MAX_NAME_BYTES} bytes")
+        if "\0" in name or any(_SURROGATES[0] <= letter <= _SURROGATES[1] for letter in name):
+            raise RefusedError("bad-name", "a file's name is text: UTF-8 without NUL")
         if not 0 <= size_bytes <= MAX_FILE_BYTES:
             raise RefusedError("too-large", f"{size_bytes} bytes; at most {MAX_FILE_BYTES} are taken")
         entry = self._open_source(channel, "file", name, size_bytes, reader, now)
@@ -117,14 +124,11 @@ class StreamTable:
 
     def publish(self, channel: ChannelId, payload: bytes, now: float) -> tuple[str, int]:
         """Publish a message; see ``Node.publish``."""
-        entry = self._messages.get(channel)
-        if entry is None or channel not in self._channels.by_name:
+        source = self._messages.get(channel)
+        if source is None or channel not in self._channels.by_name:
             entry = self._open_source(channel, "message", "", None, None, now)
-            entry.source = MessageSource(entry.stream)
-            self._messages[channel] = entry
-        if not isinstance(entry.source, MessageSource):
-            raise RefusedError("not-a-message-channel", f"channel {channel} carries files")
-        return entry.stream.opening.hex, entry.source.publish(payload)
+            entry.source = source = self._messages[channel] = MessageSource(entry.stream)
+        return source.stream.opening.hex, source.publish(payload)
 
     def _open_source(
         self,
@@ -160,10 +164,13 @@ class StreamTable:
             created=wall,
             expires=wall + (FILE_LIFETIME_S if kind == "file" else MESSAGE_LIFETIME_S),
         )
-        sealed = self._seal_opening(opening)
+        sealed = self._seal_opening(self.keys, opening)
+        if len(sealed) > _MOST_OPENING_BYTES:
+            raise RefusedError("bad-name", "the name's special characters take more room than one datagram has")
         store = self._stores.source(opening, sealed, reader)
         entry = self._add(opening, sealed, found, store, "source", now)
         self.sources[entry.stream.short] = entry
+        found.manner.on_source(now)
         return entry
 
     def _fresh_id(self) -> bytes:
@@ -172,52 +179,54 @@ class StreamTable:
             if int.from_bytes(stream[:4], "big") not in self.by_short and any(stream[:4]):
                 return stream
 
-    def _seal_opening(self, opening: Opening) -> bytes:
-        if self.keys is None:
-            raise RefusedError("not-enrolled", "this device has no group key yet")
-        return self.keys.seal(PURPOSE_OPENING, opening.encode(), self.entropy(NONCE_BYTES))
+    def _seal_opening(self, keys: GroupKeys, opening: Opening) -> bytes:
+        return keys.seal(PURPOSE_OPENING, opening.encode(), self.entropy(NONCE_BYTES))
 
     # --- streams that arrive --------------------------------------------------------------------------------------
 
     def open_received(self, sealed: bytes, now: float) -> Entry | None:
         """Take an opening that a peer handed on; return its stream, or None if it is refused (and counted)."""
-        opening = self._read_opening(sealed, now)
+        opening = self._read_opening(sealed)
         if opening is None:
+            return None
+        reason = self._reason_against(opening, now)
+        if reason is not None:
+            self._drops[reason] += 1
+            self._decline(opening.short)
             return None
         entry = self.by_short.get(opening.short)
         if entry is not None:
-            if entry.stream.opening.stream != opening.stream:
-                self._drops["opening-short-form-taken"] += 1
-                return None
             return entry
-        channel = self._channels.by_name.get(opening.channel)
-        if channel is None:
-            self._drops["unknown-channel"] += 1
-            return None
-        if len(self.by_short) >= MAX_STREAMS:
-            self._drops["too-many-streams"] += 1
-            return None
-        return self._receive(opening, sealed, channel, now)
+        return self._receive(opening, sealed, self._channels.by_name[opening.channel], now)
 
-    def _read_opening(self, sealed: bytes, now: float) -> Opening | None:
+    def _read_opening(self, sealed: bytes) -> Opening | None:
         if self.keys is None:
             self._drops["opening-without-group-key"] += 1
             return None
         try:
-            opening = Opening.decode_untrusted(self.keys.open(PURPOSE_OPENING, sealed))
+            return Opening.decode_untrusted(self.keys.open(PURPOSE_OPENING, sealed))
         except DecodeError:
             self._drops["opening-not-authentic"] += 1
             return None
+
+    def _reason_against(self, opening: Opening, now: float) -> str | None:
         if opening.expires <= now + self._wall_offset:
-            self._drops["opening-expired"] += 1
-            return None
+            return "opening-expired"
         if opening.hex in self._buried:
-            self._drops["opening-of-finished-stream"] += 1
-            return None
-        if opening.source == self._device and opening.short not in self.by_short:
-            self._drops["opening-of-own-lost-stream"] += 1
-            return None
-        return opening
+            return "opening-of-finished-stream"
+        entry = self.by_short.get(opening.short)
+        if entry is not None:
+            return None if entry.stream.opening.stream == opening.stream else "opening-short-form-taken"
+        if opening.source == self._device:
+            return "opening-of-own-lost-stream"
+        if opening.channel not in self._channels.by_name:
+            return "unknown-channel"
+        return "too-many-streams" if len(self.by_short) >= MAX_STREAMS else None
+
+    def _decline(self, short: int) -> None:
+        self.declined[short] = None
+        if len(self.declined) > MAX_STREAMS:
+            del self.declined[next(iter(self.declined))]
 
     def _receive(self, opening: Opening, sealed: bytes, channel: Channel, now: float) -> Entry:
         try:
@@ -262,13 +271,11 @@ class StreamTable:
             return
         waiting, self._to_resume = self._to_resume, []
         for found in waiting:
-            self._resume(found, now)
+            self._resume(self.keys, found, now)
 
-    def _resume(self, found: Resumed, now: float) -> None:
-        if self.keys is None:
-            return
+    def _resume(self, keys: GroupKeys, found: Resumed, now: float) -> None:
         try:
-            opening = Opening.decode_untrusted(self.keys.open(PURPOSE_OPENING, found.sealed_opening))
+            opening = Opening.decode_untrusted(keys.open(PURPOSE_OPENING, found.sealed_opening))
         except DecodeError:
             self._drops["resume-not-authentic"] += 1
             return
@@ -286,12 +293,17 @@ class StreamTable:
         else:
             self.verification.add(entry, ranges)
 
-    def verify_some(self) -> None:
+    def verify_some(self, now: float) -> None:
         """Check some chunks of an earlier run against their tags; a source that is through goes on."""
         for entry in self.verification.run():
             if entry.stream.role == "source":
                 entry.source = FileSource(entry.stream)
                 self.sources[entry.stream.short] = entry
+                self._channels.of(entry.stream).manner.on_resume(now)
+
+    def on_channels(self) -> None:
+        """Reconsider what was declined: its channel may be among the new ones."""
+        self.declined.clear()
 
     # --- the end --------------------------------------------------------------------------------------------------
 
@@ -329,17 +341,33 @@ class StreamTable:
         if above > entry.stream.lowest:
             stream = entry.stream
             stream.lowest = above
+            self.skip(entry, now)
             stream.store.drop_below(above)
             for number in [number for number in stream.flags if number < above]:
                 del stream.flags[number]
+
+    def skip(self, entry: Entry, now: float) -> None:
+        """Give up what is missing below the lowest number retained; what is held there is delivered before."""
+        stream, sink = entry.stream, entry.stream.sink
+        if sink is None:
+            return
+        for start, _ in stream.held.intersection(RangeSet([(1, stream.lowest)])):
+            for event in (*sink.skip_below(start), *sink.advance()):
+                self.note(entry, event, now)
+        for event in sink.skip_below(stream.lowest):
+            self.note(entry, event, now)
 
     def bury(self, entry: Entry) -> Stream:
         """Forget a stream, and refuse to begin it again until its opening has expired."""
         stream = entry.stream
         opening = stream.opening
+        if len(self.by_short) >= MAX_STREAMS:
+            # There is room again for a stream that was one too many.
+            self.declined.clear()
+        self._decline(stream.short)
         self.by_short.pop(stream.short, None)
         self.sources.pop(stream.short, None)
-        if self._messages.get(opening.channel) is entry:
+        if entry.source is not None and self._messages.get(opening.channel) is entry.source:
             del self._messages[opening.channel]
         self._buried[opening.hex] = opening.expires
         self._stores.bury(opening.hex, opening.expires)

@@ -93,8 +93,12 @@ class Upkeep:
             self.exchange.on_old_neighbours(stream, gone)
         for peer in after:
             hop = self._peers.hops.get(peer)
-            if hop is not None and peer not in before:
+            if hop is None or hop not in self._neighbourhood.hops_of(stream):
+                continue
+            if peer not in before:
                 self._greet(hop, stream, new)
+            elif stream.spec.routing == "embedded":
+                self._neighbourhood.send_graph(hop, stream, new.epoch)
 
     def on_opened(self, hop: Hop, now: float) -> None:
         """Greet a peer with whom a session stands: a tree neighbour hears what is held here."""
@@ -129,22 +133,21 @@ class Upkeep:
 
     def tick(self, now: float) -> None:
         """Look after every stream: HAVE, WANT, receipts, progress, retention."""
-        self._streams.verify_some()
+        self._streams.verify_some(now)
         for entry in list(self._streams.by_short.values()):
             if entry in self._streams.verification:
                 continue
             stream = entry.stream
             lowest = stream.lowest
             self.exchange.tick(stream, now)
+            if stream.lowest > lowest:
+                self._streams.skip(entry, now)
             if stream.sink is not None:
-                if stream.lowest > lowest:
-                    for event in stream.sink.skip_below(stream.lowest):
-                        self._streams.note(entry, event, now)
                 for event in stream.sink.advance():
                     self._streams.note(entry, event, now)
             self._progress(entry, now)
             self._pass_receipts(entry, now)
-            self._check_source(entry, now)
+            self._check_source(entry)
         for stream in self._streams.expire(now):
             self._drop(stream)
         self._forwarder.orphans.ask(now)
@@ -160,21 +163,28 @@ class Upkeep:
             if stream.role == "receive" and stream.refused is None:
                 entry.book.put(self._device, Receipt("receiving", held))
 
-    def _check_source(self, entry: Entry, now: float) -> None:
+    def _check_source(self, entry: Entry) -> None:
         """Take a file back that can no longer be read as it was."""
         source = entry.source
         if isinstance(source, FileSource) and source.failed is not None:
             error, source.failed = source.failed, None
             self._events.append(FileFailed(entry.stream.opening.hex, error.reason, error.detail))
-            self.cancel(entry.stream.opening.hex, error.reason, now)
+            self.cancel(entry.stream.opening.hex, error.reason)
 
     # --- receipts -------------------------------------------------------------------------------------------------
 
     def on_receipts(self, hop: Hop, frame: Receipts, now: float) -> None:
-        """Take receipts that a peer passes on."""
+        """Take receipts that a peer passes on.
+
+        Raises:
+            DecodeError: one claims more bytes than the file has.
+        """
         entry = self._streams.by_short.get(frame.stream)
         if entry is None:
             return
+        most = entry.stream.opening.size_bytes or 0
+        if any(item.held_bytes > most for item in frame.entries):
+            raise DecodeError(f"a receipt of more than the file's {most} bytes")
         others = [item for item in frame.entries if item.device != self._device]
         if entry.book.merge(others):
             self._pass_receipts(entry, now)
@@ -201,43 +211,50 @@ class Upkeep:
 
     # --- cancelling -----------------------------------------------------------------------------------------------
 
-    def cancel(self, stream_id: str, reason: str, now: float) -> None:
+    def cancel(self, stream_id: str, reason: str) -> None:
         """Take a stream back that began here; see ``Node.cancel``."""
         for entry in self._streams.sources.values():
             stream = entry.stream
             if stream.opening.hex == stream_id and self._streams.keys is not None:
                 plain = stream.opening.stream + reason.encode()[:MAX_REASON_BYTES]
                 sealed = self._streams.keys.seal(PURPOSE_CANCEL, plain, self._streams.entropy(NONCE_BYTES))
-                self._cancelled(entry, Cancel(stream.short, sealed), reason, None, now)
+                self._cancelled(entry, Cancel(stream.short, sealed), reason, None)
                 return
         raise RefusedError("no-such-stream", f"no stream {stream_id[:40]} began at this device")
 
-    def on_cancel(self, hop: Hop, frame: Cancel, now: float) -> None:
+    def on_cancel(self, hop: Hop, frame: Cancel) -> None:
         """Drop a stream that its source took back, and pass that on.
 
         Raises:
             DecodeError: it is not authentic.
         """
         entry = self._streams.by_short.get(frame.stream)
-        if entry is None or self._streams.keys is None or entry.stream.role == "done":
+        if entry is None or self._streams.keys is None:
             return
         plain = self._streams.keys.open(PURPOSE_CANCEL, frame.sealed)
         opening = entry.stream.opening
         if plain[: len(opening.stream)] != opening.stream:
             raise DecodeError("a cancel of another stream")
-        reason = plain[len(opening.stream) :].decode(errors="replace")
-        self._cancelled(entry, frame, reason, hop.peer, now)
+        if entry.stream.role != "done":
+            reason = plain[len(opening.stream) :].decode(errors="replace")
+            self._cancelled(entry, frame, reason, hop.peer)
+        elif not entry.cancelled:
+            # What is complete stays; those beyond this device are told all the same.
+            entry.cancelled = True
+            self._pass_cancel(entry, frame, hop.peer)
 
-    def _cancelled(self, entry: Entry, frame: Cancel, reason: str, previous: DeviceId | None, now: float) -> None:
-        stream = entry.stream
-        for hop in self._neighbourhood.hops_of(stream):
+    def _pass_cancel(self, entry: Entry, frame: Cancel, previous: DeviceId | None) -> None:
+        for hop in self._neighbourhood.hops_of(entry.stream):
             if hop.peer != previous:
                 hop.send(frame)
+
+    def _cancelled(self, entry: Entry, frame: Cancel, reason: str, previous: DeviceId | None) -> None:
+        stream = entry.stream
+        self._pass_cancel(entry, frame, previous)
         entry.book.put(self._device, Receipt("cancelled", stream.held_bytes, reason))
         self._events.append(StreamCancelled(stream.opening.hex, reason))
         stream.store.discard()
         self._drop(self._streams.bury(entry))
-        del now
 
     def _drop(self, stream: Stream) -> None:
         for hop in self._peers.hops.values():

@@ -1,0 +1,136 @@
+"""Messages: publish one, follow a channel, acknowledge."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.api.local import ALIVE_S, NDJSON, Local, LocalAgent
+from agent.api.problems import Problem
+from agent.core.events import MessageGap, MessageReceived
+from agent.services.inbox import MAX_CONSUMERS, Reader
+from common.ids import ID_PATTERN
+from common.limits import MAX_EPOCH, MAX_MESSAGE_BYTES
+
+LINES_AT_ONCE: Final = 64
+"""Entries that go into one write."""
+MAX_NUMBERS: Final = 4_096
+"""Streams that one acknowledgement may name."""
+
+router = APIRouter(tags=["messages"])
+
+Name = Annotated[str, Query(pattern=ID_PATTERN)]
+StreamHex = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Number = Annotated[int, Field(strict=True, ge=0, le=MAX_EPOCH)]
+
+
+class Acknowledgement(BaseModel):
+    """What a consumer has dealt with."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    consumer: Annotated[str, Field(pattern=ID_PATTERN)]
+    channel: Annotated[str, Field(pattern=ID_PATTERN)]
+    numbers: dict[StreamHex, Number] = Field(max_length=MAX_NUMBERS, description="the last number of each stream")
+
+
+@router.post("/messages", status_code=HTTPStatus.CREATED)
+async def publish(request: Request, local: Local, channel: Name = "messages") -> dict[str, Any]:
+    """Publish the body as one message."""
+    stream, number = local.driver.publish(channel, await _body(request))
+    return {"stream": stream, "number": number}
+
+
+@router.get("/messages")
+async def follow(
+    local: Local,
+    channel: Name = "messages",
+    start: Annotated[Literal["new", "retained"], Query(alias="from")] = "new",
+    consumer: Annotated[str | None, Query(pattern=ID_PATTERN)] = None,
+) -> Response:
+    """Follow a channel: a line of JSON for each message, in its source's order and once; payloads in base64.
+
+    A named consumer goes on behind what it acknowledged; of one name, one reader at a time.
+    """
+    spec = local.last.channel(channel)
+    if spec is None and local.last.channels is not None:
+        raise Problem(HTTPStatus.NOT_FOUND, "unknown-channel", f"the group has no channel {channel!r}")
+    if spec is not None and spec.kind != "message":
+        raise Problem(HTTPStatus.CONFLICT, "wrong-kind", f"channel {channel!r} carries files, not messages")
+    if consumer is None:
+        reader = local.inbox.read(channel, retained=start == "retained", seen={})
+        return StreamingResponse(_lines(local, reader), media_type=NDJSON)
+    if not local.cursors.claim(consumer, channel):
+        raise Problem(HTTPStatus.CONFLICT, "consumer-busy", f"consumer {consumer!r} is reading already")
+    seen = local.cursors.numbers(consumer, channel)
+    reader = local.inbox.read(channel, retained=True, seen=seen)
+    lines = _claimed(local, consumer, channel, reader)
+    return StreamingResponse(lines, media_type=NDJSON)
+
+
+@router.post("/cursors", status_code=HTTPStatus.NO_CONTENT)
+async def acknowledge(body: Acknowledgement, local: Local) -> None:
+    """Keep what a consumer has dealt with, for good; it is not given those messages again."""
+    try:
+        kept = local.cursors.acknowledge(body.consumer, body.channel, body.numbers)
+    except OSError as error:
+        raise Problem(HTTPStatus.INSUFFICIENT_STORAGE, "io", f"cannot keep it: {error.strerror}") from error
+    if not kept:
+        raise Problem(
+            HTTPStatus.CONFLICT,
+            "too-many-consumers",
+            f"this agent keeps cursors for {MAX_CONSUMERS} consumers already",
+        )
+
+
+async def _claimed(local: LocalAgent, consumer: str, channel: str, reader: Reader) -> AsyncIterator[bytes]:
+    try:
+        async for lines in _lines(local, reader):
+            yield lines
+    finally:
+        local.cursors.release(consumer, channel)
+
+
+async def _lines(local: LocalAgent, reader: Reader) -> AsyncIterator[bytes]:
+    # Says that the place in the log is taken: what is published from here on is in the answer.
+    yield _line({"event": "following"})
+    while not local.stopping:
+        entries = reader.take(LINES_AT_ONCE)
+        if entries:
+            yield b"".join(_line(_describe(entry)) for entry in entries)
+        elif not await reader.wait(ALIVE_S):
+            yield _line({"event": "alive"})
+    yield _line({"event": "end", "reason": "agent-stopping"})
+
+
+def _describe(entry: MessageReceived | MessageGap) -> dict[str, Any]:
+    about = {"channel": entry.channel, "source": entry.source, "stream": entry.stream}
+    if isinstance(entry, MessageGap):
+        return {"event": "gap", **about, "first": entry.first, "last": entry.last}
+    payload = base64.b64encode(entry.payload).decode()
+    return {"event": "message", **about, "number": entry.number, "payload": payload}
+
+
+async def _body(request: Request) -> bytes:
+    """Read a message's bytes, no more than are allowed."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_MESSAGE_BYTES:
+            raise Problem(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                "too-large",
+                f"the message is longer than the {MAX_MESSAGE_BYTES} bytes allowed",
+            )
+    return bytes(body)
+
+
+def _line(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields).encode() + b"\n"

@@ -1,0 +1,360 @@
+"""One running agent: the core, its sockets, its server, its commands, and how all of that ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import random
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Final
+from urllib.parse import urlsplit
+
+from agent.api.local import LocalAgent
+from agent.api.serve import ApiServer, bind_control_socket, make_api
+from agent.core.events import (
+    Address,
+    ControlFailed,
+    Event,
+    GraphChanged,
+    LinkChanged,
+    MessageGap,
+    MessageReceived,
+)
+from agent.core.node import Node, NodeConfig
+from agent.services.control import ControlClient
+from agent.services.control_rest import RestClient
+from agent.services.disk_store import RETENTION_BYTES, DiskStores
+from agent.services.driver import Driver
+from agent.services.endpoint import Endpoint, local_host_towards
+from agent.services.identity import StateFolder, write_atomically
+from agent.services.inbox import Cursors, Inbox
+from agent.services.last_state import LastState
+from agent.services.ledger import Ledger
+from agent.services.ports import ControlInput
+from agent.settings import AgentSettings, is_loopback, write_address
+from common.errors import ConfigError, RefusedError
+from common.ids import ChannelId
+from common.limits import MAX_CANDIDATES
+from common.messages import GraphBody, NeighboursBody
+
+log = logging.getLogger(__name__)
+
+SAVE_S: Final = 0.25
+"""Seconds until the server's answers are on disk: a burst of pushes is one write, and a crash loses little."""
+RESOLVE_S: Final = 10.0
+"""Seconds in which a host name has to have an address."""
+
+
+class Attachment:
+    """Passes on what the server says to the core, and keeps what has to outlive the agent.
+
+    Args:
+        driver: feeds the core.
+        last: what the server said last.
+    """
+
+    def __init__(self, driver: Driver, last: LastState) -> None:
+        self._driver = driver
+        self._last = last
+        self._saving: asyncio.TimerHandle | None = None
+
+    def receive_control(self, message: ControlInput) -> None:
+        """Keep a message, then feed it."""
+        if isinstance(message, GraphBody | NeighboursBody):
+            self._last.note_answer(message)
+        elif not isinstance(message, ControlFailed):
+            self._last.note(message)
+        if self._saving is None:
+            self._saving = asyncio.get_running_loop().call_later(SAVE_S, self.save)
+        try:
+            self._driver.receive_control(message)
+        except Exception:
+            # A mistake of ours about one message is no reason to take the device off the tree.
+            log.exception("< the core failed at %s", type(message).__name__)
+
+    def control_connected(self) -> None:
+        """Feed that the subscription is up."""
+        log.info("= attached to the server")
+        self._driver.control_connected()
+
+    def control_lost(self) -> None:
+        """Feed that the subscription is down."""
+        self._driver.control_lost()
+
+    def save(self) -> None:
+        """Put on disk what changed."""
+        if self._saving is not None:
+            self._saving.cancel()
+            self._saving = None
+        self._last.save()
+
+
+class Agent:
+    """The parts of one agent, wired.
+
+    Args:
+        settings: what it was started with, host names resolved.
+        folder: its state, held.
+    """
+
+    def __init__(self, settings: AgentSettings, folder: StateFolder) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._identity = folder.load_identity(settings.group, settings.device)
+        self._stop = asyncio.Event()
+        self._failure: RefusedError | None = None
+        self._last = LastState(folder.path)
+        self._last.load()
+        wall = time.time()
+        self._stores = DiskStores(
+            folder.path,
+            settings.receive.absolute(),
+            wall=wall,
+            quota_bytes=settings.quota_bytes,
+            retention_bytes=self._retention_bytes,
+        )
+        rng = random.Random(secrets.randbits(64))
+        self._endpoint = Endpoint(
+            *settings.listen,
+            on_batch=lambda batch, number: self._driver.receive_batch(batch, number),
+            on_room=lambda: self._driver.drain(),
+        )
+        try:
+            node = Node(
+                self._node_config(),
+                stores=self._stores,
+                rng=random.Random(rng.getrandbits(64)),
+                entropy=secrets.token_bytes,
+                now=asyncio.get_running_loop().time(),
+                wall=wall,
+            )
+            self._driver = Driver(
+                node,
+                on_event=self._on_event,
+                on_request=lambda request: self._control.request(request),
+            )
+            self._attachment = Attachment(self._driver, self._last)
+            loopback = is_loopback(urlsplit(settings.server).hostname or "")
+            self._control = ControlClient(
+                settings.server,
+                RestClient(settings.server, self._identity, loopback=loopback, ca_file=settings.ca_file),
+                listener=self._attachment,
+                rng=rng,
+                loopback=loopback,
+                ca_file=settings.ca_file,
+            )
+        except BaseException:
+            self._endpoint.close()
+            raise
+        self._inbox = Inbox()
+        self._ledger = Ledger(settings.device)
+        self._local = LocalAgent(
+            device=settings.device,
+            driver=self._driver,
+            ledger=self._ledger,
+            inbox=self._inbox,
+            cursors=Cursors(folder.path),
+            last=self._last,
+            shell_status=self._shell_status,
+        )
+
+    async def run(self) -> None:
+        """Run until a signal comes or the server refuses this device.
+
+        Raises:
+            RefusedError: the server refuses this device.
+            ConfigError: the device is not enrolled and has no join token, or the control socket cannot be bound.
+        """
+        try:
+            if self._identity.token is None and self._settings.join_token is None:
+                raise ConfigError(f"device {self._settings.device!r} is not enrolled yet; it needs --join-token-file")
+            bound = bind_control_socket(self._settings.control_socket)
+            with self._signals():
+                await self._serve(bound)
+        finally:
+            await self._close()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _serve(self, bound: socket.socket) -> None:
+        """Answer commands and stay attached until told to stop."""
+        server = ApiServer(make_api(self._local))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                attached = tasks.create_task(self._attach(server), name="control")
+                tasks.create_task(server.serve(sockets=[bound]), name="api")
+                await self._stop.wait()
+                log.info("= device %s stops", self._settings.device)
+                self._local.stop()
+                attached.cancel()
+                server.should_exit = True
+        finally:
+            bound.close()
+            self._settings.control_socket.unlink(missing_ok=True)
+            if self._settings.ready_file is not None:
+                self._settings.ready_file.unlink(missing_ok=True)
+
+    async def _attach(self, server: ApiServer) -> None:
+        """Enrol if need be, say that everything runs, and stay attached."""
+        try:
+            for message in self._last.messages():
+                self._driver.receive_control(message)
+            self._driver.start(self._endpoint)
+            if self._identity.token is None:
+                answer = await self._control.enrol(self._settings.join_token or "", keep=self._folder.save_identity)
+                for news in (answer.roster, answer.channels):
+                    self._attachment.receive_control(news)
+            await server.up.wait()
+            self._write_ready_file()
+            await self._control.run()
+        except RefusedError as error:
+            self._failure = error
+            self._stop.set()
+
+    async def _close(self) -> None:
+        self._driver.stop()
+        self._endpoint.close()
+        self._attachment.save()
+        self._stores.close()
+        await self._control.close()
+        log.info("= device %s has stopped", self._settings.device)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Stop on SIGTERM and SIGINT."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _write_ready_file(self) -> None:
+        address = self._endpoint.address
+        log.info(
+            "= device %s is ready: UDP %s, commands at %s",
+            self._settings.device,
+            write_address(address),
+            self._settings.control_socket,
+        )
+        if self._settings.ready_file is None:
+            return
+        body = {
+            "udp_port": address[1],
+            "control_socket": str(self._settings.control_socket.absolute()),
+            "pid": os.getpid(),
+        }
+        try:
+            write_atomically(self._settings.ready_file, json.dumps(body).encode())
+        except OSError as error:
+            log.error("= cannot write %s: %s", self._settings.ready_file, error.strerror)
+
+    def _node_config(self) -> NodeConfig:
+        settings = self._settings
+        return NodeConfig(
+            device=settings.device,
+            group=settings.group,
+            private_key=self._identity.private_key,
+            scope=settings.scope,
+            declared=settings.declared,
+            only_peers=settings.only_peers,
+            peers=settings.peers,
+            candidates=own_candidates(settings, self._endpoint.address),
+            datagram_bytes=settings.datagram_bytes,
+        )
+
+    def _retention_bytes(self, channel: ChannelId) -> int:
+        spec = self._last.channel(channel)
+        return spec.retention_bytes if spec else RETENTION_BYTES
+
+    def _on_event(self, event: Event) -> None:
+        match event:
+            case MessageReceived() | MessageGap():
+                self._inbox.add(event)
+            case LinkChanged():
+                log.info("= link to %s is %s", event.peer, event.state)
+            case GraphChanged():
+                log.info("= graph of epoch %d", event.epoch)
+            case _:
+                self._ledger.on_event(event)
+
+    def _shell_status(self) -> Mapping[str, object]:
+        drops = {f"socket-{reason}": count for reason, count in self._endpoint.drops.items()}
+        return {
+            "attached": self._control.attached,
+            "udp_address": write_address(self._endpoint.address),
+            "receive": str(self._settings.receive.absolute()),
+            "drops": drops,
+        }
+
+
+async def run_agent(settings: AgentSettings) -> None:
+    """Run one agent until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigError: something it was started with cannot be used.
+        RefusedError: the server refuses this device.
+        TransportError: the UDP address cannot be bound.
+    """
+    folder = StateFolder(settings.state)
+    try:
+        await Agent(await resolved(settings), folder).run()
+    finally:
+        folder.close()
+
+
+async def resolved(settings: AgentSettings) -> AgentSettings:
+    """Return the settings with an address in the place of each host name.
+
+    Raises:
+        ConfigError: a name has no address.
+    """
+    return replace(
+        settings,
+        listen=await _resolve(settings.listen),
+        advertise=tuple([await _resolve(address) for address in settings.advertise]),
+        peers={peer: await _resolve(address) for peer, address in settings.peers.items()},
+    )
+
+
+def own_candidates(settings: AgentSettings, bound: Address) -> tuple[str, ...]:
+    """List the addresses under which peers may reach this device, in the order to try.
+
+    Args:
+        settings: what the user says.
+        bound: where the shared socket listens; of a wildcard the address towards the server is taken.
+    """
+    found = list(settings.advertise)
+    if not settings.only_advertised:
+        found += _bound_addresses(settings.server, bound)
+    return tuple(dict.fromkeys(write_address(address) for address in found))[:MAX_CANDIDATES]
+
+
+def _bound_addresses(server: str, bound: Address) -> list[Address]:
+    host, port = bound
+    if host not in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        return [bound]
+    towards = urlsplit(server)
+    local = local_host_towards(towards.hostname or "", towards.port or 443)
+    return [] if local is None else [(local, port)]
+
+
+async def _resolve(address: Address) -> Address:
+    host, port = address
+    found = []
+    with suppress(OSError, UnicodeError, TimeoutError):
+        async with asyncio.timeout(RESOLVE_S):
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    if not found:
+        raise ConfigError(f"host {host!r} has no address")
+    return str(found[0][4][0]), port

@@ -1,0 +1,146 @@
+"""The command line of a device: run its agent, or speak to the one that runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from agent import commands, settings
+from common.errors import ArborcastError, ConfigError, RefusedError
+from common.limits import MIN_DATAGRAM_BYTES
+
+LOG_FORM: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+_MAX_TOKEN_FILE_BYTES: Final = 4096
+
+app = typer.Typer(
+    name="arborcast",
+    help="Bring files and messages to every device of a group, over the links that they have.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for _command in (
+    commands.send,
+    commands.publish,
+    commands.tail,
+    commands.status,
+    commands.graph,
+):
+    app.command()(_command)
+
+
+@app.command()
+def agent(
+    server: Annotated[str, typer.Option(help="The server's URL, such as https://host:8640.")],
+    group: Annotated[str, typer.Option(help="The group to join.")],
+    device: Annotated[str, typer.Option(help="This device's name in the group.")],
+    join_token_file: Annotated[Path | None, typer.Option(help="File with the token that lets a new device in.")] = None,
+    join_token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="ARBORCAST_JOIN_TOKEN",
+            help="The same token; better by the environment, as others see command lines.",
+        ),
+    ] = None,
+    listen: Annotated[str, typer.Option(help="UDP HOST:PORT; port 0 takes a free one.")] = ("0.0.0.0:0"),
+    advertise: Annotated[
+        list[str] | None, typer.Option(help="A further HOST:PORT at which peers reach this device.")
+    ] = None,
+    only_advertised: Annotated[
+        bool, typer.Option("--only-advertised", help="Tell the group no address but those of --advertise.")
+    ] = False,
+    peer: Annotated[list[str] | None, typer.Option(help="A peer's fixed address: PEER=HOST:PORT.")] = None,
+    only_peer: Annotated[list[str] | None, typer.Option(help="Link with these peers and no others.")] = None,
+    link: Annotated[
+        list[str] | None,
+        typer.Option(help="What a link is known to give: PEER=RATE[,DELAY], such as B=100M,5ms."),
+    ] = None,
+    scope: Annotated[str, typer.Option(help="What to subscribe to: graph, or neighbours alone.")] = "graph",
+    state: Annotated[Path | None, typer.Option(help="Folder of the agent's own records.")] = None,
+    receive: Annotated[Path | None, typer.Option(help="Folder for received files; STATE/received by default.")] = None,
+    control_socket: Annotated[
+        Path | None,
+        typer.Option(help=f"Unix socket for commands; ${settings.SOCKET_VARIABLE} by default."),
+    ] = None,
+    datagram_bytes: Annotated[int, typer.Option(help="The largest UDP payload to send.")] = MIN_DATAGRAM_BYTES,
+    quota: Annotated[str | None, typer.Option(help="What the receive folder may hold, such as 10G.")] = None,
+    ready_file: Annotated[Path | None, typer.Option(help="File to write once everything runs.")] = None,
+    ca_file: Annotated[
+        Path | None, typer.Option(help="PEM file of the authorities for the server's certificate.")
+    ] = None,
+    insecure_http: Annotated[
+        bool, typer.Option("--insecure-http", help="Allow a server without TLS on another host.")
+    ] = False,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Run this device's agent until SIGTERM or SIGINT."""
+    if log_level not in LOG_LEVELS:
+        raise ConfigError(f"log level {log_level!r} is not one of {', '.join(LOG_LEVELS)}")
+    if scope not in ("graph", "neighbours"):
+        raise ConfigError(f"scope {scope!r} is neither graph nor neighbours")
+    folder = state or settings.default_state()
+    chosen = settings.AgentSettings(
+        server=server,
+        group=group,
+        device=device,
+        state=folder,
+        receive=receive or folder / "received",
+        control_socket=control_socket or (folder / "agent.sock" if state else settings.default_control_socket()),
+        listen=settings.parse_address(listen, any_port=True),
+        join_token=_join_token(join_token_file, join_token),
+        advertise=tuple(settings.parse_address(each) for each in advertise or ()),
+        only_advertised=only_advertised,
+        peers=settings.gather(map(settings.parse_peer, peer or ()), "an address"),
+        only_peers=settings.parse_only_peers(only_peer) if only_peer else None,
+        declared=settings.gather(map(settings.parse_link, link or ()), "a link"),
+        scope="graph" if scope == "graph" else "neighbours",
+        datagram_bytes=datagram_bytes,
+        quota_bytes=settings.parse_size(quota) if quota else None,
+        ready_file=ready_file,
+        ca_file=ca_file,
+        insecure_http=insecure_http,
+    )
+    logging.basicConfig(level=log_level.upper(), format=LOG_FORM, stream=sys.stderr)
+    for noisy in ("httpx", "httpcore", "websockets"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Here and not above: the other commands start faster without the agent's parts.
+    from agent.app import run_agent
+
+    asyncio.run(run_agent(chosen))
+
+
+def main() -> None:
+    """Run one command; errors are one sentence, with exit code 1, or 2 where the command line is wrong."""
+    try:
+        app()
+    except RefusedError as error:
+        _fail(error.detail, 1)
+    except ConfigError as error:
+        _fail(str(error), 2)
+    except ArborcastError as error:
+        _fail(str(error), 1)
+
+
+def _fail(sentence: str, code: int) -> None:
+    typer.echo(f"arborcast: {sentence}", err=True)
+    sys.exit(code)
+
+
+def _join_token(file: Path | None, token: str | None) -> str | None:
+    """Return the join token, from its file if one is named."""
+    if file is None:
+        return token
+    try:
+        with file.open("rb") as opened:
+            text = opened.read(_MAX_TOKEN_FILE_BYTES).decode().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the join token in {file}: {error}") from error
+    if not text or "\n" in text:
+        raise ConfigError(f"{file} does not hold a join token")
+    return text

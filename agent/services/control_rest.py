@@ -1,0 +1,205 @@
+"""What the agent asks of the server over REST: enrolment, queries, and reports while no subscription is up."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections import OrderedDict
+from pathlib import Path
+from typing import Final, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from agent.core.events import QueryGraph, QueryNeighbours
+from agent.services.identity import Identity
+from common.errors import ConfigError, ConnectError, RefusedError, RemoteProtocolError
+from common.messages import (
+    Enrolment,
+    EnrolmentAnswer,
+    GraphBody,
+    Message,
+    NeighboursBody,
+    Report,
+    describe,
+    encode_key,
+)
+
+REQUEST_S: Final = 5.0
+"""Seconds that one request may take, all in all."""
+_ANSWERS_KEPT: Final = 64
+_HTTP_OK: Final = 200
+_HTTP_NOT_MODIFIED: Final = 304
+_HTTP_MULTIPLE: Final = 300
+_HTTP_SERVER_ERROR: Final = 500
+_HTTP_BUSY: Final = 429
+_HTTP_NO_ACCESS: Final = (401, 403)
+
+_M = TypeVar("_M", bound=BaseModel)
+Query = QueryNeighbours | QueryGraph
+Answer = NeighboursBody | GraphBody
+
+
+class NoAccess(RefusedError):
+    """The server does not know this device any more, or not yet: trying again does not help."""
+
+
+class RestClient:
+    """One agent's requests to one server.
+
+    Args:
+        server: ``http(s)://host:port``.
+        identity: who asks.
+        loopback: whether the server is on this host, where no proxy is wanted.
+        ca_file: the authorities for the server's certificate; None takes the system's.
+        transport: what carries the requests in place of the network.
+
+    Raises:
+        ConfigError: the authorities cannot be read.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        identity: Identity,
+        *,
+        loopback: bool,
+        ca_file: Path | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.identity = identity
+        self._group = f"/v1/groups/{identity.group}"
+        self._device = f"{self._group}/devices/{identity.device}"
+        self._kept: OrderedDict[str, tuple[str, bytes]] = OrderedDict()
+        self._client = httpx.AsyncClient(
+            base_url=server.rstrip("/"),
+            timeout=REQUEST_S,
+            trust_env=not loopback,
+            verify=make_tls(ca_file),
+            transport=transport,
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def enrol(self, join_token: str) -> EnrolmentAnswer:
+        """Become a member.
+
+        Raises:
+            NoAccess: the server declines; the reason is for the user.
+            ConnectError: it did not answer, or could not now.
+            RemoteProtocolError: it answered what is no answer.
+        """
+        identity = self.identity
+        body = Enrolment(device=identity.device, public_key=encode_key(identity.public_key))
+        response = await self._send("POST", f"{self._group}/devices", token=join_token, body=body)
+        if response.is_client_error:
+            raise NoAccess(*_problem(response))
+        return _decode(EnrolmentAnswer, response.content)
+
+    async def query(self, request: Query) -> Answer:
+        """Ask for neighbours or graph (M4).
+
+        An answer that the server calls unchanged (304) is taken from memory, so the core sees one form only.
+
+        Raises:
+            NoAccess: the device is no member any more.
+            RefusedError: the server declines, for example because the epoch is no longer kept.
+            ConnectError: it did not answer, or could not now.
+            RemoteProtocolError: it answered what is no answer.
+        """
+        kind: type[Answer]
+        if isinstance(request, QueryNeighbours):
+            path, kind = f"{self._device}/neighbours", NeighboursBody
+        else:
+            path, kind = f"{self._group}/graph", GraphBody
+        if request.epoch is not None:
+            path = f"{path}?epoch={request.epoch}"
+        return _decode(kind, await self._get_cached(path))
+
+    async def report(self, report: Report) -> None:
+        """Tell the server what this device sees.
+
+        Raises:
+            NoAccess: the device is no member any more.
+            RefusedError: the server declines the report.
+            ConnectError: it did not answer, or could not now.
+        """
+        await self._send("PUT", f"{self._device}/{report.type}", body=report, refuse=True)
+
+    async def _get_cached(self, path: str) -> bytes:
+        kept = self._kept.get(path)
+        headers = {"If-None-Match": kept[0]} if kept else {}
+        response = await self._send("GET", path, headers=headers, refuse=True)
+        if response.status_code == _HTTP_NOT_MODIFIED and kept is not None:
+            return kept[1]
+        etag = response.headers.get("etag")
+        if etag is not None and response.status_code == _HTTP_OK:
+            self._kept[path] = (etag, response.content)
+            self._kept.move_to_end(path)
+            if len(self._kept) > _ANSWERS_KEPT:
+                self._kept.popitem(last=False)
+        return response.content
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str | None = None,
+        headers: dict[str, str] | None = None,
+        body: Message | None = None,
+        refuse: bool = False,
+    ) -> httpx.Response:
+        """Make one request; with ``refuse`` what the server declines is raised."""
+        sent = {"Authorization": f"Bearer {token or self.identity.token}", **(headers or {})}
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+        content = body.model_dump_json() if body is not None else None
+        try:
+            response = await self._client.request(method, path, headers=sent, content=content)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            what = str(error) or type(error).__name__
+            raise ConnectError(f"the server does not answer: {what}") from error
+        code = response.status_code
+        if code >= _HTTP_SERVER_ERROR or code == _HTTP_BUSY:
+            raise ConnectError(f"the server cannot answer now: {_problem(response)[1]}")
+        if refuse and code in _HTTP_NO_ACCESS:
+            raise NoAccess(*_problem(response))
+        if refuse and code >= _HTTP_MULTIPLE and code != _HTTP_NOT_MODIFIED:
+            raise RefusedError(*_problem(response))
+        return response
+
+
+def make_tls(ca_file: Path | None) -> ssl.SSLContext:
+    """Return the TLS settings for connections to the server.
+
+    Args:
+        ca_file: PEM file of the authorities; None takes the system's.
+
+    Raises:
+        ConfigError: the file cannot be used.
+    """
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"cannot use the authorities in {ca_file}: {error}") from error
+
+
+def _problem(response: httpx.Response) -> tuple[str, str]:
+    """Return the slug and the sentence of a problem answer."""
+    try:
+        body = json.loads(response.content)
+        reason = body.get("reason") or body.get("type") or f"http-{response.status_code}"
+        detail = body.get("detail") or body.get("title") or response.reason_phrase
+    except (ValueError, AttributeError):
+        reason, detail = f"http-{response.status_code}", response.reason_phrase
+    return str(reason)[:64], str(detail)[:1000]
+
+
+def _decode(kind: type[_M], content: bytes) -> _M:
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        raise RemoteProtocolError(f"the server answered what is no {kind.__name__}: {describe(error)}") from error

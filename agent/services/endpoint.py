@@ -1,0 +1,241 @@
+"""The agent's UDP sockets: batches in, trains out.
+
+Theory of operation. Every socket is non-blocking and watched by the event loop. When one is readable it is drained,
+up to `BATCH_DATAGRAMS` a wake, and the whole batch goes to one callback. A train is sent datagram by datagram; what
+the kernel will not take now waits in the socket's bounded backlog until it is writable. What overflows that
+backlog, and what the kernel refuses, is counted by reason and dropped: recovering from loss is the transport's
+business. Segmentation offload can take the place of the two loops marked below without a change of this interface.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import socket
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from agent.core.events import Address
+from common.errors import TransportError
+
+Datagram = tuple[bytes, Address]
+OnBatch = Callable[[Sequence[Datagram], int], None]
+
+SHARED: Final = 0
+"""The number of the socket that serves every channel which has none of its own."""
+
+BATCH_DATAGRAMS: Final = 256
+"""Datagrams taken in one wake: at 1,400 bytes each some 350 KiB, a few milliseconds of work."""
+BACKLOG_DATAGRAMS: Final = 1_024
+"""Datagrams that wait for one socket: more than a 10 ms train at 1 Gbit/s."""
+BUFFER_BYTES: Final = 4 * 1024 * 1024
+"""What is asked of the kernel for each direction; it may grant less."""
+MAX_SOCKETS: Final = 4_096
+"""Sockets of one agent: 64 channels with a socket for each of 64 peers."""
+_DATAGRAM_BYTES: Final = 65_535
+_ROUTES_KEPT: Final = 8_192
+
+_MAPPED: Final = "::ffff:"
+
+
+@dataclass(slots=True)
+class _Socket:
+    number: int
+    raw: socket.socket
+    backlog: deque[tuple[bytes, tuple[str, int]]] = field(default_factory=deque)
+
+
+class Endpoint:
+    """All UDP sockets of one agent.
+
+    Args:
+        host: the address that every socket binds; ``::`` serves IPv4 as well.
+        port: of the shared socket; 0 takes a free one.
+        on_batch: takes what one wake of one socket brought, and the socket's number.
+        on_room: called when a socket that could not keep up has room again.
+
+    Raises:
+        TransportError: the address cannot be bound.
+    """
+
+    def __init__(self, host: str, port: int, *, on_batch: OnBatch, on_room: Callable[[], None]) -> None:
+        self._host = host
+        self._family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._on_batch = on_batch
+        self._on_room = on_room
+        self._loop = asyncio.get_running_loop()
+        self._sockets: dict[int, _Socket] = {}
+        self._next_number = SHARED
+        self._routes: dict[Address, tuple[str, int] | None] = {}
+        self.drops: Counter[str] = Counter()
+        self.open(port)
+
+    @property
+    def address(self) -> Address:
+        """Where the shared socket is bound."""
+        host, port = self._sockets[SHARED].raw.getsockname()[:2]
+        return host, port
+
+    @property
+    def congested(self) -> bool:
+        """Whether some socket has more to send than the kernel takes now."""
+        return any(each.backlog for each in self._sockets.values())
+
+    def open(self, port: int = 0) -> tuple[int, int]:
+        """Bind one more socket.
+
+        Args:
+            port: 0 takes a free one.
+
+        Returns:
+            The socket's number and its port.
+
+        Raises:
+            TransportError: there are too many, or the address cannot be bound.
+        """
+        if len(self._sockets) >= MAX_SOCKETS:
+            raise TransportError(f"{MAX_SOCKETS} UDP sockets are open; no more are allowed")
+        raw = socket.socket(self._family, socket.SOCK_DGRAM)
+        try:
+            raw.setblocking(False)
+            self._prepare(raw)
+            raw.bind((self._host, port))
+        except OSError as error:
+            raw.close()
+            raise TransportError(f"cannot listen on UDP {self._host} port {port}: {error.strerror or error}") from error
+        number = self._next_number
+        self._next_number += 1
+        opened = _Socket(number, raw)
+        self._sockets[number] = opened
+        self._loop.add_reader(raw, self._on_readable, opened)
+        return number, raw.getsockname()[1]
+
+    def send(self, number: int, address: Address, datagrams: Iterable[bytes]) -> None:
+        """Send a train, now or as soon as the kernel takes it.
+
+        Args:
+            number: of the socket; one that is gone counts as ``no-socket``.
+            address: a numeric host and a port.
+            datagrams: in order.
+        """
+        each = self._sockets.get(number)
+        target = self._route(address)
+        if each is None or target is None:
+            self.drops["no-socket" if each is None else "unusable-address"] += 1
+            return
+        waiting = bool(each.backlog)
+        for datagram in datagrams:  # segmentation offload would send the whole train here
+            if waiting or not self._send_one(each.raw, datagram, target):
+                if not waiting:
+                    self._loop.add_writer(each.raw, self._on_writable, each)
+                    waiting = True
+                self._keep(each, datagram, target)
+
+    def close(self) -> None:
+        """Close every socket; what waits is dropped."""
+        for each in self._sockets.values():
+            self._loop.remove_reader(each.raw)
+            self._loop.remove_writer(each.raw)
+            each.raw.close()
+        self._sockets.clear()
+
+    def _prepare(self, raw: socket.socket) -> None:
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            with contextlib.suppress(OSError):
+                raw.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
+        if self._family == socket.AF_INET6:
+            raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+
+    def _on_readable(self, each: _Socket) -> None:
+        batch: list[Datagram] = []
+        receive = each.raw.recvfrom
+        for _ in range(BATCH_DATAGRAMS):  # receive offload would split one large buffer here
+            try:
+                data, source = receive(_DATAGRAM_BYTES)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError as error:
+                # An ICMP error about an earlier datagram is reported once, by the next call.
+                self._count(error)
+                continue
+            batch.append((data, _from_wire(source)))
+        if batch:
+            self._on_batch(batch, each.number)
+
+    def _on_writable(self, each: _Socket) -> None:
+        while each.backlog:
+            datagram, target = each.backlog[0]
+            if not self._send_one(each.raw, datagram, target):
+                return
+            each.backlog.popleft()
+        self._loop.remove_writer(each.raw)
+        self._on_room()
+
+    def _send_one(self, raw: socket.socket, datagram: bytes, target: tuple[str, int]) -> bool:
+        """Hand one datagram to the kernel; False if it has to wait."""
+        try:
+            raw.sendto(datagram, target)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            self._count(error)
+        return True
+
+    def _keep(self, each: _Socket, datagram: bytes, target: tuple[str, int]) -> None:
+        if len(each.backlog) >= BACKLOG_DATAGRAMS:
+            self.drops["backlog-full"] += 1
+        else:
+            each.backlog.append((datagram, target))
+
+    def _count(self, error: OSError) -> None:
+        self.drops[errno.errorcode.get(error.errno or 0, "OSERROR").lower()] += 1
+
+    def _route(self, address: Address) -> tuple[str, int] | None:
+        """Return how this socket's family writes an address; None if it cannot reach it."""
+        try:
+            return self._routes[address]
+        except KeyError:
+            if len(self._routes) >= _ROUTES_KEPT:
+                self._routes.clear()
+            return self._routes.setdefault(address, _to_wire(address, self._family))
+
+
+def local_host_towards(host: str, port: int) -> str | None:
+    """Return the local address from which this host would reach another; nothing is sent.
+
+    Args:
+        host: a name or an address.
+        port: of the other side.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        family, kind, protocol, _, target = found[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.connect(target)
+            return str(probe.getsockname()[0])
+    except OSError:
+        return None
+
+
+def _to_wire(address: Address, family: int) -> tuple[str, int] | None:
+    host, port = address
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError:
+        return None
+    if not 0 < port <= 65_535:
+        return None
+    if family == socket.AF_INET6:
+        return (_MAPPED + host if version == 4 else host), port
+    return (host, port) if version == 4 else None
+
+
+def _from_wire(source: tuple[str, int] | tuple[str, int, int, int]) -> Address:
+    host = source[0]
+    if host.startswith(_MAPPED) and "." in host:
+        host = host[len(_MAPPED) :]
+    return host, source[1]

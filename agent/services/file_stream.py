@@ -1,0 +1,365 @@
+"""One file stream on disk: its pieces, the tags they were sealed under, and its records.
+
+Theory of operation. A stream has a folder of its own in the agent's state, with three files: ``meta.json`` (the
+sealed opening and what is known of the file), ``tags`` (16 bytes for each piece, zero where it is missing) and
+``records`` (every chunk that is no piece of the file, such as the closing record, one after the other). A piece's
+bytes go to the ``.part`` file in the receive folder before its tag goes to ``tags``, so after a crash a tag means
+bytes; the core verifies them nevertheless. The finished file gets its name by a link that never replaces what is
+there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import json
+import os
+import shutil
+import struct
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final, Self
+
+from agent.core.store import PieceReader, StoreError
+from agent.services.identity import write_atomically
+from agent.services.names import numbered
+
+TAG_BYTES: Final = 16
+_MISSING: Final = bytes(TAG_BYTES)
+_RECORD: Final = struct.Struct("<QI16s")
+"""A record's number, length and tag; its bytes follow."""
+_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_HANDLES_OPEN: Final = 256
+_TAGS_READ_BYTES: Final = 1024 * 1024
+MAX_COPIES: Final = 10_000
+"""Files of one name in the receive folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What is kept of a stream beside its chunks.
+
+    Attributes:
+        opening: sealed, in hex.
+        role: ``source`` or ``receive``.
+        expires: unix seconds after which the stream is of no use.
+        name: the safe name that the file shall have, or has.
+        path: at the source the file; at a receiver where its bytes are now.
+        size_bytes: of the file.
+        piece_bytes: of every piece but the last.
+        modified_ns: at the source, when the file was last changed.
+        inode: at the source, which file it is.
+        done: whether it is complete and verified.
+        sha256: of the verified file, in hex.
+    """
+
+    opening: str
+    role: str
+    expires: float
+    name: str
+    path: str
+    size_bytes: int
+    piece_bytes: int
+    modified_ns: int = 0
+    inode: int = 0
+    done: bool = False
+    sha256: str = ""
+
+    @property
+    def pieces(self) -> int:
+        """How many pieces the file has, numbered from 1."""
+        return -(-self.size_bytes // self.piece_bytes)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read a stream's ``meta.json``.
+
+        Raises:
+            ValueError: it cannot be used.
+            OSError: it cannot be read.
+        """
+        try:
+            meta = cls(**json.loads((folder / "meta.json").read_bytes()))
+            usable = (
+                meta.role in ("source", "receive")
+                and isinstance(meta.path, str)
+                and isinstance(meta.name, str)
+                and isinstance(meta.expires, int | float)
+                and type(meta.size_bytes) is int
+                and type(meta.piece_bytes) is int
+                and meta.size_bytes >= 0 < meta.piece_bytes
+                and bytes.fromhex(meta.opening)
+            )
+        except TypeError as error:
+            raise ValueError(f"{folder / 'meta.json'} is not a stream's record") from error
+        if not usable:
+            raise ValueError(f"{folder / 'meta.json'} is not a stream's record")
+        return meta
+
+    def save(self, folder: Path) -> None:
+        """Write a stream's ``meta.json``.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        write_atomically(folder / "meta.json", json.dumps(asdict(self)).encode())
+
+
+class Handles:
+    """Open files of all streams, the least used closed first."""
+
+    def __init__(self, most: int = _HANDLES_OPEN) -> None:
+        self._most = most
+        self._open: OrderedDict[tuple[Path, int], int] = OrderedDict()
+
+    def get(self, path: Path, flags: int) -> int:
+        """Return a descriptor for a regular file, opening it if it is not.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        key = (path, flags)
+        handle = self._open.get(key)
+        if handle is None:
+            handle = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            self._open[key] = handle
+            if len(self._open) > self._most:
+                os.close(self._open.popitem(last=False)[1])
+        else:
+            self._open.move_to_end(key)
+        return handle
+
+    def forget(self, path: Path) -> None:
+        """Close what is open of one file."""
+        for key in [key for key in self._open if key[0] == path]:
+            os.close(self._open.pop(key))
+
+    def close(self) -> None:
+        """Close everything."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+
+class FileStreamStore:
+    """One file stream's chunks on disk.
+
+    Args:
+        folder: the stream's own folder in the agent's state.
+        meta: what is known of the stream; for a new one already saved.
+        handles: the open files of all streams.
+        reader: at the source, the file.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        meta: Meta,
+        handles: Handles,
+        reader: PieceReader | None = None,
+    ) -> None:
+        self._folder = folder
+        self._meta = meta
+        self._pieces = meta.pieces
+        self._handles = handles
+        self._reader = reader
+        self._path = Path(meta.path)
+        self._records, self._records_bytes = _load_records(folder / "records")
+
+    @property
+    def meta(self) -> Meta:
+        """What is kept of the stream beside its chunks."""
+        return self._meta
+
+    def held(self) -> Iterable[tuple[int, int]]:
+        """Return the half-open number ranges that have a tag."""
+        return _ranges(itertools.chain(self._tagged(), sorted(self._records)))
+
+    def write(self, number: int, data: bytes, tag: bytes) -> None:
+        """Keep a chunk's bytes, then its tag; of a source's piece the tag alone.
+
+        Raises:
+            StoreError: no space, or the medium fails.
+        """
+        try:
+            if not self._is_piece(number):
+                self._write_record(number, data, tag)
+                return
+            if self._meta.role == "receive":
+                if self._meta.done:
+                    return  # the file is its user's now
+                offset = (number - 1) * self._meta.piece_bytes
+                _write_at(self._handles.get(self._path, os.O_WRONLY), data, offset)
+            tags = self._handles.get(self._folder / "tags", os.O_RDWR | os.O_CREAT)
+            _write_at(tags, tag, (number - 1) * TAG_BYTES)
+        except OSError as error:
+            raise store_error(error, f"writing {self._meta.name!r}") from error
+
+    def read(self, number: int) -> bytes | None:
+        """Return a chunk's plain bytes; None if the file is gone or shorter now."""
+        if not self._is_piece(number):
+            record = self._records.get(number)
+            return record[1] if record else None
+        offset = (number - 1) * self._meta.piece_bytes
+        length = min(self._meta.piece_bytes, self._meta.size_bytes - offset)
+        if self._reader is not None:
+            return self._reader.read(offset, length)
+        try:
+            data = os.pread(self._handles.get(self._path, os.O_RDONLY), length, offset)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise store_error(error, f"reading {self._meta.name!r}") from error
+        return data if len(data) == length else None
+
+    def tag(self, number: int) -> bytes | None:
+        """Return a chunk's tag, or None."""
+        if not self._is_piece(number):
+            record = self._records.get(number)
+            return record[0] if record else None
+        try:
+            tags = self._handles.get(self._folder / "tags", os.O_RDWR | os.O_CREAT)
+            tag = os.pread(tags, TAG_BYTES, (number - 1) * TAG_BYTES)
+        except OSError:
+            return None
+        return tag if len(tag) == TAG_BYTES and tag != _MISSING else None
+
+    def drop_below(self, number: int) -> None:
+        """Do nothing: a file is kept whole."""
+
+    def finish(self, digest: bytes | None) -> None:
+        """Give the complete file its name, or the next free one after it.
+
+        Raises:
+            StoreError: it cannot be named.
+        """
+        sha256 = digest.hex() if digest else ""
+        try:
+            if self._meta.role == "receive" and not self._meta.done:
+                self._handles.forget(self._path)
+                self._path = _take_name(self._path, self._meta.name)
+            self._meta = replace(self._meta, done=True, sha256=sha256, path=str(self._path))
+            self._meta.save(self._folder)
+        except OSError as error:
+            raise store_error(error, f"naming {self._meta.name!r}") from error
+
+    def discard(self) -> None:
+        """Drop what is kept of the stream; a finished file and a source's file stay."""
+        if self._meta.role == "receive" and not self._meta.done:
+            self._handles.forget(self._path)
+            self._path.unlink(missing_ok=True)
+        self._handles.forget(self._path)
+        self._handles.forget(self._folder / "tags")
+        self._handles.forget(self._folder / "records")
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._records.clear()
+
+    def _is_piece(self, number: int) -> bool:
+        return 1 <= number <= self._pieces
+
+    def _tagged(self) -> Iterable[int]:
+        """Yield the numbers of the pieces that have a tag."""
+        try:
+            with (self._folder / "tags").open("rb") as tags:
+                number = 0
+                while block := tags.read(_TAGS_READ_BYTES):
+                    for start in range(0, len(block) - TAG_BYTES + 1, TAG_BYTES):
+                        number += 1
+                        tagged = block[start : start + TAG_BYTES] != _MISSING
+                        if tagged and self._is_piece(number):
+                            yield number
+        except FileNotFoundError:
+            return
+
+    def _write_record(self, number: int, data: bytes, tag: bytes) -> None:
+        handle = self._handles.get(self._folder / "records", os.O_RDWR | os.O_CREAT)
+        record = _RECORD.pack(number, len(data), tag) + data
+        try:
+            _write_at(handle, record, self._records_bytes)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(handle, self._records_bytes)
+            raise
+        self._records_bytes += len(record)
+        self._records[number] = (tag, data)
+
+
+def store_error(error: OSError, doing: str) -> StoreError:
+    """Say what the medium said, as the core and the sender shall hear it."""
+    reason = error.strerror or str(error)
+    if error.errno in _NO_SPACE:
+        return StoreError("no-space", f"no space left {doing}: {reason}")
+    return StoreError("io", f"{doing} failed: {reason}")
+
+
+def _write_at(handle: int, data: bytes, offset: int) -> None:
+    written = os.pwrite(handle, data, offset)
+    while written < len(data):
+        more = os.pwrite(handle, data[written:], offset + written)
+        if more == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written += more
+
+
+def _take_name(part: Path, name: str) -> Path:
+    """Rename a received file to the first free form of its name, never over another file."""
+    for copy in range(1, MAX_COPIES + 1):
+        final = part.with_name(numbered(name, copy))
+        try:
+            os.link(part, final, follow_symlinks=False)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+                raise
+            if not _reserve(final):
+                continue
+            part.replace(final)
+            return final
+        part.unlink()
+        return final
+    raise FileExistsError(errno.EEXIST, f"{MAX_COPIES} files of that name are there already")
+
+
+def _reserve(final: Path) -> bool:
+    """Take a name by an empty file, on a medium that knows no links; False if it is taken."""
+    try:
+        os.close(os.open(final, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _load_records(path: Path) -> tuple[dict[int, tuple[bytes, bytes]], int]:
+    """Read the records file and cut off a torn end; return the records and the file's length."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return {}, 0
+    records = {}
+    good = 0
+    while good + _RECORD.size <= len(data):
+        number, length, tag = _RECORD.unpack_from(data, good)
+        end = good + _RECORD.size + length
+        if end > len(data):
+            break
+        records[number] = (tag, data[good + _RECORD.size : end])
+        good = end
+    if good < len(data):
+        os.truncate(path, good)
+    return records, good
+
+
+def _ranges(numbers: Iterable[int]) -> Iterable[tuple[int, int]]:
+    """Join ascending numbers to half-open ranges."""
+    first = end = 0
+    for number in numbers:
+        if number != end:
+            if end > first:
+                yield first, end
+            first = number
+        end = number + 1
+    if end > first:
+        yield first, end

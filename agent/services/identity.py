@@ -1,0 +1,150 @@
+"""Who this agent is: its name, its key and its token, kept in its state folder."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import fcntl
+import json
+import os
+import secrets
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final, Self
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from common.errors import ConfigError
+from common.ids import DeviceId, GroupId
+
+KEY_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What makes this device the member that it is.
+
+    Attributes:
+        group: the group that it belongs to.
+        device: its name there.
+        private_key: X25519, 32 bytes.
+        token: proves the device to the server; None before it enrolled.
+    """
+
+    group: GroupId
+    device: DeviceId
+    private_key: bytes = field(repr=False)
+    token: str | None = field(default=None, repr=False)
+
+    @property
+    def public_key(self) -> bytes:
+        """The key that peers know this device by, 32 bytes."""
+        return X25519PrivateKey.from_private_bytes(self.private_key).public_key().public_bytes_raw()
+
+    def enrolled(self, token: str) -> Self:
+        """Return the same identity with its token."""
+        return replace(self, token=token)
+
+
+class StateFolder:
+    """An agent's own folder, held by one agent at a time.
+
+    Args:
+        path: made with mode 0700 if it is not there.
+
+    Raises:
+        ConfigError: it cannot be made or written, or another agent holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigError(f"cannot use the state folder {path}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise ConfigError(f"another agent is using the state folder {path}") from error
+
+    def close(self) -> None:
+        """Let another agent have the folder."""
+        os.close(self._lock)
+
+    def load_identity(self, group: GroupId, device: DeviceId) -> Identity:
+        """Return the identity kept here, or a new one with a fresh key, kept from now on.
+
+        Raises:
+            ConfigError: the one kept here is another device's, or cannot be read.
+        """
+        path = self.path / "identity.json"
+        try:
+            found = _decode(path.read_bytes(), path)
+        except FileNotFoundError:
+            made = Identity(group, device, secrets.token_bytes(KEY_BYTES))
+            self.save_identity(made)
+            return made
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        if (found.group, found.device) != (group, device):
+            raise ConfigError(
+                f"the state folder {self.path} belongs to device {found.device!r} of group"
+                f" {found.group!r}, not to {device!r} of {group!r}; name another with --state"
+            )
+        return found
+
+    def save_identity(self, identity: Identity) -> None:
+        """Keep an identity, readable by its owner alone.
+
+        Raises:
+            ConfigError: it cannot be written.
+        """
+        body = {
+            "group": identity.group,
+            "device": identity.device,
+            "private_key": base64.b64encode(identity.private_key).decode(),
+            "token": identity.token,
+        }
+        path = self.path / "identity.json"
+        try:
+            write_atomically(path, json.dumps(body, indent=1).encode(), sync=True)
+        except OSError as error:
+            raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+
+
+def write_atomically(path: Path, data: bytes, *, sync: bool = False) -> None:
+    """Replace a file's content so that a crash leaves the old or the new one, mode 0600.
+
+    Args:
+        path: the file.
+        data: its new content.
+        sync: whether it has to outlive a power cut.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    temporary = path.with_name(path.name + ".new")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(handle, view) :]
+        if sync:
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+    temporary.replace(path)
+
+
+def _decode(data: bytes, path: Path) -> Identity:
+    try:
+        body = json.loads(data)
+        key = base64.b64decode(body["private_key"], validate=True)
+        found = Identity(body["group"], body["device"], key, body["token"])
+    except (ValueError, KeyError, TypeError, binascii.Error) as error:
+        raise ConfigError(f"{path} is not an agent's identity: {error}") from error
+    if len(key) != KEY_BYTES or not isinstance(found.token, str | None):
+        raise ConfigError(f"{path} is not an agent's identity")
+    return found

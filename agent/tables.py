@@ -1,0 +1,116 @@
+"""What the commands show, drawn for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.table import Table
+
+_STEP = 1024
+
+
+def receipts_table(receipts: Mapping[str, Mapping[str, Any]], size_bytes: int) -> Table:
+    """Return who has not got a file, and why."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("device", "state", "has", "reason"):
+        table.add_column(column)
+    for device in sorted(receipts):
+        receipt = receipts[device]
+        if receipt["state"] != "verified":
+            has = f"{show_bytes(receipt['held_bytes'])} of {show_bytes(size_bytes)}"
+            table.add_row(device, receipt["state"], has, receipt["reason"])
+    return table
+
+
+def status_tables(report: Mapping[str, Any]) -> Iterator[str | Table]:
+    """Yield a heading, and a table each of links, streams, drops and requests; empty ones are left out."""
+    attached = "attached to its server" if report.get("attached") else "without its server"
+    yield (
+        f"device {report['device']} of group {report['group']}, {attached},"
+        f" epoch {report['epoch']}, UDP {report.get('udp_address', '?')}"
+    )
+    links = report.get("links", [])
+    if links:
+        yield _links(links)
+    streams = report.get("streams", [])
+    if streams:
+        yield _streams(streams)
+    for title in ("drops", "requests"):
+        counts = {name: count for name, count in report.get(title, {}).items() if count}
+        if counts:
+            yield _counts(title, counts)
+
+
+def graph_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield each tree as an adjacency list."""
+    yield f"epoch {report['epoch']}"
+    for tree in report["trees"]:
+        yield f"{tree['objective']}:"
+        for device in sorted(tree["neighbours"]):
+            yield f"  {device}: {' '.join(tree['neighbours'][device])}".rstrip()
+
+
+def show_bytes(count: float) -> str:
+    """Write a number of bytes: ``10.0 MiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < _STEP:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= _STEP
+    return f"{count:.1f} TiB"
+
+
+def _links(links: list[Mapping[str, Any]]) -> Table:
+    table = Table(title="links", title_justify="left", box=None, pad_edge=False)
+    table.add_column("peer")
+    table.add_column("state")
+    table.add_column("address")
+    table.add_column("tree")
+    for column in ("rtt", "jitter", "loss", "Mbit/s", "sent", "received", "repeats", "duplicates"):
+        table.add_column(column, justify="right")
+    for link in links:
+        table.add_row(
+            str(link.get("peer")),
+            str(link.get("state")),
+            str(link.get("address", "")),
+            "yes" if link.get("in_tree") else "",
+            _scaled(link.get("rtt_s"), 1e3, "ms"),
+            _scaled(link.get("jitter_s"), 1e3, "ms"),
+            _scaled(link.get("loss"), 100, "%"),
+            _scaled(link.get("bandwidth_bps"), 1e-6, ""),
+            show_bytes(link.get("bytes_sent") or 0),
+            show_bytes(link.get("bytes_received") or 0),
+            str(link.get("repeats_sent") or 0),
+            str(link.get("duplicates_received") or 0),
+        )
+    return table
+
+
+def _streams(streams: list[Mapping[str, Any]]) -> Table:
+    table = Table(title="streams", title_justify="left", box=None, pad_edge=False)
+    for column in ("stream", "channel", "source", "role", "name", "refused"):
+        table.add_column(column)
+    for column in ("has", "of", "chunks"):
+        table.add_column(column, justify="right")
+    for stream in streams:
+        size = stream.get("size_bytes")
+        table.add_row(
+            *(str(stream.get(name) or "") for name in ("stream", "channel", "source", "role", "name", "refused")),
+            "" if size is None else show_bytes(stream.get("held_bytes") or 0),
+            "" if size is None else show_bytes(size),
+            f"{stream.get('held_chunks', 0)}/{stream.get('known_chunks', 0)}",
+        )
+    return table
+
+
+def _counts(title: str, counts: Mapping[str, int]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, show_header=False)
+    table.add_column("what")
+    table.add_column("count", justify="right")
+    for name in sorted(counts):
+        table.add_row(name, str(counts[name]))
+    return table
+
+
+def _scaled(value: float | None, factor: float, unit: str) -> str:
+    return "" if value is None else f"{value * factor:.1f}{' ' if unit else ''}{unit}"

@@ -1,0 +1,273 @@
+"""The lab's ``loopback`` backend: one file through real processes, as a report."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import httpx
+
+from agent.services.names import safe_name
+from common.errors import ArborcastError, ConnectError
+from common.ids import DeviceId, LinkKey
+from lab.loopback import LoopbackSystem
+from lab.progress import Watcher
+from lab.report import ChannelOutcome, DeviceOutcome, Report
+from lab.scenario import Scenario
+from lab.simulated_run import CHANNEL, patience_s
+from lab.simulator import channels_of
+
+LOOK_S: Final = 0.02
+STATUS_S: Final = 0.25
+COUNTERS_S: Final = 3.0
+COUNTED: Final = (
+    "chunks_sent",
+    "repeats_sent",
+    "pulled_sent",
+    "chunks_received",
+    "duplicates_received",
+    "data_bytes_sent",
+)
+
+Counters: TypeAlias = dict[DeviceId, dict[DeviceId, dict[str, int]]]
+"""What each device counted on its link to each peer."""
+
+Make: TypeAlias = Callable[[Scenario, Path, Watcher], LoopbackSystem]
+"""Makes a system of real processes for a scenario, in a folder."""
+
+
+class LoopbackRun:
+    """One file on its way through a running system.
+
+    Attributes:
+        report: What is known so far.
+        stream: The stream's id in hex; empty until the source's agent named it.
+    """
+
+    def __init__(self, system: LoopbackSystem, *, file: Path, source: DeviceId, within: float | None, watcher: Watcher):
+        """Prepare to send.
+
+        Args:
+            system: Started, with a graph over all devices.
+            file: What to send.
+            source: Who sends it.
+            within: Seconds before giving up; None for some times what the slowest link would need.
+            watcher: Is told how it goes.
+        """
+        scenario = system.scenario
+        size_bytes = file.stat().st_size
+        self.report = Report(scenario.name, system.backend, source, size_bytes)
+        self.report.channels = {link: ChannelOutcome() for link in scenario.links}
+        self._receivers = [device for device in scenario.devices if device != source]
+        self.report.devices = {device: DeviceOutcome() for device in self._receivers}
+        self._system = system
+        self._scenario = scenario
+        self._file = file
+        self._source = source
+        self._within = within or patience_s(scenario, size_bytes)
+        self._watcher = watcher
+        self.stream = ""
+        self._done: dict[DeviceId, float] = {}
+        self._failed: dict[DeviceId, str] = {}
+        self._ethernet: Mapping[LinkKey, tuple[int, int]] = {}
+
+    async def run(self) -> Report:
+        """Send the file, wait for it everywhere, and count.
+
+        Returns:
+            How it ended; a timeout or a dead process is told in it.
+        """
+        loop = asyncio.get_running_loop()
+        self._ethernet = self._system.ethernet_bytes()
+        began = loop.time()
+        happenings: asyncio.Task[None] | None = None
+        try:
+            self.stream = await self._send()
+            happenings = asyncio.create_task(self._happen(began))
+            self._watcher.begin(self._receivers, self.report.file_bytes)
+            async with asyncio.timeout(self._within):
+                await self._arrive(began, happenings)
+                await happenings
+        except TimeoutError:
+            self.report.trouble.append(f"not every device had the file after {self._within:g} s")
+        except ArborcastError as error:
+            self.report.trouble.append(str(error))
+        finally:
+            if happenings is not None:
+                happenings.cancel()
+        await self._verify()
+        await self._count()
+        return self.report
+
+    async def _send(self) -> str:
+        """Hand the file to the source's agent.
+
+        Returns:
+            The stream's id in hex.
+
+        Raises:
+            ConnectError: The agent refused it or does not answer.
+        """
+        body = {"path": str(self._file.resolve()), "channel": CHANNEL, "wait": "none"}
+        try:
+            async with self._system.client(self._source).stream("POST", "/streams/file", json=body) as answer:
+                if not answer.is_success:
+                    text = (await answer.aread()).decode(errors="replace")
+                    raise ConnectError(f"agent {self._source} refused the file: {text}")
+                async for line in answer.aiter_lines():
+                    record = json.loads(line)
+                    if "stream" in record:
+                        return str(record["stream"])
+        except httpx.HTTPError as error:
+            raise ConnectError(f"agent {self._source} does not take the file: {error!r}") from error
+        raise ConnectError(f"agent {self._source} took the file and named no stream")
+
+    async def _happen(self, began: float) -> None:
+        loop = asyncio.get_running_loop()
+        for happening in self._scenario.happenings:
+            await asyncio.sleep(began + happening.at - loop.time())
+            await self._system.happen(happening)
+
+    async def _arrive(self, began: float, happenings: asyncio.Task[None]) -> None:
+        """Wait until every device has the file or has given up on it."""
+        loop = asyncio.get_running_loop()
+        looked = 0.0
+        while len(self._done) + len(self._failed) < len(self._receivers):
+            self._system.check()
+            if happenings.done():
+                happenings.result()
+            for device in self._receivers:
+                if device not in self._done and self._path(device).is_file():
+                    self._done[device] = loop.time() - began
+                    self._failed.pop(device, None)
+                    self._watcher.progress(device, self.report.file_bytes)
+            if loop.time() - looked >= STATUS_S:
+                await self._look()
+                looked = loop.time()
+            await asyncio.sleep(LOOK_S)
+
+    async def _look(self) -> None:
+        """Ask the devices that have not got the file how far they are."""
+        for device in self._receivers:
+            if device in self._done:
+                continue
+            stream = await self._system.ask_agent(device, f"/streams/{self.stream}")
+            if stream is None:
+                continue
+            self._watcher.progress(device, int(stream["held_bytes"]))
+            if stream["state"] in ("failed", "cancelled"):
+                self._failed[device] = f"{stream['state']}: {stream['reason']}"
+
+    async def _verify(self) -> None:
+        """Read every received file and hash it here; no agent's word counts."""
+        wanted = await asyncio.to_thread(_sha256, self._file)
+        for device, outcome in self.report.devices.items():
+            if device in self._done:
+                found = await asyncio.to_thread(_sha256, self._path(device))
+                outcome.sha256_ok = found == wanted
+                outcome.seconds = self._done[device]
+                outcome.note = "" if outcome.sha256_ok else "the hash is wrong"
+            elif not self._system.running(device):
+                outcome.note = "the agent is dead"
+            else:
+                outcome.note = self._failed.get(device, "still receiving")
+
+    async def _count(self) -> None:
+        """Gather the agents' counters once the last acknowledgements are in, and the graph."""
+        counters: Counters = {}
+        before: Counters | None = None
+        until = asyncio.get_running_loop().time() + COUNTERS_S
+        while counters != before and asyncio.get_running_loop().time() < until:
+            if before is not None:
+                await asyncio.sleep(STATUS_S)
+            before = counters
+            counters = {device: _counters(await self._system.status(device)) for device in self._scenario.devices}
+        ethernet = self._system.ethernet_bytes()
+        for link, channel in self.report.channels.items():
+            _add(channel, link, counters)
+            if link in ethernet:
+                before_sending = self._ethernet.get(link, (0, 0))
+                channel.ethernet_bytes = (ethernet[link][0] - before_sending[0], ethernet[link][1] - before_sending[1])
+        graph = await self._system.graph()
+        if graph is not None:
+            objective = next((c.objective for c in channels_of(self._scenario) if c.name == CHANNEL), "throughput")
+            self.report.add_unicast(graph, graph.tree_for(objective))
+            if self._system.shaped:
+                rates = [self._scenario.links[edge].rate_bps for edge in self.report.edges]
+                self.report.bottleneck_bps = min(rates, default=None)
+
+    def _path(self, device: DeviceId) -> Path:
+        return self._system.received(device) / safe_name(self._file.name)
+
+
+def _sha256(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _counters(status: Mapping[str, Any] | None) -> dict[DeviceId, dict[str, int]]:
+    links = status["links"] if status else ()
+    return {link["peer"]: {name: int(link[name]) for name in COUNTED} for link in links}
+
+
+def _add(channel: ChannelOutcome, link: LinkKey, counters: Counters) -> None:
+    """Add up both directions; a restarted agent lost its counters, so the larger of both ends' views counts."""
+
+    def count(counted: Mapping[str, int], *names: str) -> int:
+        return sum(counted.get(name, 0) for name in names)
+
+    for source, target in itertools.permutations(link):
+        sent = counters.get(source, {}).get(target, {})
+        received = counters.get(target, {}).get(source, {})
+        repairs = count(sent, "repeats_sent", "pulled_sent")
+        channel.chunks += max(count(sent, "chunks_sent"), count(received, "chunks_received") - repairs)
+        channel.bytes += count(sent, "data_bytes_sent")
+        channel.repairs += repairs
+        channel.duplicates += count(received, "duplicates_received")
+
+
+async def run_loopback(
+    scenario: Scenario,
+    *,
+    folder: Path,
+    file: Path,
+    source: DeviceId,
+    within: float | None,
+    watcher: Watcher,
+    after: Callable[[LoopbackSystem, Report], Awaitable[None]] | None = None,
+    make: Make = LoopbackSystem,
+) -> Report:
+    """Start the whole system in real processes, send one file through it, and stop it.
+
+    Args:
+        scenario: What to start.
+        folder: An empty folder with a short path.
+        file: What to send.
+        source: Who sends it.
+        within: Seconds before giving up; None for some times what the slowest link would need.
+        watcher: Is told how it goes.
+        after: Awaited with the report while the system is still up.
+        make: What makes the system: on loopback, or in namespaces of its own.
+
+    Returns:
+        How it ended.
+
+    Raises:
+        ArborcastError: The system did not come up.
+    """
+    system = make(scenario, folder, watcher)
+    try:
+        await system.start()
+        graph = await system.span()
+        watcher.say(f"graph of epoch {graph.epoch} spans all {len(scenario.devices)} devices")
+        report = await LoopbackRun(system, file=file, source=source, within=within, watcher=watcher).run()
+        if after is not None:
+            await after(system, report)
+        return report
+    finally:
+        await system.stop()

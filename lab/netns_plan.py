@@ -1,0 +1,275 @@
+"""What the netns backend lays out, before anything is made: names, addresses, shapers and the commands for them.
+
+One network namespace for the server and one for each device. Each link has an interface pair and a /30 of its own, and
+so has each device's way to the server: whatever reaches a peer went over the link's own interfaces, for there are no
+other routes. All addresses are of 198.18.0.0/15, which is set apart for measurements (RFC 2544): links from 198.18.0.0
+on, ways to the server from 198.19.0.0 on, the lab's own way to the server in the upper half of that.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+from common.errors import ConfigError
+from common.ids import DeviceId, LinkKey, link_key
+from lab.scenario import LinkFigures, Scenario
+
+UDP_PORT: Final = 7400
+"""Every agent's; each has its namespace to itself."""
+FRAME_BYTES: Final = 1514
+"""The largest Ethernet frame at an MTU of 1,500, header included."""
+QUEUE_S: Final = 0.02
+"""What a link buffers where the scenario does not say, in seconds of its rate."""
+BURST_S: Final = 0.002
+"""How far a shaper may run ahead of its rate, in seconds of it."""
+BURST_FRAMES: Final = 3
+QUEUE_FRAMES: Final = 8
+MOST_LINKS: Final = 16_384
+MOST_DEVICES: Final = 8_192
+LAB_INTERFACE: Final = "lab"
+
+_LINKS: Final = int(ipaddress.IPv4Address("198.18.0.0"))
+_CONTROL: Final = int(ipaddress.IPv4Address("198.19.0.0"))
+_LAB: Final = int(ipaddress.IPv4Address("198.19.128.0"))
+_LAB_NETWORKS: Final = 8_192
+_NAME: Final = re.compile(r"arborcast-([0-9]+)\.([0-9]+)\.[0-9]+-.+")
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The process that made a namespace, so that a later run can tell whether it is still there.
+
+    Attributes:
+        pid: Its number.
+        started: When it began, in clock ticks since the machine's start; a number that is used again differs in it.
+    """
+
+    pid: int
+    started: int
+
+
+def owner_of(namespace: str) -> Owner | None:
+    """Return who made a namespace; None if it is none of a lab's."""
+    match = _NAME.fullmatch(namespace)
+    return None if match is None else Owner(int(match[1]), int(match[2]))
+
+
+@dataclass(frozen=True, slots=True)
+class Shaper:
+    """One direction of a link, as a token bucket filter has it.
+
+    Attributes:
+        rate_bps: Bits per second of Ethernet frames: 14 bytes of header, no preamble, checksum or gap.
+        burst_bytes: The bucket.
+        queue_bytes: What may wait besides; more is dropped.
+    """
+
+    rate_bps: float
+    burst_bytes: int
+    queue_bytes: int
+
+    @property
+    def queue_s(self) -> float:
+        """Seconds of the rate that bucket and queue hold together."""
+        return (self.burst_bytes + self.queue_bytes) * 8 / self.rate_bps
+
+
+def shaper(figures: LinkFigures) -> Shaper:
+    """Return the shaper for a link: it holds `QUEUE_S` of the rate, or what the scenario says."""
+    burst_bytes = max(BURST_FRAMES * FRAME_BYTES, int(BURST_S * figures.rate_bps / 8))
+    queue_bytes = figures.queue_bytes or int(QUEUE_S * figures.rate_bps / 8) - burst_bytes
+    return Shaper(figures.rate_bps, burst_bytes, max(QUEUE_FRAMES * FRAME_BYTES, queue_bytes))
+
+
+def has_weather(figures: LinkFigures) -> bool:
+    """Tell whether a link does more to frames than to let them wait for their turn."""
+    return any((figures.delay_s, figures.jitter_s, figures.loss, figures.duplicate, figures.reorder))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Names and addresses of one run.
+
+    Attributes:
+        scenario: Devices and links.
+        owner: The process that makes it.
+        run: Tells the runs of one process apart.
+        shaped: Whether links get their rates; if not, those without delay or loss are as fast as the host.
+    """
+
+    scenario: Scenario
+    owner: Owner
+    run: int
+    shaped: bool = True
+
+    def __post_init__(self) -> None:
+        """Check that there are addresses for everything.
+
+        Raises:
+            ConfigError: There are not.
+        """
+        if len(self.scenario.links) > MOST_LINKS or len(self.scenario.devices) > MOST_DEVICES:
+            raise ConfigError(f"the netns backend has addresses for {MOST_LINKS} links and {MOST_DEVICES} devices")
+
+    @property
+    def prefix(self) -> str:
+        """What the names of this run's namespaces begin with."""
+        return f"arborcast-{self.owner.pid}.{self.owner.started}.{self.run}-"
+
+    @property
+    def server(self) -> str:
+        """The server's namespace; no device of a scenario has that name."""
+        return f"{self.prefix}server"
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """All namespaces of this run."""
+        return (self.server, *(self.namespace(device) for device in self.scenario.devices))
+
+    @property
+    def root_interface(self) -> str:
+        """The lab's own end of its way to the server, outside of all namespaces; at most 15 characters."""
+        return f"arbl{self.owner.pid}x{self.run % 100}"[:15]
+
+    @property
+    def lab_network(self) -> tuple[str, str]:
+        """The server's and the lab's address on the way between them."""
+        return _pair(_LAB, (self.owner.pid + self.run) % _LAB_NETWORKS)
+
+    def namespace(self, device: DeviceId) -> str:
+        """Return the namespace of a device."""
+        return f"{self.prefix}{device}"
+
+    def interface(self, link: LinkKey) -> str:
+        """Return the name that both ends of a link have, each in its own namespace."""
+        return f"link{self._links().index(link)}"
+
+    def address(self, device: DeviceId, peer: DeviceId) -> str:
+        """Return a device's address on its link to a peer."""
+        link = link_key(device, peer)
+        return _pair(_LINKS, self._links().index(link))[link.index(device)]
+
+    def control_network(self, device: DeviceId) -> tuple[str, str]:
+        """Return the server's and the device's address on the way between them."""
+        return _pair(_CONTROL, self.scenario.devices.index(device))
+
+    def inside(self, namespace: str, command: Collection[str]) -> list[str]:
+        """Return a command line that runs another one in a namespace."""
+        # `ip` and `env` become the command, so it keeps their process number. A proxy could not be reached from inside.
+        return ["ip", "netns", "exec", namespace, "env", "no_proxy=*", "NO_PROXY=*", *command]
+
+    def peer_options(self, device: DeviceId) -> list[str]:
+        """Return an agent's options that keep its data on the links: fixed addresses, and no others told."""
+        options = ["--only-advertised", "--insecure-http"]
+        for peer in self.scenario.peers(device):
+            options += ["--peer", f"{peer}={self.address(peer, device)}:{UDP_PORT}"]
+        return options
+
+    def making(self, emulated: Collection[LinkKey]) -> list[str]:
+        """Return the lines for ``ip -batch`` that make all namespaces and interface pairs.
+
+        Args:
+            emulated: Links whose interfaces an emulator makes.
+        """
+        lines = [f"netns add {namespace}" for namespace in self.namespaces]
+        lines.append(_veth(self.root_interface, "", LAB_INTERFACE, self.server))
+        for index, device in enumerate(self.scenario.devices):
+            lines.append(_veth("control", self.namespace(device), f"control{index}", self.server))
+        for link in self._links():
+            if link not in emulated:
+                a, b = (self.namespace(device) for device in link)
+                lines.append(_veth(self.interface(link), a, self.interface(link), b))
+        return lines
+
+    def addressing(self) -> dict[str, list[str]]:
+        """Return the lines for ``ip -batch`` that give addresses, by namespace; "" is the one the lab runs in."""
+        server, lab = self.lab_network
+        lines = {"": _up(self.root_interface, lab)}
+        lines[self.server] = ["link set lo up", *_up(LAB_INTERFACE, server)]
+        for index, device in enumerate(self.scenario.devices):
+            server, own = self.control_network(device)
+            lines[self.server] += _up(f"control{index}", server)
+            lines[self.namespace(device)] = ["link set lo up", *_up("control", own)]
+        for link in self._links():
+            for device, peer in (link, link[::-1]):
+                lines[self.namespace(device)] += _up(self.interface(link), self.address(device, peer))
+        return lines
+
+    def shaping(self, emulated: Collection[LinkKey]) -> dict[str, list[str]]:
+        """Return the lines for ``tc -batch`` that shape both ends of each link, by namespace.
+
+        Args:
+            emulated: Links that an emulator shapes.
+        """
+        lines: dict[str, list[str]] = {}
+        for link, figures in self.scenario.links.items():
+            if link not in emulated and (self.shaped or has_weather(figures)):
+                for device in link:
+                    lines.setdefault(self.namespace(device), []).extend(_shape(self.interface(link), figures))
+        return lines
+
+    def _links(self) -> tuple[LinkKey, ...]:
+        return tuple(self.scenario.links)
+
+
+def emulator_settings(figures: LinkFigures) -> str:
+    """Return one direction of a link as the emulator takes it: megabits per second, milliseconds and per cent."""
+    settings = {
+        "rate": figures.rate_bps / 1e6,
+        "queue": 1e3 * shaper(figures).queue_bytes * 8 / figures.rate_bps,
+        "delay": 1e3 * figures.delay_s,
+        # It holds frames up to so much shorter or longer, the scenario up to so much longer.
+        "jitter": 1e3 * figures.jitter_s / 2,
+        "loss": 100 * figures.loss,
+        "dup": 100 * figures.duplicate,
+        "reorder": 100 * figures.reorder,
+    }
+    if figures.jitter_s:
+        settings["delay"] += settings["jitter"]
+    return ",".join(f"{key}={value:.6g}" for key, value in settings.items() if value or key == "rate")
+
+
+def _pair(base: int, index: int) -> tuple[str, str]:
+    network = base + 4 * index
+    return str(ipaddress.IPv4Address(network + 1)), str(ipaddress.IPv4Address(network + 2))
+
+
+def _veth(name: str, namespace: str, peer: str, peer_namespace: str) -> str:
+    place = f" netns {namespace}" if namespace else ""
+    return f"link add {name}{place} type veth peer name {peer} netns {peer_namespace}"
+
+
+def _up(interface: str, address: str) -> list[str]:
+    # No IPv6: its neighbour discovery would be counted as the link's traffic.
+    return [
+        f"link set {interface} addrgenmode none",
+        f"address add {address}/30 dev {interface}",
+        f"link set {interface} up",
+    ]
+
+
+def _shape(interface: str, figures: LinkFigures) -> list[str]:
+    bucket = shaper(figures)
+    tbf = f"tbf rate {bucket.rate_bps:.0f}bit burst {bucket.burst_bytes} limit {bucket.queue_bytes}"
+    if not has_weather(figures):
+        return [f"qdisc add dev {interface} root {tbf}"]
+    # netem holds what is on its way; only the filter behind it has a queue that drops (tc-netem(8), examples).
+    on_its_way = (figures.delay_s + figures.jitter_s) * figures.rate_bps / 8 / 100
+    netem = f"netem limit {1000 + int(on_its_way)} delay {_us(figures.delay_s + figures.jitter_s / 2)}"
+    if figures.jitter_s:
+        netem += f" {_us(figures.jitter_s / 2)}"
+    for word, share in (("loss", figures.loss), ("duplicate", figures.duplicate), ("reorder", figures.reorder)):
+        if share:
+            netem += f" {word} {100 * share:.6g}%"
+    return [
+        f"qdisc add dev {interface} root handle 1: {netem}",
+        f"qdisc add dev {interface} parent 1:1 handle 10: {tbf}",
+    ]
+
+
+def _us(seconds: float) -> str:
+    return f"{1e6 * seconds:.0f}us"

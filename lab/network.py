@@ -1,0 +1,238 @@
+"""The simulated network: links with a rate, a queue, a delay and faults, between sockets of simulated hosts.
+
+Theory of operation. A link is two pipes, one for each direction. What happens to a datagram is worked out when it is
+sent: when the link is free for it, whether the queue before the link has room, whether it is lost, when it arrives. No
+timer runs for it. Arrivals are put into the receiving socket's inbox, in slots of `SLOT_S`; at the end of a slot all
+that arrived in it is handed over as one batch, in the order of arrival. Real sockets do the same to a busy process, and
+it makes a simulated second cheap.
+
+A datagram for an address that the sender has no link to vanishes, as it does behind a firewall.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from operator import itemgetter
+from typing import Final
+
+from common.ids import DeviceId, LinkKey, link_key
+from lab.clock import Agenda
+from lab.oracle import Crossings, Oracle
+from lab.scenario import LinkFigures, Scenario
+
+Address = tuple[str, int]
+Deliver = Callable[[DeviceId, int, list[tuple[bytes, Address]]], None]
+
+SLOT_S: Final = 0.00025
+FRAME_BYTES: Final = 42  # Ethernet (14), IPv4 (20) and UDP (8) headers: a link's rate counts whole frames.
+FIRST_PORT: Final = 4000
+REORDER_S: Final = 0.002  # At least this much later comes a datagram that is to be overtaken.
+
+_arrival: Final = itemgetter(0)
+
+
+class _Inbox:
+    """One socket's arrivals by slot."""
+
+    __slots__ = ("device", "slots", "socket")
+
+    def __init__(self, device: DeviceId, socket: int) -> None:
+        self.device = device
+        self.socket = socket
+        self.slots: dict[int, list[tuple[float, bytes, Address]]] = {}
+
+
+class _Pipe:
+    """One direction of a link."""
+
+    __slots__ = ("cut", "dropped", "figures", "last_arrival", "link", "lost", "next_free", "rng")
+
+    def __init__(self, link: LinkKey, figures: LinkFigures, rng: random.Random) -> None:
+        self.link = link
+        self.figures = figures
+        self.rng = rng
+        self.cut = False
+        self.next_free = 0.0
+        self.last_arrival = 0.0
+        self.dropped = 0
+        self.lost = 0
+
+
+class Network:
+    """Hosts, sockets and links.
+
+    Attributes:
+        oracle: What crossed each link.
+        unroutable: Datagrams to an address that the sender has no link to.
+    """
+
+    def __init__(self, scenario: Scenario, seed: int, agenda: Agenda, deliver: Deliver) -> None:
+        """Lay out a scenario's hosts and links.
+
+        Args:
+            scenario: The devices and links.
+            seed: Loss, jitter, duplication and reordering of each direction follow from it.
+            agenda: The simulated time.
+            deliver: Called with device, socket and a batch of (datagram, source address) when they have arrived.
+        """
+        self.oracle = Oracle()
+        self.unroutable = 0
+        self._agenda = agenda
+        self._deliver = deliver
+        self._hosts = {
+            device: f"10.{index >> 16 & 255}.{index >> 8 & 255}.{index & 255}"
+            for index, device in enumerate(scenario.devices, 1)
+        }
+        self._devices = {host: device for device, host in self._hosts.items()}
+        self._inboxes: dict[Address, _Inbox] = {}
+        self._sockets: dict[DeviceId, int] = {}
+        self._figures = dict(scenario.links)
+        self._pipes: dict[tuple[DeviceId, DeviceId], _Pipe] = {}
+        for a, b in scenario.links:
+            for source, target in ((a, b), (b, a)):
+                rng = random.Random(f"{seed}:{source}>{target}")
+                self._pipes[source, target] = _Pipe((a, b), scenario.links[a, b], rng)
+
+    def host(self, device: DeviceId) -> str:
+        """Return the address of a device's only interface."""
+        return self._hosts[device]
+
+    def open_socket(self, device: DeviceId) -> tuple[int, int]:
+        """Open one more socket on a device.
+
+        Returns:
+            Its number (the first one is 0) and its port.
+        """
+        socket = self._sockets.get(device, 0)
+        self._sockets[device] = socket + 1
+        port = FIRST_PORT + socket
+        self._inboxes[self._hosts[device], port] = _Inbox(device, socket)
+        return socket, port
+
+    def close_sockets(self, device: DeviceId) -> None:
+        """Close all sockets of a device; what is under way to them is lost."""
+        host = self._hosts[device]
+        for socket in range(self._sockets.pop(device, 0)):
+            self._inboxes.pop((host, FIRST_PORT + socket)).slots.clear()
+
+    def send(self, device: DeviceId, socket: int, address: Address, datagrams: Sequence[bytes]) -> None:
+        """Send a train of datagrams.
+
+        Args:
+            device: Who sends.
+            socket: From which of its sockets.
+            address: Host and port to send to.
+            datagrams: UDP payloads in order.
+        """
+        target = self._devices.get(address[0])
+        pipe = self._pipes.get((device, target)) if target is not None else None
+        if pipe is None:
+            self.unroutable += len(datagrams)
+            return
+        note = self.oracle.note
+        for datagram in datagrams:
+            note(pipe.link, datagram)
+        if not pipe.cut:
+            self._convey(pipe, (self._hosts[device], FIRST_PORT + socket), address, datagrams)
+
+    def _convey(self, pipe: _Pipe, source: Address, target: Address, datagrams: Sequence[bytes]) -> None:
+        figures = pipe.figures
+        now = self._agenda.now
+        byte_s = 8.0 / figures.rate_bps
+        queue_s = (figures.queue_bytes or figures.default_queue_bytes) * byte_s
+        faulty = bool(figures.jitter_s or figures.loss or figures.duplicate or figures.reorder)
+        free = pipe.next_free if pipe.next_free > now else now
+        inbox = self._inboxes.get(target)
+        for datagram in datagrams:
+            sent = free + (len(datagram) + FRAME_BYTES) * byte_s
+            if sent - now > queue_s:
+                pipe.dropped += 1
+                continue
+            free = sent
+            if inbox is None:
+                continue
+            if faulty:
+                self._faults(pipe, figures, inbox, sent, datagram, source)
+            else:
+                self._arrive(inbox, sent + figures.delay_s, datagram, source)
+        pipe.next_free = free
+
+    def _faults(
+        self, pipe: _Pipe, figures: LinkFigures, inbox: _Inbox, sent: float, datagram: bytes, source: Address
+    ) -> None:
+        draw = pipe.rng.random
+        if figures.loss and draw() < figures.loss:
+            pipe.lost += 1
+            return
+        arrival = sent + figures.delay_s
+        if figures.jitter_s:
+            arrival += draw() * figures.jitter_s
+        if figures.reorder and draw() < figures.reorder:
+            arrival += REORDER_S + draw() * max(REORDER_S, figures.delay_s)
+        else:
+            arrival = pipe.last_arrival = max(arrival, pipe.last_arrival)
+        self._arrive(inbox, arrival, datagram, source)
+        if figures.duplicate and draw() < figures.duplicate:
+            self._arrive(inbox, arrival + draw() * REORDER_S, datagram, source)
+
+    def _arrive(self, inbox: _Inbox, arrival: float, datagram: bytes, source: Address) -> None:
+        slot = int(arrival / SLOT_S) + 1
+        waiting = inbox.slots.get(slot)
+        if waiting is None:
+            inbox.slots[slot] = [(arrival, datagram, source)]
+            self._agenda.put(slot * SLOT_S, self._hand_over, (inbox, slot))
+        else:
+            waiting.append((arrival, datagram, source))
+
+    def _hand_over(self, due: tuple[_Inbox, int]) -> None:
+        inbox, slot = due
+        waiting = inbox.slots.pop(slot, None)
+        if waiting is None:
+            return  # The socket was closed meanwhile.
+        waiting.sort(key=_arrival)
+        self._deliver(inbox.device, inbox.socket, [(datagram, source) for _, datagram, source in waiting])
+
+    def cut(self, link: LinkKey) -> None:
+        """Let nothing enter a link any more; what is under way still arrives."""
+        for pipe in self._both(link):
+            pipe.cut = True
+
+    def restore(self, link: LinkKey) -> None:
+        """Make a link again what the scenario says."""
+        for pipe in self._both(link):
+            pipe.cut = False
+            pipe.figures = self._figures[link]
+
+    def degrade(self, link: LinkKey, **figures: float) -> None:
+        """Change a link's figures.
+
+        Args:
+            link: The link.
+            figures: New values by field name of `LinkFigures`.
+        """
+        for pipe in self._both(link):
+            pipe.figures = replace(pipe.figures, **figures)  # type: ignore[arg-type]
+
+    def crossings(self, a: DeviceId, b: DeviceId, stream: str | None = None) -> Crossings:
+        """Return what crossed the link between two devices.
+
+        Args:
+            a: One end.
+            b: The other end.
+            stream: Id in hex; None for all streams together (then without counts by number).
+        """
+        return self.oracle.crossings(link_key(a, b), None if stream is None else int(stream[:8], 16))
+
+    def dropped(self, a: DeviceId, b: DeviceId) -> int:
+        """Return how many datagrams from ``a`` to ``b`` found the queue full."""
+        return self._pipes[a, b].dropped
+
+    def lost(self, a: DeviceId, b: DeviceId) -> int:
+        """Return how many datagrams from ``a`` to ``b`` were lost by chance."""
+        return self._pipes[a, b].lost
+
+    def _both(self, link: LinkKey) -> tuple[_Pipe, _Pipe]:
+        a, b = link
+        return self._pipes[a, b], self._pipes[b, a]

@@ -1,0 +1,123 @@
+"""The lab's ``sim`` backend: one file through a simulation, as a report."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Final
+
+from agent.core.events import FileFailed, FileVerified, StreamProgress
+from common.ids import DeviceId
+from lab.progress import Watcher
+from lab.report import ChannelOutcome, DeviceOutcome, Report
+from lab.scenario import Scenario
+from lab.simulator import Simulation, SimulationTimeout, channels_of
+
+CHANNEL: Final = "files"
+LEAST_PATIENCE_S: Final = 60.0
+PATIENCE: Final = 10.0  # Times what the slowest link of the scenario would need.
+
+
+@dataclass(slots=True)
+class _Devices:
+    """Reads the devices' events as they come, each once."""
+
+    simulation: Simulation
+    stream: str
+    watcher: Watcher
+    seen: dict[DeviceId, int] = field(default_factory=dict)
+    done: dict[DeviceId, float] = field(default_factory=dict)
+    failed: dict[DeviceId, str] = field(default_factory=dict)
+
+    def look(self, device: DeviceId) -> None:
+        """Take what is new at a device."""
+        events = self.simulation.timed_events(device)
+        for at, event in events[self.seen.get(device, 0) :]:
+            if isinstance(event, StreamProgress) and event.stream == self.stream:
+                self.watcher.progress(device, event.held_bytes)
+            elif isinstance(event, FileVerified) and event.stream == self.stream:
+                self.done.setdefault(device, at)
+                self.failed.pop(device, None)
+                self.watcher.progress(device, event.size_bytes)
+            elif isinstance(event, FileFailed) and event.stream == self.stream:
+                self.failed[device] = f"{event.reason}: {event.detail}"
+        self.seen[device] = len(events)
+
+
+def run_simulation(
+    scenario: Scenario, *, data: bytes, name: str, source: DeviceId, seed: int, within: float | None, watcher: Watcher
+) -> Report:
+    """Send a file through the simulated system.
+
+    Args:
+        scenario: What to simulate; its happenings begin with the sending.
+        data: The file.
+        name: Its name.
+        source: Who sends it.
+        seed: What everything random follows from.
+        within: Simulated seconds before giving up; None for some times what the slowest link would need.
+        watcher: Is told how it goes.
+
+    Returns:
+        How it ended; a timeout is told in it.
+    """
+    report = Report(scenario.name, "sim", source, len(data))
+    report.channels = {link: ChannelOutcome() for link in scenario.links}
+    receivers = [device for device in scenario.devices if device != source]
+    report.devices = {device: DeviceOutcome() for device in receivers}
+    simulation = Simulation(scenario, seed=seed)
+    try:
+        simulation.settle()
+        watcher.say(f"graph of epoch {simulation.graph().epoch} spans all {len(scenario.devices)} devices")
+        simulation.begin_happenings()
+        began = simulation.now
+        stream = simulation.send_file(source, CHANNEL, name, data)
+        watcher.begin(receivers, len(data))
+        devices = _Devices(simulation, stream, watcher)
+
+        def finished() -> bool:
+            for device in receivers:
+                if device not in devices.done:
+                    devices.look(device)
+            return len(devices.done) + len(devices.failed) == len(receivers)
+
+        try:
+            simulation.run_until(
+                finished, within=within or patience_s(scenario, len(data)), what="the file at every device"
+            )
+        finally:
+            _fill(report, simulation, devices, began, hashlib.sha256(data).digest())
+    except SimulationTimeout as error:
+        report.trouble.append(str(error))
+    return report
+
+
+def patience_s(scenario: Scenario, size_bytes: int) -> float:
+    """Return how many seconds a transfer may take before it counts as stuck."""
+    slowest = min(figures.rate_bps for figures in scenario.links.values())
+    last = max((happening.at for happening in scenario.happenings), default=0.0)
+    return last + max(LEAST_PATIENCE_S, PATIENCE * 8 * size_bytes / slowest)
+
+
+def _fill(report: Report, simulation: Simulation, devices: _Devices, began: float, digest: bytes) -> None:
+    for link, channel in report.channels.items():
+        crossings = simulation.network.crossings(*link, devices.stream)
+        channel.chunks = crossings.chunks
+        channel.bytes = crossings.data_bytes + crossings.repair_bytes
+        channel.duplicates = crossings.duplicates
+        channel.repairs = crossings.repairs
+    for device, outcome in report.devices.items():
+        if device in devices.done:
+            content = simulation.content(device, devices.stream, report.file_bytes)
+            outcome.sha256_ok = hashlib.sha256(content).digest() == digest
+            outcome.seconds = devices.done[device] - began
+        elif not simulation.alive(device):
+            outcome.note = "the device is dead"
+        else:
+            outcome.note = devices.failed.get(device, "still receiving")
+    if simulation.server.group is not None:
+        graph = simulation.graph()
+        objective = next((c.objective for c in channels_of(simulation.scenario) if c.name == CHANNEL), "throughput")
+        report.add_unicast(graph, graph.tree_for(objective))
+    rates = [simulation.scenario.links[edge].rate_bps for edge in report.edges if edge in simulation.scenario.links]
+    report.bottleneck_bps = min(rates, default=None)

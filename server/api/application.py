@@ -1,0 +1,71 @@
+"""The HTTP application: routers, problem documents, and the OpenAPI document that is the contract."""
+
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from common.limits import MAX_BODY_BYTES
+from server.api import channels, devices, graph, groups, health, problems, subscribe
+from server.api.access import Backend
+from server.api.body_limit import BodyLimit
+from server.api.examples import EXAMPLES
+from server.core.tokens import hash_token
+from server.services.coordinator import Coordinator
+from server.services.metrics import Metrics
+
+_DESCRIPTION = """
+Who is adjacent to whom, how good each link is, and the acyclic graph along which data travels.
+
+Every request but those of `health` needs `Authorization: Bearer TOKEN`: the administrator's token, for enrolment a join
+token, or the token that a device got when it enrolled. Every error is an RFC 9457 problem document.
+
+`GET /v1/groups/{group}/subscribe` is a WebSocket. Its first message is
+`{"type": "subscribe", "scope": "graph" | "neighbours" | "roster", "epoch": LAST_SEEN | null}`; the answer is
+`unchanged` or the state with the epochs passed over, and every change follows. Reports (the bodies of `adjacency`,
+`qos` and `candidates`) may be sent over it.
+"""
+
+
+def create_application(coordinator: Coordinator, *, admin_token: str) -> FastAPI:
+    """Make the application.
+
+    Args:
+        coordinator: the groups that it serves; started and stopped by the caller.
+        admin_token: the administrator's token; only its hash is kept.
+    """
+    app = FastAPI(
+        title="arborcast server",
+        version=version("arborcast"),
+        description=_DESCRIPTION,
+        # The pages would load scripts from elsewhere; the document itself is here.
+        docs_url=None,
+        redoc_url=None,
+    )
+    metrics = Metrics(coordinator)
+    app.state.backend = Backend(coordinator, metrics, hash_token(admin_token))
+    problems.install(app, metrics)
+    app.add_middleware(BodyLimit, most_bytes=MAX_BODY_BYTES, count=metrics.refused)
+    for module in (health, groups, devices, graph, channels, subscribe):
+        app.include_router(module.router)
+    document: dict[str, Any] = {}
+
+    def openapi() -> dict[str, Any]:
+        if not document:
+            document.update(_document(app))
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to change the document
+    return app
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    """Write the OpenAPI document: FastAPI's, with the problem schema and an example for each message."""
+    document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    schemas = document["components"]["schemas"]
+    schemas["Problem"] = problems.Problem.model_json_schema()
+    for name, example in EXAMPLES.items():
+        if name in schemas:
+            schemas[name]["examples"] = [example]
+    return document

@@ -1,0 +1,54 @@
+"""The limit on a request's body, as a problem document.
+
+FastAPI has one of its own, but it answers in plain text before the application's error handlers are reached.
+"""
+
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.api.problems import STATUS, response
+
+
+class BodyLimit:
+    """Answers 413 to a request whose body is, or grows, too long; the rest of it is not read."""
+
+    def __init__(self, app: ASGIApp, most_bytes: int, count: Callable[[str], None]) -> None:
+        """Stand before an application.
+
+        Args:
+            app: the application.
+            most_bytes: how long a body may be.
+            count: told the reason of each refusal.
+        """
+        self._app = app
+        self._most_bytes = most_bytes
+        self._count = count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        length = dict(scope["headers"]).get(b"content-length", b"")
+        declared = int(length) if length.isdigit() else 0
+        body = bytearray()
+        more = True
+        while more and len(body) <= self._most_bytes and declared <= self._most_bytes:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        if more or len(body) > self._most_bytes:
+            self._count("too-large")
+            detail = f"a request may have at most {self._most_bytes} bytes"
+            answer = response(STATUS["too-large"], "too-large", detail, headers={"Connection": "close"})
+            await answer(scope, receive, send)
+            return
+        whole: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+
+        async def replay() -> Message:
+            return whole.pop() if whole else await receive()
+
+        await self._app(scope, replay, send)

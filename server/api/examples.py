@@ -1,0 +1,94 @@
+"""One example of each message for the OpenAPI document: those of the six-device group that the README shows."""
+
+from typing import Any, Final
+
+_KEY: Final = "mDjXyT0kMmZ1c0pZkW8q4o2qTq0Qe0W1m3Gx1l5b5lQ="
+_EPOCH: Final = 1_800_000_000_050_000
+_FIGURES: Final = {"bandwidth_bps": 100e6, "delay_s": 0.001, "jitter_s": 0.0001, "loss": 0.0}
+_ENTRY: Final = {"device": "A", "public_key": _KEY, "candidates": ["192.0.2.7:7400"]}
+_FILES: Final = {"name": "files", "kind": "file", "objective": "throughput", "routing": "subscribe"}
+_CHANNELS: Final = {"type": "channels", "version": _EPOCH, "channels": [_FILES]}
+_ROSTER: Final = {
+    "type": "roster",
+    "version": _EPOCH,
+    "devices": [_ENTRY],
+    "key_epoch": 1,
+    "group_keys": {"1": _KEY},
+}
+_EDGES: Final = [["A", "B"], ["A", "C"], ["B", "E"], ["C", "D"], ["D", "F"]]
+_DEVICES: Final = ["A", "B", "C", "D", "E", "F"]
+_COMPONENTS: Final = [{"name": "A", "devices": _DEVICES}]
+_ONE_TREE: Final = {"epoch": _EPOCH, "objective": "throughput", "components": _COMPONENTS}
+_CHILDREN: Final = {"A": ["B", "C"], "B": ["E"], "C": ["D"], "D": ["F"], "E": [], "F": []}
+
+EXAMPLES: Final[dict[str, dict[str, Any]]] = {
+    "AdjacencyReport": {"type": "adjacency", "peers": ["B", "C"]},
+    "QosReport": {"type": "qos", "links": {"B": _FIGURES, "C": {"delay_s": 0.002}}},
+    "QosFigures": _FIGURES,
+    "CandidatesReport": {"type": "candidates", "candidates": ["192.0.2.7:7400", "[2001:db8::7]:7400"]},
+    "Enrolment": {"device": "A", "public_key": _KEY},
+    "EnrolmentAnswer": {
+        "device": "A",
+        "token": "A~c2hvd24gdGhpcyBvbmNl",
+        "group": "lab",
+        "roster": _ROSTER,
+        "channels": _CHANNELS,
+        "lease_s": 15.0,
+    },
+    "ChannelSpec": _FILES,
+    "Channels": _CHANNELS,
+    "Roster": _ROSTER,
+    "RosterEntry": _ENTRY,
+    "DeviceState": {**_ENTRY, "alive": True},
+    "DeviceList": {"devices": [{**_ENTRY, "alive": True}]},
+    "NewGroup": {"group": "lab"},
+    "JoinToken": {"group": "lab", "join_token": "join~Q2hhbmdlIG1l"},
+    "GroupSummary": {"group": "lab", "epoch": _EPOCH, "devices": 6, "links": 6, "subscribers": 6},
+    "GroupList": {"groups": [{"group": "lab", "epoch": _EPOCH, "devices": 6, "links": 6, "subscribers": 6}]},
+    "GraphBody": {
+        "epoch": _EPOCH,
+        "devices": _DEVICES,
+        "trees": [{"objective": "throughput", "edges": _EDGES, "components": [_DEVICES]}],
+    },
+    "Oriented": {**_ONE_TREE, "root": "A", "children": _CHILDREN, "unreachable": []},
+    "AdjacencyList": {
+        **_ONE_TREE,
+        "adjacency": {"A": ["B", "C"], "B": ["A", "E"], "C": ["A", "D"], "D": ["C", "F"], "E": ["B"], "F": ["D"]},
+    },
+    "AdjacencyMatrix": {
+        **_ONE_TREE,
+        "devices": ["A", "B", "C"],
+        "matrix": [[0, 1, 1], [1, 0, 0], [1, 0, 0]],
+        "components": [{"name": "A", "devices": ["A", "B", "C"]}],
+    },
+    "NeighboursBody": {"epoch": _EPOCH, "trees": [{"objective": "throughput", "neighbours": ["B", "C"]}]},
+    "Link": {
+        "between": ["A", "B"],
+        "counts": True,
+        "trees": ["throughput"],
+        "figures": _FIGURES,
+        "forward": _FIGURES,
+        "backward": None,
+    },
+    "LinkList": {
+        "epoch": _EPOCH,
+        "links": [
+            {
+                "between": ["A", "B"],
+                "counts": True,
+                "trees": ["throughput"],
+                "figures": _FIGURES,
+                "forward": _FIGURES,
+                "backward": None,
+            }
+        ],
+    },
+    "Health": {"status": "ok"},
+    "Problem": {
+        "type": "urn:arborcast:problem:strangers",
+        "title": "Unprocessable Entity",
+        "status": 422,
+        "detail": "not members of the group: Z",
+        "reason": "strangers",
+    },
+}

@@ -1,0 +1,110 @@
+"""The graph and the links it was made from (M3, M13)."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Header, Query, Response
+from pydantic import Field
+
+from common.errors import RefusedError
+from common.ids import ID_PATTERN, ChannelId, DeviceId
+from common.limits import MAX_EPOCH
+from common.messages import GraphBody, Message, Name, QosFigures
+from server.api import problems
+from server.api.access import Found, GroupPath, Member
+from server.api.conditional import answer, check_epoch
+from server.api.formats import DOT, MERMAID, WRITERS, AdjacencyList, AdjacencyMatrix, Oriented
+from server.core.group import Group
+
+router = APIRouter(prefix="/v1/groups/{group}", tags=["graph"])
+
+
+class Link(Message):
+    """One link that at least one end reports."""
+
+    between: tuple[Name, Name]
+    counts: bool = Field(description="both ends report it and have reported lately: the planner looks at it")
+    trees: tuple[Name, ...] = Field(description="the objectives of the trees that hold it")
+    figures: QosFigures = Field(description="the worse of what the two ends say, figure by figure")
+    forward: QosFigures | None = Field(description="what the first end says; null if nothing")
+    backward: QosFigures | None = Field(description="what the second end says; null if nothing")
+
+
+class LinkList(Message):
+    """All links."""
+
+    epoch: int
+    links: tuple[Link, ...]
+
+
+@router.get(
+    "/graph",
+    summary="Show the graph",
+    response_model=GraphBody | Oriented | AdjacencyList | AdjacencyMatrix,
+    responses={
+        200: {
+            "description": "The graph; the form follows `format` and `root`.",
+            "content": {DOT: {"schema": {"type": "string"}}, MERMAID: {"schema": {"type": "string"}}},
+        },
+        304: {"description": "The graph is still that of the ETag in If-None-Match."},
+        **problems.describe(404, 410),
+    },
+)
+async def show(
+    found: Found,
+    group: GroupPath,
+    _who: Member,
+    form: Annotated[
+        Literal["json", "list", "matrix", "dot", "mermaid"],
+        Query(alias="format", description="how to write it; all but json write one tree"),
+    ] = "json",
+    root: Annotated[
+        DeviceId | None, Query(pattern=ID_PATTERN, description="the source from which the tree is seen", examples=["A"])
+    ] = None,
+    channel: Annotated[
+        ChannelId | None,
+        Query(pattern=ID_PATTERN, description="show the tree that carries this channel", examples=["files"]),
+    ] = None,
+    epoch: Annotated[
+        int | None, Query(ge=0, le=MAX_EPOCH, description="an epoch that is still kept; the current one by default")
+    ] = None,
+    if_none_match: Annotated[str | None, Header(description="the ETag of an answer before")] = None,
+) -> Response:
+    """Show the current graph, or a kept one. Devices that nobody can reach are listed as components of their own."""
+    machine = found.coordinator.group(group)
+    check_epoch(machine, epoch)
+    graph = machine.graph(epoch)
+    tree = None if channel is None else graph.tree_for(_objective(machine, channel))
+    if root is not None and root not in graph.devices:
+        raise RefusedError("unknown-device", f"device {root!r} is not in the graph of epoch {graph.epoch}")
+    write, media_type = WRITERS[form]
+    etag = f'"{graph.epoch}.{form}.{"all" if tree is None else tree}.{root or ""}"'
+    return answer(etag, if_none_match, lambda: write(graph, tree, root), media_type)
+
+
+@router.get("/links", summary="List the links", responses=problems.describe(404))
+async def links(found: Found, group: GroupPath, _who: Member) -> LinkList:
+    """List every link that at least one end reports, with what is known about it."""
+    machine = found.coordinator.group(group)
+    graph = machine.graph()
+    edges = {tree.objective: dict.fromkeys(tree.edges) for tree in graph.trees}
+    return LinkList(
+        epoch=graph.epoch,
+        links=tuple(
+            Link(
+                between=link.key,
+                counts=link.counts,
+                trees=tuple(objective for objective, found_in in edges.items() if link.key in found_in),
+                figures=link.figures,
+                forward=link.forward,
+                backward=link.backward,
+            )
+            for link in machine.links()
+        ),
+    )
+
+
+def _objective(machine: Group, name: ChannelId) -> str:
+    for channel in machine.channels().channels:
+        if channel.name == name:
+            return channel.objective
+    raise RefusedError("unknown-channel", f"the group has no channel {name!r}")

@@ -1,0 +1,86 @@
+"""The command line: `arborcast-server`."""
+
+import asyncio
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.errors import ConfigError
+from server.api.application import create_application
+from server.app import serve
+from server.services.coordinator import Coordinator
+from server.services.store.memory import MemoryStore
+from server.settings import Settings
+
+app = typer.Typer(
+    help="The coordination server of arborcast: it knows the links, computes the graph, and never carries payload.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+
+@app.callback()
+def _commands() -> None:
+    """Have typer ask for a command even while there is little to choose from."""
+
+
+@app.command()
+def run(
+    state: Annotated[Path, typer.Option(help="Directory of the database and the tokens; made if missing.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="TCP port to listen on; 0 for any free one.", min=0, max=65_535)] = 8640,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Make this group if it is missing; its join token goes to STATE/join-token-GROUP. Repeatable."
+        ),
+    ] = None,
+    admin_token_file: Annotated[
+        Path | None, typer.Option(help="The administrator's token; STATE/admin-token, made if missing, by default.")
+    ] = None,
+    ready_file: Annotated[Path | None, typer.Option(help='Write {"url": …} to this file once listening.')] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM); with --tls-key.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Key of the certificate (PEM).")] = None,
+    insecure_http: Annotated[
+        bool, typer.Option("--insecure-http", help="Allow plain HTTP on an address that others can reach.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False,
+) -> None:
+    """Run the server until SIGTERM or SIGINT."""
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
+    )
+    settings = Settings(
+        state=state,
+        host=host,
+        port=port,
+        admin_token_file=admin_token_file,
+        groups=tuple(group or ()),
+        ready_file=ready_file,
+        insecure_http=insecure_http,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+    )
+    try:
+        asyncio.run(serve(settings, lambda url: typer.echo(f"listening on {url}")))
+    except ConfigError as error:
+        typer.echo(f"arborcast-server: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+@app.command()
+def openapi() -> None:
+    """Print the OpenAPI document: the contract."""
+    application = create_application(Coordinator(MemoryStore(monotonic=lambda: 0.0)), admin_token="")
+    typer.echo(json.dumps(application.openapi(), indent=2))
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,230 @@
+"""The members of a group: who they are, what proves it, the group keys, and the channels they share."""
+
+from collections.abc import Callable
+
+from common.errors import RefusedError
+from common.ids import ChannelId, DeviceId
+from common.limits import GROUP_KEYS_KEPT, MAX_CHANNELS, MAX_DEVICES_PER_GROUP, MAX_EPOCH, MAX_JOIN_TOKENS
+from common.messages import KEY_BYTES, Channels, ChannelSpec, Enrolment, Roster, RosterEntry, encode_key
+from server.core.snapshot import DeviceRecord, MembersRecord
+from server.core.tokens import JOIN_SUBJECT, hash_token, make_token, matches, matches_any, subject_of
+
+DEFAULT_CHANNELS = (ChannelSpec(name="files", kind="file"), ChannelSpec(name="messages", kind="message"))
+
+
+class Members:
+    """Devices, tokens, group keys and channels; each change raises the version of what it changes."""
+
+    def __init__(
+        self,
+        *,
+        wall: float,
+        entropy: Callable[[int], bytes],
+        stored: MembersRecord | None = None,
+        channels: tuple[ChannelSpec, ...] = DEFAULT_CHANNELS,
+    ) -> None:
+        """Start a new group, or take up a stored one.
+
+        Args:
+            wall: unix seconds.
+            entropy: gives that many random bytes, for tokens and group keys.
+            stored: what was stored; None for a new group.
+            channels: the channels of a new group.
+        """
+        self._entropy = entropy
+        self._devices: dict[DeviceId, DeviceRecord] = {}
+        self._join_hashes: tuple[str, ...] = ()
+        self._roster: Roster | None = None
+        self._record: MembersRecord | None = stored
+        if stored is None:
+            self._key_epoch = 0
+            self._keys: dict[int, str] = {}
+            self._roster_version = int(wall * 1e6)
+            self.channels = Channels(version=int(wall * 1e6), channels=_ordered(channels))
+            self._new_key(wall)
+        else:
+            self._devices = {device.entry.device: device for device in stored.devices}
+            self._join_hashes = stored.join_token_hashes
+            self._key_epoch = stored.key_epoch
+            self._keys = dict(stored.group_keys)
+            self._roster_version = stored.roster_version
+            self.channels = stored.channels
+
+    def __contains__(self, device: object) -> bool:
+        """Tell whether a device is a member."""
+        return device in self._devices
+
+    def devices(self) -> tuple[DeviceId, ...]:
+        """List the members, sorted."""
+        return tuple(sorted(self._devices))
+
+    def entry(self, device: DeviceId) -> RosterEntry:
+        """Give what the roster says about a member.
+
+        Raises:
+            RefusedError: unknown-device.
+        """
+        self.check(device)
+        return self._devices[device].entry
+
+    def check(self, device: DeviceId) -> None:
+        """Refuse a device that is not a member.
+
+        Raises:
+            RefusedError: unknown-device.
+        """
+        if device not in self._devices:
+            raise RefusedError("unknown-device", f"{device[:80]!r} is not a member of the group")
+
+    def enrol(self, enrolment: Enrolment, *, wall: float, replaces: bool) -> str:
+        """Make a device a member.
+
+        Args:
+            enrolment: its id and public key.
+            wall: unix seconds.
+            replaces: the request proved that it comes from the member of that id, whose key and token it replaces.
+
+        Returns:
+            The device's token; only its hash is kept.
+
+        Raises:
+            RefusedError: device-exists, or group-full.
+        """
+        device = enrolment.device
+        known = self._devices.get(device)
+        if known is not None and not replaces:
+            raise RefusedError(
+                "device-exists", f"the group has a device {device!r} already; use its token, or evict it"
+            )
+        if known is None and len(self._devices) >= MAX_DEVICES_PER_GROUP:
+            raise RefusedError(
+                "group-full", f"the group has {MAX_DEVICES_PER_GROUP} devices, which is the most it may have"
+            )
+        token = make_token(device, self._entropy)
+        candidates = known.entry.candidates if known is not None else ()
+        entry = RosterEntry(device=device, public_key=enrolment.public_key, candidates=candidates)
+        self._devices[device] = DeviceRecord(token_hash=hash_token(token), entry=entry)
+        self._roster_changed(wall)
+        return token
+
+    def evict(self, device: DeviceId, *, wall: float) -> None:
+        """Remove a member: its token is void, and the rest get a new group key.
+
+        Raises:
+            RefusedError: unknown-device.
+        """
+        self.check(device)
+        del self._devices[device]
+        self._new_key(wall)
+
+    def set_candidates(self, device: DeviceId, candidates: tuple[str, ...], *, wall: float) -> bool:
+        """Replace a member's addresses; tell whether they differ from before."""
+        known = self._devices[device]
+        if known.entry.candidates == candidates:
+            return False
+        entry = known.entry.model_copy(update={"candidates": candidates})
+        self._devices[device] = DeviceRecord(token_hash=known.token_hash, entry=entry)
+        self._roster_changed(wall)
+        return True
+
+    def add_join_token(self) -> str:
+        """Make one more token that lets devices enrol.
+
+        Raises:
+            RefusedError: too-many-join-tokens.
+        """
+        if len(self._join_hashes) >= MAX_JOIN_TOKENS:
+            raise RefusedError(
+                "too-many-join-tokens", f"the group has {MAX_JOIN_TOKENS} join tokens, which is the most"
+            )
+        token = make_token(JOIN_SUBJECT, self._entropy)
+        self._join_hashes = (*self._join_hashes, hash_token(token))
+        self._record = None
+        return token
+
+    def void_join_tokens(self) -> None:
+        """Make every join token void; members stay."""
+        self._join_hashes = ()
+        self._record = None
+
+    def admits(self, token: str) -> bool:
+        """Tell whether a token lets a device enrol."""
+        return matches_any(token, self._join_hashes)
+
+    def authenticate(self, token: str) -> DeviceId | None:
+        """Tell which member a token proves; None if none."""
+        known = self._devices.get(subject_of(token))
+        return known.entry.device if known is not None and matches(token, known.token_hash) else None
+
+    def put_channel(self, spec: ChannelSpec, *, wall: float) -> bool:
+        """Add a channel, or replace the one of that name; tell whether anything changed.
+
+        Raises:
+            RefusedError: too-many-channels.
+        """
+        others = tuple(channel for channel in self.channels.channels if channel.name != spec.name)
+        if len(others) >= MAX_CHANNELS:
+            raise RefusedError("too-many-channels", f"the group has {MAX_CHANNELS} channels, which is the most")
+        if spec in self.channels.channels:
+            return False
+        self._set_channels((*others, spec), wall)
+        return True
+
+    def delete_channel(self, name: ChannelId, *, wall: float) -> None:
+        """Remove a channel.
+
+        Raises:
+            RefusedError: unknown-channel.
+        """
+        others = tuple(channel for channel in self.channels.channels if channel.name != name)
+        if len(others) == len(self.channels.channels):
+            raise RefusedError("unknown-channel", f"the group has no channel {name[:80]!r}")
+        self._set_channels(others, wall)
+
+    def roster(self) -> Roster:
+        """Give the roster; the same object until something in it changes."""
+        if self._roster is None:
+            self._roster = Roster(
+                version=self._roster_version,
+                devices=tuple(self._devices[device].entry for device in sorted(self._devices)),
+                key_epoch=self._key_epoch,
+                group_keys=self._keys,
+            )
+        return self._roster
+
+    def record(self) -> MembersRecord:
+        """Give what has to be stored; the same object until something in it changes."""
+        if self._record is None:
+            self._record = MembersRecord(
+                devices=tuple(self._devices[device] for device in sorted(self._devices)),
+                join_token_hashes=self._join_hashes,
+                key_epoch=self._key_epoch,
+                group_keys=self._keys,
+                roster_version=self._roster_version,
+                channels=self.channels,
+            )
+        return self._record
+
+    def _new_key(self, wall: float) -> None:
+        self._key_epoch += 1
+        keys = {**self._keys, self._key_epoch: encode_key(self._entropy(KEY_BYTES))}
+        self._keys = {epoch: keys[epoch] for epoch in sorted(keys)[-GROUP_KEYS_KEPT:]}
+        self._roster_changed(wall)
+
+    def _set_channels(self, channels: tuple[ChannelSpec, ...], wall: float) -> None:
+        self.channels = Channels(version=_next_version(self.channels.version, wall), channels=_ordered(channels))
+        self._record = None
+
+    def _roster_changed(self, wall: float) -> None:
+        self._roster_version = _next_version(self._roster_version, wall)
+        self._roster = None
+        self._record = None
+
+
+def _next_version(version: int, wall: float) -> int:
+    """Grow like an epoch: also through lost state."""
+    return min(max(version + 1, int(wall * 1e6)), MAX_EPOCH)
+
+
+def _ordered(channels: tuple[ChannelSpec, ...]) -> tuple[ChannelSpec, ...]:
+    return tuple(sorted(channels, key=lambda channel: channel.name))

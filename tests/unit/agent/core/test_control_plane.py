@@ -1,0 +1,185 @@
+"""What a device says to the server, and what it makes of the answers."""
+
+import pytest
+
+from agent.core.control_plane import MAX_REQUESTS, REPORT_EVERY_S
+from agent.core.events import ControlFailed, GraphChanged, QueryGraph, QueryNeighbours
+from common.messages import (
+    Accepted,
+    AdjacencyReport,
+    CandidatesReport,
+    Channels,
+    EpochUpdate,
+    ErrorMessage,
+    GraphBody,
+    GraphUpdate,
+    NeighboursBody,
+    NeighboursUpdate,
+    QosReport,
+    Subscribe,
+    TreeNeighbours,
+    Unchanged,
+)
+from tests.harness.mesh import FILES, MESSAGES, Mesh
+
+QUERY = FILES.model_copy(update={"routing": "query"})
+EMBEDDED = MESSAGES.model_copy(update={"routing": "embedded"})
+OVERFLOW = MESSAGES.model_copy(update={"routing": "overflow"})
+
+
+def trees(*neighbours: str) -> tuple[TreeNeighbours, ...]:
+    return (TreeNeighbours(objective="throughput", neighbours=neighbours),)
+
+
+def known(mesh: Mesh, name: str) -> tuple[int | None, tuple[str, ...]]:
+    current = mesh.node(name).table.current
+    return (None, ()) if current is None else (current.epoch, current.in_tree(0))
+
+
+@pytest.mark.parametrize("scope", ["graph", "neighbours"])
+def test_m5_a_subscription_is_answered_now_and_on_every_change(scope: str) -> None:
+    mesh = Mesh("A-B B-C", scopes={"B": scope}).linked()
+    assert [request.scope for request in mesh.requests("B", Subscribe)] == [scope]
+    assert known(mesh, "B") == (2_000, ("A", "C"))
+    mesh.plan("A-B")
+    assert known(mesh, "B") == (3_000, ("A",))
+    assert [event.epoch for event in mesh.events("B", GraphChanged)] == [2_000, 3_000]
+    assert mesh.requests("B", QueryNeighbours) == []
+
+
+def test_m4_a_query_is_answered_with_the_devices_own_neighbours() -> None:
+    mesh = Mesh("A-B B-C", channels=(QUERY,)).linked()
+    mesh.run(3.0)
+    assert [request.scope for request in mesh.requests("B", Subscribe)] == ["roster"]
+    assert mesh.requests("B", QueryNeighbours)[0] == QueryNeighbours(None)
+    assert known(mesh, "B") == (2_000, ("A", "C"))
+
+
+def test_a_first_query_that_nobody_could_answer_is_asked_again_soon() -> None:
+    mesh = Mesh("A-B", channels=(QUERY,))
+    mesh.until(lambda: known(mesh, "A")[0] is not None, within=2.0)
+
+
+def test_on_every_connection_the_device_subscribes_and_reports_with_the_last_epoch_seen() -> None:
+    mesh = Mesh("A-B").linked()
+    mesh.lose_server()
+    mesh.run(10.0)
+    before = len(mesh.devices["A"].requests)
+    mesh.serving = True
+    mesh.node("A").control_connected(now=mesh.now)
+    mesh._drain("A")
+    said = mesh.devices["A"].requests[before:]
+    assert said[0] == Subscribe(scope="graph", epoch=2_000)
+    assert [type(request) for request in said[1:]] == [CandidatesReport, AdjacencyReport, QosReport]
+    assert said[2] == AdjacencyReport(peers=("B",))
+
+
+def test_links_are_reported_at_once_and_figures_periodically() -> None:
+    mesh = Mesh("A-B").linked()
+    assert mesh.requests("A", AdjacencyReport)[-1].peers == ("B",)
+    assert list(mesh.requests("A", QosReport)[-1].links) == ["B"]
+    before = len(mesh.requests("A", QosReport))
+    mesh.run(4 * REPORT_EVERY_S)
+    assert 3 <= len(mesh.requests("A", QosReport)) - before <= 5
+
+
+def test_nothing_is_reported_while_the_server_is_gone() -> None:
+    mesh = Mesh("A-B").linked()
+    mesh.lose_server()
+    before = len(mesh.devices["A"].requests)
+    mesh.cut.add(("A", "B"))
+    mesh.run(20.0)
+    assert len(mesh.devices["A"].requests) == before
+
+
+def test_a_channel_that_wants_the_graph_makes_the_device_subscribe_to_it() -> None:
+    mesh = Mesh("A-B", channels=(QUERY,)).linked()
+    mesh.control("A", Channels(version=2, channels=(QUERY, MESSAGES)))
+    mesh.control("A", Channels(version=3, channels=(QUERY, MESSAGES, EMBEDDED.model_copy(update={"name": "other"}))))
+    assert [request.scope for request in mesh.requests("A", Subscribe)] == ["roster", "graph"]
+    mesh.lose_server()
+    mesh.control("A", Channels(version=4, channels=(QUERY,)))
+    assert len(mesh.requests("A", Subscribe)) == 2
+
+
+def test_epochs_that_were_passed_over_are_learnt_too() -> None:
+    mesh = Mesh("A-B", edges=None).linked()
+    old = GraphBody.model_validate(
+        {"epoch": 5, "devices": ["A", "B"], "trees": [{"objective": "throughput", "edges": [["A", "B"]]}]}
+    )
+    new = old.model_copy(update={"epoch": 6})
+    mesh.control("A", GraphUpdate(graph=new, passed=(old,)))
+    passed = NeighboursBody(epoch=5, trees=trees("A"))
+    mesh.control("B", NeighboursUpdate(epoch=6, trees=trees(), passed=(passed,)))
+    for name in "AB":
+        assert mesh.node(name).table.get(5) is not None
+        assert known(mesh, name)[0] == 6
+    mesh.control("B", EpochUpdate(epoch=7))
+    assert known(mesh, "B") == (7, ())
+    mesh.control("B", old.model_copy(update={"epoch": 8}))
+    assert known(mesh, "B") == (8, ("A",))
+    mesh.control("B", NeighboursBody(epoch=9, trees=trees()))
+    assert known(mesh, "B") == (9, ())
+
+
+def test_what_says_nothing_new_changes_nothing() -> None:
+    mesh = Mesh("A-B").linked()
+    before = (known(mesh, "A"), len(mesh.devices["A"].events), len(mesh.devices["A"].requests))
+    mesh.control("A", Unchanged(epoch=2_000))
+    mesh.control("A", Accepted(of="qos"))
+    mesh.control("A", ErrorMessage(reason="slow", detail="too slow"))
+    mesh.control("A", ControlFailed(Subscribe(scope="graph"), "unreachable"))
+    assert (known(mesh, "A"), len(mesh.devices["A"].events), len(mesh.devices["A"].requests)) == before
+
+
+def test_a_graph_that_does_not_hold_together_is_counted_and_not_believed() -> None:
+    mesh = Mesh("A-B").linked()
+    bad = GraphBody.model_validate(
+        {"epoch": 9_000, "devices": ["A", "B"], "trees": [{"objective": "throughput", "edges": [["A", "Z"]]}]}
+    )
+    mesh.control("A", GraphUpdate(graph=bad))
+    assert mesh.drops("A") == {"server-message-refused": 1}
+    assert known(mesh, "A") == (2_000, ("B",))
+
+
+def test_a_failed_query_lets_the_newest_known_graph_serve() -> None:
+    mesh = Mesh("A-B", channels=(OVERFLOW,)).linked()
+    mesh.control("A", NeighboursBody(epoch=2_000, trees=trees("B")))
+    mesh.publish("A", b"held back")
+    mesh.lose_server()
+    mesh.until(lambda: len(mesh.chunks("A", "B")) > 0, within=0.2)
+
+
+def test_a_query_that_the_server_refused_lets_the_newest_known_graph_serve() -> None:
+    mesh = Mesh("A-B", channels=(OVERFLOW,)).linked()
+    mesh.control("A", NeighboursBody(epoch=2_000, trees=trees("B")))
+    mesh.graph = None
+    mesh.publish("A", b"held back")
+    mesh.until(lambda: len(mesh.chunks("A", "B")) > 0, within=0.2)
+    assert len(mesh.requests("A", QueryNeighbours)) == 1
+
+
+def test_only_a_source_of_an_embedding_channel_asks_for_the_whole_graph() -> None:
+    mesh = Mesh("A-B", channels=(EMBEDDED, QUERY)).linked()
+    mesh.send_file("A", b"", channel="files")
+    assert mesh.requests("A", QueryGraph) == []
+    mesh.publish("A", b"hello")
+    mesh.until(lambda: mesh.payloads("B") == [b"hello"])
+    assert len(mesh.requests("A", QueryGraph)) == 1
+    assert mesh.requests("B", QueryGraph) == []
+
+
+def test_requests_that_nobody_fetches_are_bounded() -> None:
+    mesh = Mesh("A-B").linked()
+    node = mesh.node("A")
+    for _ in range(MAX_REQUESTS):
+        node.control.report_links(mesh.now)
+    count = 0
+    while node.poll_control() is not None:
+        count += 1
+    assert count == MAX_REQUESTS
+
+
+def test_without_channels_and_server_there_is_nothing_to_wait_for() -> None:
+    mesh = Mesh("A-B", channels=(), absent="A")
+    assert mesh.node("A").control.poll_timeout() is None

@@ -1,0 +1,448 @@
+"""Two hops back to back: what is owed arrives through any loss, and what is forged changes nothing."""
+
+import heapq
+import itertools
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.acks import PACKETS_PER_ACK
+from agent.core.cursor import Cursor
+from agent.core.hop import CONTROL_BYTES, Hop
+from agent.core.stream import Stream
+from common.datagrams import BOTH_HEADERS, HOP_HEADER, HOP_HEADER_BYTES, PacketType, peek_chunk
+from common.errors import DecodeError
+from common.frames import Ack, AskOpening, Frame, Probe, Stop, StreamOpening
+from common.limits import HOP_WINDOW, MAX_FRAMES_QUEUED
+from common.sealing import Sealer
+from tests.unit.agent.core.parts import MESSAGE, make_hop, make_hops, make_stream, of_size, sessions
+
+DATA, REPEAT, PULLED = PacketType.DATA, PacketType.REPEAT, PacketType.PULLED
+
+
+def full_stream(pieces: int, *, urgent: bool = False, sockets: str = "shared") -> Stream:
+    """Return a stream at its source with all its chunks in the ring."""
+    opening = MESSAGE if urgent else of_size(pieces * 1_000)
+    stream = make_stream(opening, role="source", sockets=sockets)
+    for number in range(1, pieces + 1):
+        stream.keep(number, 0, stream.seal(number, 0, bytes(1_000)), bytes(1_000))
+    return stream
+
+
+def cursor_at(hop: Hop, stream: Stream, pieces: int, kind: PacketType = DATA, epoch: int = 7) -> Cursor:
+    """Owe chunks 1 to ``pieces`` of a stream on a hop."""
+    cursor = hop.cursors.setdefault(stream.short, Cursor(stream))
+    for number in range(1, pieces + 1):
+        hop.owe(cursor, number, epoch, 0, kind)
+    return cursor
+
+
+def poll(hop: Hop, now: float) -> list[bytes]:
+    """Return all datagrams that may go now."""
+    return [datagram for _, train in hop.poll(now) for datagram in train]
+
+
+def chunks_of(datagrams: list[bytes]) -> list[tuple[int, PacketType]]:
+    """Return the number and kind of each chunk among datagrams."""
+    return [(seen.number, seen.kind) for datagram in datagrams if (seen := peek_chunk(datagram)) is not None]
+
+
+@dataclass
+class Net:
+    """Two hops, and between them a network that loses, repeats and holds back."""
+
+    hops: tuple[Hop, Hop]
+    rng: random.Random = field(default_factory=lambda: random.Random(1))
+    loss: float = 0.0
+    repeat: float = 0.0
+    jitter_s: float = 0.0
+    now: float = 0.0
+    frames: tuple[list[Frame], list[Frame]] = field(default_factory=lambda: ([], []))
+    chunks: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))
+    sent: int = 0
+    _flying: list[tuple[float, int, int, bytes]] = field(default_factory=list)
+    _order: "itertools.count[int]" = field(default_factory=itertools.count)
+
+    def run(self, until: float) -> None:
+        """Let time pass until nothing is left to do, or ``until``."""
+        while self.now < until:
+            for end, hop in enumerate(self.hops):
+                hop.handle_timeout(self.now)
+                for datagram in poll(hop, self.now):
+                    self._send(1 - end, datagram)
+            times = [at for hop in self.hops if (at := hop.poll_timeout(self.now)) is not None]
+            if self._flying:
+                times.append(self._flying[0][0])
+            if not times:
+                return
+            self.now = max(self.now, min(times))
+            while self._flying and self._flying[0][0] <= self.now:
+                _, _, end, datagram = heapq.heappop(self._flying)
+                self._arrive(end, datagram)
+
+    def _send(self, end: int, datagram: bytes) -> None:
+        self.sent += 1
+        copies = 2 if self.rng.random() < self.repeat else 1
+        for _ in range(copies):
+            if self.rng.random() >= self.loss:
+                at = self.now + 0.005 + self.rng.random() * self.jitter_s
+                heapq.heappush(self._flying, (at, next(self._order), end, datagram))
+
+    def _arrive(self, end: int, datagram: bytes) -> None:
+        hop = self.hops[end]
+        if datagram[0] >> 4 == PacketType.CONTROL:
+            try:
+                found = hop.open_control(datagram, self.now)
+            except DecodeError:
+                return  # The network's second copy.
+            for frame in found:
+                if isinstance(frame, Ack):
+                    hop.on_ack(frame, self.now)
+                else:
+                    self.frames[end].append(frame)
+            return
+        _, _, low, _, _, _, word = BOTH_HEADERS.unpack_from(datagram)
+        hop.on_chunk(low, self.now)
+        self.chunks[end].append(word & 0xFFFF)
+
+
+def test_an_idle_hop_has_nothing_to_send_and_nothing_to_wait_for() -> None:
+    hop, _ = make_hops()
+    assert hop.idle
+    assert hop.poll(0.0) == []
+    assert hop.poll_timeout(0.0) is None
+    hop.handle_timeout(10.0)
+    assert hop.poll(10.0) == []
+
+
+@given(
+    st.integers(0, 1 << 32),
+    st.sampled_from([0.0, 0.05, 0.4]),
+    st.sampled_from([0.0, 0.2]),
+    st.sampled_from([0.0, 0.02]),
+)
+def test_every_chunk_and_every_reliable_frame_arrives_through_loss_repeats_and_reordering(
+    seed: int, loss: float, repeat: float, jitter_s: float
+) -> None:
+    one, other = make_hops()
+    net = Net((one, other), random.Random(seed), loss, repeat, jitter_s)
+    cursor_at(one, full_stream(40), 40)
+    back = cursor_at(other, full_stream(10), 10, PULLED)
+    for number in range(30):
+        one.send(AskOpening(number))
+        other.send(Stop(number))
+    net.run(until=200.0)
+    assert set(net.chunks[1]) == set(range(1, 41))
+    assert set(net.chunks[0]) == set(range(1, 11))
+    assert {frame.stream for frame in net.frames[1] if isinstance(frame, AskOpening)} == set(range(30))
+    assert {frame.stream for frame in net.frames[0] if isinstance(frame, Stop)} == set(range(30))
+    assert list(back.acked) == [(1, 11)]
+    assert one.recovery.in_flight == other.recovery.in_flight == 0
+    assert one.recovery.bogus_acks == one.bogus_numbers == other.bogus_numbers == 0
+    assert one.counters.chunks_sent == 40
+
+
+def test_a_good_link_carries_each_chunk_and_each_frame_once_and_few_acknowledgements() -> None:
+    one, other = make_hops()
+    net = Net((one, other))
+    cursor_at(one, full_stream(100), 100)
+    one.send(Stop(1))
+    net.run(until=60.0)
+    assert net.chunks[1] == list(range(1, 101))
+    assert net.frames[1] == [Stop(1)]
+    assert one.counters.chunks_sent == 100
+    assert one.counters.repeats_sent == other.counters.repeats_sent == 0
+    assert net.sent - 101 <= 100 // PACKETS_PER_ACK + 2
+    assert one.counters.data_bytes_sent == 100 * (1_000 + 40)
+    assert one.counters.bytes_sent > one.counters.data_bytes_sent
+
+
+# --- frames -------------------------------------------------------------------------------------------------------
+
+
+def test_frames_share_datagrams_that_keep_to_the_least_size() -> None:
+    hop, other = make_hops()
+    for number in range(400):
+        hop.send(AskOpening(number))
+    hop.send(StreamOpening(bytes(1_150)))
+    hop.send(AskOpening(400))
+    datagrams = poll(hop, 0.0)
+    assert max(len(datagram) for datagram in datagrams) <= CONTROL_BYTES
+    found = [frame for datagram in datagrams for frame in other.open_control(datagram, 0.0)]
+    assert found == [*map(AskOpening, range(400)), StreamOpening(bytes(1_150)), AskOpening(400)]
+    assert len(datagrams) == 4
+
+
+def test_an_unreliable_frame_goes_once_even_if_it_is_lost() -> None:
+    hop, _ = make_hops()
+    hop.send(Probe(1, 0, 0, 1, 0, 250, 9), reliable=False)
+    assert not hop.idle
+    assert hop.poll_timeout(5.0) == 5.0
+    assert len(poll(hop, 5.0)) == 1
+    assert hop.idle
+    assert hop.poll_timeout(5.0) is None
+    assert hop.recovery.in_flight == 0
+
+
+def test_a_lost_reliable_frame_goes_again_under_a_new_number() -> None:
+    hop, other = make_hops()
+    hop.send(Stop(7))
+    (lost,) = poll(hop, 0.0)
+    at = hop.poll_timeout(0.0)
+    assert at is not None
+    hop.handle_timeout(at)
+    (again,) = poll(hop, at)
+    assert lost[:HOP_HEADER_BYTES] != again[:HOP_HEADER_BYTES]
+    assert other.open_control(again, at) == [Stop(7)]
+
+
+def test_an_acknowledgement_rides_along_with_what_goes_anyway() -> None:
+    one, other = make_hops()
+    one.send(Stop(7))
+    (datagram,) = poll(one, 0.0)
+    other.open_control(datagram, 0.01)
+    other.send(Probe(1, 0, 0, 1, 0, 250, 9), reliable=False)
+    (answer,) = poll(other, 0.012)
+    found = one.open_control(answer, 0.02)
+    assert found == [Ack(1, 2_000, ((1, 2),)), Probe(1, 0, 0, 1, 0, 250, 9)] or found[0] == Ack(1, 1_999, ((1, 2),))
+    assert other.poll_timeout(0.012) is None
+
+
+def test_acknowledgements_and_probes_are_not_acknowledged() -> None:
+    one, other = make_hops()
+    one.send(Probe(1, 0, 0, 1, 0, 250, 9), reliable=False)
+    (datagram,) = poll(one, 0.0)
+    other.open_control(datagram, 0.0)
+    assert other.poll_timeout(0.0) is None
+
+
+@pytest.mark.parametrize("reliable", [True, False])
+def test_more_frames_than_a_queue_takes_are_dropped_and_that_is_noted(reliable: bool) -> None:
+    hop, _ = make_hops()
+    for number in range(MAX_FRAMES_QUEUED):
+        hop.send(Stop(number), reliable=reliable)
+    assert not hop.overflowed
+    hop.send(Stop(0), reliable=reliable)
+    assert hop.overflowed
+
+
+# --- what is forged -----------------------------------------------------------------------------------------------
+
+
+def test_a_replayed_control_datagram_is_refused() -> None:
+    one, other = make_hops()
+    one.send(Stop(7))
+    (datagram,) = poll(one, 0.0)
+    assert other.open_control(datagram, 0.0) == [Stop(7)]
+    with pytest.raises(DecodeError, match="replayed"):
+        other.open_control(datagram, 0.1)
+
+
+def test_every_changed_byte_of_a_control_datagram_is_noticed_and_leaves_the_true_one_good() -> None:
+    one, other = make_hops()
+    one.send(Stop(7))
+    (datagram,) = poll(one, 0.0)
+    for at in range(len(datagram)):
+        forged = bytearray(datagram)
+        forged[at] ^= 1
+        with pytest.raises(DecodeError):
+            other.open_control(bytes(forged), 0.0)
+    assert other.open_control(datagram, 0.0) == [Stop(7)]
+
+
+def test_a_control_datagram_does_not_open_at_its_own_sender() -> None:
+    one, _ = make_hops()
+    one.send(Stop(7))
+    (datagram,) = poll(one, 0.0)
+    with pytest.raises(DecodeError, match="does not authenticate"):
+        one.open_control(datagram, 0.0)
+
+
+def test_authentic_frames_that_do_not_parse_are_refused() -> None:
+    session, back = sessions()
+    hop = make_hop("B", session)
+    header = HOP_HEADER.pack(PacketType.CONTROL << 4, 97, 5, 0, 0)
+    datagram = header + Sealer(back.send_key).seal(5, header, b"\xff\xff")
+    with pytest.raises(DecodeError):
+        hop.open_control(datagram, 0.0)
+    assert hop.poll_timeout(0.0) is None
+
+
+def test_control_numbers_past_32_bits_travel_whole() -> None:
+    session, back = sessions()
+    hop = make_hop("B", session)
+    number = (3 << 32) | 5
+    header = HOP_HEADER.pack(PacketType.CONTROL << 4, 97, 5, 3, 0)
+    datagram = header + Sealer(back.send_key).seal(number, header, b"")
+    assert hop.open_control(datagram, 0.0) == []
+    with pytest.raises(DecodeError, match="replayed"):
+        hop.open_control(datagram, 0.0)
+
+
+def test_an_acknowledgement_of_a_number_never_sent_is_counted_and_ignored() -> None:
+    hop, _ = make_hops()
+    cursor = cursor_at(hop, full_stream(3), 3)
+    poll(hop, 0.0)
+    for ack in (Ack(4, 0, ((1, 5),)), Ack(1 << 60, 0, ()), Ack(2, 0, ((1, 1 << 50),))):
+        hop.on_ack(ack, 0.1)
+    assert hop.recovery.bogus_acks == 3
+    assert hop.recovery.in_flight == 3
+    assert not cursor.acked
+    hop.on_ack(Ack(3, 0, ((1, 4),)), 0.1)
+    assert list(cursor.acked) == [(1, 4)]
+
+
+def test_a_hop_number_claimed_outside_the_window_is_counted_and_not_acknowledged() -> None:
+    hop, _ = make_hops()
+    hop.on_chunk(1, 0.0)
+    hop.on_chunk(HOP_WINDOW + 2, 0.0)
+    hop.on_chunk(0x80000000, 0.0)
+    assert hop.bogus_numbers == 2
+    (datagram,) = poll(hop, 1.0)
+    _, peer = make_hops()
+    assert peer.open_control(datagram, 1.0) == [Ack(1, 1_000_000, ((1, 2),))]
+
+
+def test_a_hop_number_claimed_inside_the_window_is_believed() -> None:
+    hop, _ = make_hops()
+    hop.on_chunk(HOP_WINDOW - 2, 0.0)
+    hop.on_chunk(1, 0.0)
+    assert hop.bogus_numbers == 0
+
+
+# --- chunks -------------------------------------------------------------------------------------------------------
+
+
+def test_the_hop_header_names_type_tree_session_epoch_and_number() -> None:
+    hop, _ = make_hops()
+    stream = full_stream(1)
+    hop.owe(hop.cursors.setdefault(stream.short, Cursor(stream)), 1, 0xABCDEF01, 3, DATA)
+    (datagram,) = poll(hop, 0.0)
+    assert HOP_HEADER.unpack_from(datagram) == (DATA << 4 | 3, hop.session.remote[0], 1, 0xABCDEF01, 0)
+    assert datagram[HOP_HEADER_BYTES:] == stream.sealed(1)
+
+
+def test_a_lost_chunk_goes_again_as_a_repeat_and_a_pulled_one_as_pulled() -> None:
+    for kind, again in ((DATA, REPEAT), (PULLED, PULLED)):
+        hop, _ = make_hops()
+        cursor_at(hop, full_stream(5), 5, kind)
+        assert chunks_of(poll(hop, 0.0)) == [(number, kind) for number in range(1, 6)]
+        hop.on_ack(Ack(5, 0, ((2, 6),)), 0.1)
+        assert chunks_of(poll(hop, 0.1)) == [(1, again)]
+    assert (hop.counters.pulled_sent, hop.counters.repeats_sent) == (6, 0)
+
+
+def test_a_chunk_owed_twice_crosses_the_second_time_as_a_repeat() -> None:
+    hop, _ = make_hops()
+    stream = full_stream(1)
+    cursor_at(hop, stream, 1)
+    poll(hop, 0.0)
+    cursor_at(hop, stream, 1)
+    assert chunks_of(poll(hop, 0.1)) == [(1, REPEAT)]
+    assert (hop.counters.chunks_sent, hop.counters.repeats_sent) == (1, 1)
+
+
+def test_a_chunk_that_was_given_up_and_arrived_after_all_is_acknowledged() -> None:
+    hop, _ = make_hops()
+    cursor = cursor_at(hop, full_stream(5), 5)
+    poll(hop, 0.0)
+    hop.on_ack(Ack(5, 0, ((2, 6),)), 0.1)
+    hop.on_ack(Ack(5, 0, ((1, 6),)), 0.11)
+    assert list(cursor.acked) == [(1, 6)]
+
+
+def test_the_losses_of_a_stream_that_was_dropped_are_not_sent_again() -> None:
+    hop, _ = make_hops()
+    cursor = cursor_at(hop, full_stream(5), 5)
+    poll(hop, 0.0)
+    hop.drop(cursor)
+    hop.drop(cursor)
+    hop.on_ack(Ack(5, 0, ((2, 6),)), 0.1)
+    assert hop.idle
+    assert hop.cursors == {}
+
+
+def test_what_the_peer_reports_meanwhile_and_what_cannot_be_sealed_is_passed_over() -> None:
+    hop, _ = make_hops()
+    stream = full_stream(4)
+    cursor = cursor_at(hop, stream, 6)
+    cursor.reported.add_range(1, 3)
+    assert chunks_of(poll(hop, 0.0)) == [(3, DATA), (4, DATA)]
+    assert hop.idle
+
+
+def test_a_cursor_with_nothing_owed_is_not_woken() -> None:
+    hop, _ = make_hops()
+    hop.wake(Cursor(full_stream(1)))
+    assert hop.idle
+
+
+def test_messages_go_ahead_of_files() -> None:
+    hop, _ = make_hops()
+    file, message = full_stream(2), full_stream(2, urgent=True)
+    cursor_at(hop, file, 2)
+    cursor_at(hop, message, 2)
+    seen = [peek_chunk(datagram) for datagram in poll(hop, 0.0)]
+    assert [crossing.stream for crossing in seen if crossing is not None] == [message.short] * 2 + [file.short] * 2
+
+
+def test_a_channel_with_its_own_sockets_makes_trains_of_its_own() -> None:
+    hop, _ = make_hops()
+    cursor_at(hop, full_stream(2, urgent=True, sockets="per-channel"), 2)
+    cursor_at(hop, full_stream(2), 2)
+    hop.send(Stop(1))
+    assert [(channel, len(train)) for channel, train in hop.poll(0.0)] == [(None, 1), ("messages", 2), (None, 2)]
+
+
+def test_no_more_is_under_way_than_the_window_takes() -> None:
+    hop, _ = make_hops(window_bytes=5_000)
+    cursor_at(hop, full_stream(40), 40)
+    sent = chunks_of(poll(hop, 0.0))
+    assert 5_000 <= len(sent) * 1_040 < 5_000 + 1_040
+    assert not hop.room()
+    assert poll(hop, 0.0) == []
+    timeout = hop.poll_timeout(0.0)
+    assert timeout == hop.recovery.pto_at()
+    hop.on_ack(Ack(len(sent), 0, ((1, len(sent) + 1),)), 0.05)
+    assert hop.room()
+    assert chunks_of(poll(hop, 0.05))
+
+
+def test_the_pace_is_kept_between_trains() -> None:
+    hop, _ = make_hops(rate_bytes_s=100_000)
+    cursor_at(hop, full_stream(40), 40)
+    sent, now = 0, 0.0
+    while now < 0.05:
+        sent += len(chunks_of(poll(hop, now)))
+        at = hop.poll_timeout(now)
+        assert at is not None
+        now = max(at, now + 0.0005)
+    assert sent * 1_040 <= 100_000 * 2.77 * 0.05 + 10 * 1_200
+
+
+def test_a_probe_timeout_sends_the_oldest_chunks_again() -> None:
+    hop, _ = make_hops()
+    cursor_at(hop, full_stream(3), 3)
+    poll(hop, 0.0)
+    at = hop.poll_timeout(0.0)
+    assert at is not None
+    hop.handle_timeout(at - 0.001)
+    assert poll(hop, at - 0.001) == []
+    hop.handle_timeout(at)
+    assert chunks_of(poll(hop, at)) == [(1, REPEAT), (2, REPEAT)]
+
+
+def test_a_chunk_overtaken_by_time_is_sent_again() -> None:
+    hop, _ = make_hops()
+    cursor_at(hop, full_stream(2), 2)
+    poll(hop, 0.0)
+    hop.on_ack(Ack(2, 0, ((2, 3),)), 0.05)
+    assert poll(hop, 0.05) == []
+    at = hop.recovery.loss_at()
+    assert at is not None
+    assert hop.poll_timeout(0.05) == at
+    hop.handle_timeout(at)
+    assert chunks_of(poll(hop, at)) == [(1, REPEAT)]

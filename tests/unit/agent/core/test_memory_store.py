@@ -1,0 +1,108 @@
+"""Streams in memory: the store's contract, its bound, and what outlives a node."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.memory_store import BytesReader, MemoryStores, MemoryStreamStore
+from agent.core.store import StoreError
+from tests.unit.agent.core.parts import FILE, MESSAGE
+
+TAG = bytes(16)
+
+
+def test_a_reader_gives_the_bytes_asked_for_and_no_fewer() -> None:
+    reader = BytesReader(b"abcdef")
+    assert reader.read(2, 3) == b"cde"
+    with pytest.raises(StoreError, match="ends before byte 8") as caught:
+        reader.read(4, 4)
+    assert caught.value.reason == "io"
+
+
+def test_a_chunk_is_read_back_with_its_tag() -> None:
+    store = MemoryStreamStore()
+    store.write(2, b"two", TAG)
+    assert (store.read(2), store.tag(2)) == (b"two", TAG)
+    assert (store.read(1), store.tag(1)) == (None, None)
+    assert store.held() == [(2, 3)]
+    store.write(1, b"one", TAG)
+    assert store.content(2) == b"onetwo"
+    store.discard()
+    assert store.held() == []
+    assert store.read(2) is None
+
+
+def test_a_sources_file_is_read_from_where_it_is_and_only_its_closing_record_is_kept() -> None:
+    store = MemoryStreamStore(reader=BytesReader(bytes(2_500)), piece_bytes=1_000, size_bytes=2_500)
+    for number in (1, 3, 4):
+        store.write(number, b"kept", TAG)
+    assert store.read(1) == bytes(1_000)
+    assert store.read(3) == bytes(500)
+    assert store.read(4) == b"kept"
+    assert store.held() == [(1, 2), (3, 4), (4, 5)]
+
+
+def test_what_passes_the_limit_pushes_the_oldest_out() -> None:
+    store = MemoryStreamStore(limit_bytes=10)
+    for number in range(1, 5):
+        store.write(number, bytes(4), TAG)
+    assert store.held() == [(3, 4), (4, 5)]
+    store.write(9, bytes(11), TAG)
+    assert store.held() == []
+
+
+def test_chunks_below_a_number_are_dropped() -> None:
+    store = MemoryStreamStore()
+    for number in range(1, 5):
+        store.write(number, b"x", TAG)
+    store.drop_below(3)
+    assert store.held() == [(3, 4), (4, 5)]
+    store.drop_below(99)
+    store.drop_below(99)
+    assert store.held() == []
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 12)), max_size=40))
+def test_the_bound_holds_also_for_chunks_written_twice(writes: list[tuple[int, int]]) -> None:
+    store = MemoryStreamStore(limit_bytes=20)
+    for number, size_bytes in writes:
+        store.write(number, bytes(size_bytes), TAG)
+        assert store.read(number) in (bytes(size_bytes), None)
+        assert sum(len(store.read(held) or b"") for held, _ in store.held()) <= 20
+
+
+def test_the_digest_is_kept() -> None:
+    store = MemoryStreamStore()
+    store.finish(b"digest")
+    assert store.digest == b"digest"
+
+
+def test_a_file_larger_than_what_is_left_is_refused_with_the_limit() -> None:
+    stores = MemoryStores(capacity_bytes=4_000)
+    stores.receive(FILE, b"sealed")
+    with pytest.raises(StoreError, match="2500 bytes are more than the 1500") as caught:
+        stores.receive(FILE, b"sealed")
+    assert caught.value.reason == "no-space"
+    stores.receive(MESSAGE, b"sealed")
+
+
+def test_files_are_resumed_in_their_role_and_message_streams_are_not() -> None:
+    stores = MemoryStores(message_bytes=10)
+    received = stores.receive(FILE, b"sealed")
+    assert stores.receive(MESSAGE, b"other").limit_bytes == 10
+    assert [(found.sealed_opening, found.role) for found in stores.resume()] == [(b"sealed", "receive")]
+    received.finish(b"digest")
+    assert [found.role for found in stores.resume()] == ["done"]
+    source = stores.source(FILE, b"sealed", BytesReader(bytes(2_500)))
+    assert source.read(3) == bytes(500)
+    assert received.limit_bytes is None
+    assert [(found.store, found.role) for found in stores.resume()] == [(source, "source")]
+
+
+def test_a_buried_stream_is_remembered_and_not_resumed() -> None:
+    stores = MemoryStores()
+    stores.receive(FILE, b"sealed")
+    stores.bury(FILE.hex, 2_000.0)
+    stores.bury("ff", 1.0)
+    assert stores.resume() == []
+    assert stores.tombstones() == {FILE.hex: 2_000.0, "ff": 1.0}

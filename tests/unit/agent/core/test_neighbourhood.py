@@ -1,0 +1,63 @@
+"""Who is near: a stream's neighbours in its current graph, and each peer's place in a stream."""
+
+from agent.core.neighbourhood import Neighbourhood
+from common.messages import ChannelSpec
+from tests.harness.mesh import FILES, Mesh, data
+
+EMBEDDED = ChannelSpec(name="messages", kind="message", routing="embedded")
+
+
+def of(mesh: Mesh, name: str) -> Neighbourhood:
+    return mesh.node(name)._upkeep._neighbourhood
+
+
+def peers(mesh: Mesh, name: str, stream: str) -> list[str]:
+    return [hop.peer for hop in of(mesh, name).hops_of(mesh.stream(name, stream))]
+
+
+def test_a_stream_has_no_neighbours_before_there_is_a_graph() -> None:
+    mesh = Mesh("A-B", edges=None).linked()
+    stream = mesh.send_file("A", b"")
+    assert peers(mesh, "A", stream) == []
+
+
+def test_a_streams_neighbours_are_those_of_its_tree_over_open_links() -> None:
+    mesh = Mesh("A-B A-C A-D B-C", edges="A-B A-C A-D", absent="D").linked()
+    stream = mesh.send_file("A", b"")
+    assert peers(mesh, "A", stream) == ["B", "C"]
+
+
+def test_a_stream_that_is_not_distributed_has_its_source_alone_for_a_neighbour() -> None:
+    mesh = Mesh("A-B B-C", channels=(FILES.model_copy(update={"distribute": False}),)).linked()
+    stream = mesh.send_file("A", data(10))
+    mesh.until(lambda: mesh.verified(stream) == ["B"])
+    assert peers(mesh, "B", stream) == ["A"]
+    assert peers(mesh, "A", stream) == ["B"]
+
+
+def test_a_peer_has_one_place_in_a_stream_and_learns_its_opening_once() -> None:
+    mesh = Mesh("A-B").linked()
+    stream = mesh.send_file("A", data(10))
+    near, hop, there = of(mesh, "A"), mesh.hop("A", "B"), mesh.stream("A", stream)
+    cursor = near.cursor(hop, there)
+    assert near.cursor(hop, there) is cursor
+    assert near.introduce(hop, there, None) is cursor
+    assert cursor.opening_sent
+    before = len(hop._frames)
+    near.introduce(hop, there, mesh.node("A").table.current)
+    assert len(hop._frames) == before
+
+
+def test_an_embedded_graph_is_sent_once_and_only_if_it_is_there() -> None:
+    mesh = Mesh("A-B", channels=(EMBEDDED,)).linked()
+    stream, _ = mesh.publish("A", b"hello")
+    mesh.until(lambda: mesh.payloads("B") == [b"hello"])
+    near, hop, there = of(mesh, "A"), mesh.hop("A", "B"), mesh.stream("A", stream)
+    epoch = there.graphs.epoch or 0
+    assert near.table_of(there) is there.graphs
+    assert epoch in near.cursor(hop, there).graphs_sent
+    before = len(hop._frames)
+    near.send_graph(hop, there, epoch)
+    near.send_graph(hop, there, epoch + 1)
+    assert len(hop._frames) == before
+    assert epoch + 1 not in near.cursor(hop, there).graphs_sent

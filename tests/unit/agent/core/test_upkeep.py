@@ -1,0 +1,263 @@
+"""What a device does for its streams besides forwarding: greeting, receipts, cancelling, taking files back."""
+
+import itertools
+
+import pytest
+
+from agent.core.events import (
+    FileFailed,
+    FileVerified,
+    GraphChanged,
+    ReceiptsChanged,
+    StreamCancelled,
+    StreamProgress,
+)
+from agent.core.store import StoreError
+from common.datagrams import PacketType, peek_chunk
+from common.errors import RefusedError
+from common.frames import Cancel, Stop
+from common.limits import MAX_RECEIPTS_PER_FRAME
+from common.messages import ChannelSpec
+from tests.harness.mesh import PIECE_BYTES, Crossing, Mesh, data
+
+
+class ChangingReader:
+    """A file that is another one from some moment on."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.changed = False
+
+    def read(self, offset: int, length: int) -> bytes:
+        if self.changed:
+            raise StoreError("changed", "the file changed while it was being sent")
+        return self.content[offset : offset + length]
+
+
+def test_a_cancelled_stream_is_cancelled_everywhere_with_its_reason() -> None:
+    mesh = Mesh("A-B B-C B-D").linked()
+    stream = mesh.send_file("A", data(400 * PIECE_BYTES))
+    mesh.until(lambda: bool(mesh.node("D").streams.by_short))
+    mesh.node("A").cancel(stream, "no longer wanted", now=mesh.now)
+    mesh._drain("A")
+    mesh.run(1.0)
+    for name in "ABCD":
+        assert [(event.stream, event.reason) for event in mesh.events(name, StreamCancelled)] == [
+            (stream, "no longer wanted")
+        ]
+        assert mesh.node(name).streams.by_short == {}
+        assert stream in mesh.devices[name].stores.tombstones()
+        assert list(mesh.devices[name].stores.streams[stream].held()) == []
+        assert mesh.verified(stream) == []
+
+
+def test_what_was_lost_of_a_cancelled_stream_is_not_repeated_for_ever() -> None:
+    mesh = Mesh("A-B").linked()
+    stream = mesh.send_file("A", data(2_000 * PIECE_BYTES))
+    mesh.run(0.05)
+    mesh.drop = lambda crossing: peek_chunk(crossing.datagram) is not None
+    mesh.run(0.01)
+    mesh.cancel("A", stream)
+    mesh.drop = lambda _: False
+    mesh.run(1.0)
+    before = len(mesh.chunks("A", "B"))
+    mesh.run(20.0)
+    assert len(mesh.chunks("A", "B")) == before
+    assert "chunk-of-unknown-stream" not in mesh.drops("B")
+
+
+def test_a_cancel_reaches_devices_beyond_one_that_is_complete_already() -> None:
+    mesh = Mesh("A-B B-C").linked()
+
+    def drop(crossing: Crossing) -> bool:
+        chunk = peek_chunk(crossing.datagram)
+        return crossing.source == "B" and chunk is not None and chunk.number == 50
+
+    mesh.drop = drop
+    stream = mesh.send_file("A", data(100 * PIECE_BYTES))
+    mesh.until(lambda: mesh.verified(stream) == ["B"])
+    frames: list[Cancel] = []
+    hop = mesh.hop("A", "B")
+    send = hop.send
+
+    def noted(frame: object, *, reliable: bool = True) -> None:
+        if isinstance(frame, Cancel):
+            frames.append(frame)
+        send(frame, reliable=reliable)  # type: ignore[arg-type]
+
+    hop.send = noted  # type: ignore[method-assign]
+    mesh.cancel("A", stream)
+    mesh.run(1.0)
+    assert [event.reason for event in mesh.events("C", StreamCancelled)] == ["cancelled"]
+    assert mesh.events("B", StreamCancelled) == []
+    assert mesh.content("B", stream) == data(100 * PIECE_BYTES)
+    before = len([crossing for crossing in mesh.crossings if crossing.source == "B" and crossing.target == "C"])
+    mesh.say("A", "B", frames[0])
+    after = len([crossing for crossing in mesh.crossings if crossing.source == "B" and crossing.target == "C"])
+    assert after == before, "it is passed on once"
+
+
+def test_only_the_source_can_take_a_stream_back() -> None:
+    mesh = Mesh("A-B").linked()
+    stream = mesh.send_file("A", data(10))
+    mesh.until(lambda: mesh.verified(stream) == ["B"])
+    with pytest.raises(RefusedError) as refused:
+        mesh.cancel("B", stream)
+    assert refused.value.reason == "no-such-stream"
+    with pytest.raises(RefusedError):
+        mesh.cancel("A", "ff" * 16)
+
+
+def test_a_file_that_changes_while_it_is_sent_is_taken_back_everywhere() -> None:
+    mesh = Mesh("A-B B-C").linked()
+    reader = ChangingReader(data(600 * PIECE_BYTES))
+    stream = mesh.send_from("A", 600 * PIECE_BYTES, reader)
+    mesh.until(lambda: bool(mesh.node("C").streams.by_short))
+    reader.changed = True
+    mesh.until(lambda: all(mesh.events(name, StreamCancelled) for name in "ABC"))
+    assert [event.reason for event in mesh.events("A", FileFailed)] == ["changed"]
+    assert [event.reason for event in mesh.events("C", StreamCancelled)] == ["changed"]
+    assert mesh.verified(stream) == []
+
+
+def test_receipts_of_all_devices_come_to_the_source() -> None:
+    names = "BCDEFGHIJKLM"
+    links = "A-B " + " ".join(f"{a}-{b}" for a, b in itertools.pairwise(names))
+    mesh = Mesh(links).linked()
+    stream = mesh.send_file("A", data(5 * PIECE_BYTES))
+    book = mesh.node("A").streams.by_short[int(stream[:8], 16)].book
+    assert {name: receipt.state for name, receipt in book.receipts.items()} == dict.fromkeys(names, "waiting")
+    mesh.until(lambda: len(mesh.verified(stream)) == len(names))
+    mesh.run(2.0)
+    assert len(names) > MAX_RECEIPTS_PER_FRAME
+    last = mesh.events("A", ReceiptsChanged)[-1].receipts
+    assert {name: receipt.state for name, receipt in last.items()} == dict.fromkeys(names, "verified")
+
+
+def test_receipts_are_kept_until_there_is_somebody_to_pass_them_to() -> None:
+    mesh = Mesh("A-B B-C").linked()
+    stream = mesh.send_file("A", data(5 * PIECE_BYTES))
+    mesh.until(lambda: mesh.verified(stream) == ["B", "C"])
+    assert mesh.stream("C", stream).upstream == "B"
+    mesh.node("B").leave(now=mesh.now)
+    mesh._drain("B")
+    mesh.kill("B")
+    mesh.run(0.1)
+    assert mesh.stream("C", stream).upstream is None
+    mesh.run(1.0)
+    mesh.start("B")
+    mesh.linked()
+    mesh.run(2.0)
+    assert mesh.events("A", ReceiptsChanged)[-1].receipts["C"].state == "verified"
+
+
+def test_progress_is_told_at_most_ten_times_a_second() -> None:
+    mesh = Mesh("A-B", rate_bps=5e6).linked()
+    stream = mesh.send_file("A", data(800 * PIECE_BYTES))
+    start = mesh.now
+    mesh.until(lambda: mesh.verified(stream) == ["B"])
+    told = mesh.events("B", StreamProgress)
+    assert 3 <= len(told) <= 10 * (mesh.now - start) + 2
+    assert [event.held_bytes for event in told] == sorted({event.held_bytes for event in told})
+    assert mesh.events("A", StreamProgress) == []
+    mesh.run(1.0)
+    assert mesh.events("B", StreamProgress)[-1].held_bytes == 800 * PIECE_BYTES
+    assert any(
+        receipt.state == "receiving"
+        for event in mesh.events("A", ReceiptsChanged)
+        for receipt in event.receipts.values()
+    )
+
+
+def test_a_new_neighbour_is_greeted_and_the_old_one_is_told_to_stop() -> None:
+    mesh = Mesh("A-B A-C B-C", edges="A-B A-C", rate_bps=5e6).linked()
+    stopped: list[Stop] = []
+    hop = mesh.hop("C", "A")
+    send = hop.send
+
+    def noted(frame: object, *, reliable: bool = True) -> None:
+        if isinstance(frame, Stop):
+            stopped.append(frame)
+        send(frame, reliable=reliable)  # type: ignore[arg-type]
+
+    hop.send = noted  # type: ignore[method-assign]
+    stream = mesh.send_file("A", data(500 * PIECE_BYTES))
+    mesh.until(lambda: bool(mesh.node("C").streams.by_short) and len(mesh.stream("C", stream).held) > 100)
+    epoch = mesh.plan("A-B B-C")
+    mesh.until(lambda: mesh.verified(stream) == ["B", "C"])
+    assert mesh.events("C", GraphChanged)[-1].epoch == epoch
+    numbers = mesh.chunks("A", "C", PacketType.DATA) + mesh.chunks("B", "C", PacketType.DATA)
+    assert sorted(numbers) == sorted(set(numbers)), "no link carried what another had brought"
+    assert mesh.chunks("B", "C") != []
+    assert stopped == [Stop(int(stream[:8], 16))]
+
+
+def test_a_neighbour_without_a_link_is_greeted_when_the_link_opens() -> None:
+    mesh = Mesh("A-B A-C", edges="A-B", absent="C").linked()
+    stream = mesh.send_file("A", data(10))
+    mesh.until(lambda: mesh.verified(stream) == ["B"])
+    mesh.plan("A-B A-C")
+    mesh.run(1.0)
+    mesh.start("C")
+    mesh.until(lambda: mesh.verified(stream) == ["B", "C"])
+
+
+def test_a_stream_that_embeds_its_graph_keeps_to_it_when_the_groups_graph_changes() -> None:
+    channel = ChannelSpec(name="messages", kind="message", routing="embedded")
+    plain = ChannelSpec(name="files", kind="file")
+    mesh = Mesh("A-B A-C B-C", edges="A-B A-C", channels=(channel, plain)).linked()
+    stream, _ = mesh.publish("A", b"one")
+    mesh.until(lambda: mesh.payloads("B") == [b"one"] and mesh.payloads("C") == [b"one"])
+    mesh.run(0.1)
+    epoch = mesh.plan("A-B B-C", to="B")
+    mesh.run(0.5)
+    assert mesh.node("B").table.epoch == epoch
+    assert mesh.stream("B", stream).graphs.epoch != epoch
+    mesh.plan("A-B B-C", to="A")
+    mesh.publish("A", b"two")
+    mesh.until(lambda: mesh.payloads("C") == [b"one", b"two"])
+    assert mesh.chunks("B", "C", PacketType.DATA) == [2]
+    assert mesh.chunks("A", "C", PacketType.DATA) == [1]
+
+
+def test_chunks_of_an_earlier_run_are_checked_before_anything_is_said_of_the_stream() -> None:
+    mesh = Mesh("A-B").linked()
+    stream = mesh.send_file("A", data(2_500 * PIECE_BYTES))
+    mesh.until(lambda: bool(mesh.node("B").streams.by_short) and len(mesh.stream("B", stream).held) > 2_000)
+    mesh.kill("B")
+    mesh.start("B")
+    short = int(stream[:8], 16)
+    entry = mesh.node("B").streams.by_short[short]
+    assert entry in mesh.node("B").streams.verification
+    mesh.node("B").handle_timeout(now=mesh.now)
+    assert 0 < len(entry.stream.held) <= 1_024
+    assert entry in mesh.node("B").streams.verification
+    mesh.until(lambda: mesh.verified(stream) == ["B"])
+
+
+def test_files_pass_while_the_server_is_gone() -> None:
+    mesh = Mesh("A-B B-C").linked()
+    stream = mesh.send_file("A", data(300 * PIECE_BYTES))
+    mesh.run(0.02)
+    mesh.lose_server()
+    second = mesh.send_file("C", data(300 * PIECE_BYTES))
+    mesh.until(lambda: mesh.verified(stream) == ["B", "C"] and mesh.verified(second) == ["A", "B"])
+    assert len(mesh.events("C", FileVerified)) == 1
+
+
+def test_a_cancelled_stream_is_nothing_to_a_peer_that_never_heard_of_it() -> None:
+    mesh = Mesh("A-B A-C", edges="A-B").linked()
+    stream = mesh.send_file("A", data(300 * PIECE_BYTES))
+    mesh.run(0.01)
+    mesh.cancel("A", stream)
+    mesh.run(1.0)
+    assert mesh.events("B", StreamCancelled) != []
+    assert mesh.events("C", StreamCancelled) == []
+
+
+def test_a_stream_without_a_graph_of_its_own_has_nobody_to_greet() -> None:
+    mesh = Mesh("A-B").linked()
+    stream = mesh.send_file("A", data(10))
+    before = len(mesh.crossings)
+    mesh.node("A")._upkeep.on_stream_graph(mesh.stream("A", stream), None)
+    assert len(mesh.crossings) == before

@@ -1,0 +1,183 @@
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from agent.core.events import QueryGraph, QueryNeighbours
+from agent.services.control_rest import NoAccess, RestClient
+from agent.services.identity import Identity
+from common.errors import ConfigError, ConnectError, RefusedError, RemoteProtocolError
+from common.messages import (
+    AdjacencyReport,
+    Channels,
+    EnrolmentAnswer,
+    GraphBody,
+    NeighboursBody,
+    Roster,
+    TreeBody,
+    TreeNeighbours,
+    encode_key,
+)
+
+IDENTITY = Identity("lab", "A", bytes(range(32)), "device-token")
+KEY = encode_key(bytes(32))
+NEIGHBOURS = NeighboursBody(epoch=5, trees=(TreeNeighbours(objective="throughput", neighbours=("B",)),))
+GRAPH = GraphBody(epoch=5, devices=("A", "B"), trees=(TreeBody(objective="throughput", edges=(("A", "B"),)),))
+ANSWER = EnrolmentAnswer(
+    device="A",
+    token="device-token",
+    group="lab",
+    roster=Roster(version=1, devices=(), key_epoch=0, group_keys={0: KEY}),
+    channels=Channels(version=1, channels=()),
+    lease_s=15.0,
+)
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+class Server:
+    """Answers requests with what a test says, and keeps them."""
+
+    def __init__(self) -> None:
+        self.requests: list[httpx.Request] = []
+        self.answer: Handler = lambda _: httpx.Response(204)
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        return self.answer(request)
+
+    @property
+    def last(self) -> httpx.Request:
+        return self.requests[-1]
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+async def client(server: Server) -> AsyncIterator[RestClient]:
+    made = RestClient("http://127.0.0.1:8640/", IDENTITY, loopback=True, transport=httpx.MockTransport(server))
+    yield made
+    await made.close()
+
+
+def problem(status: int, reason: str, detail: str) -> Handler:
+    body = json.dumps({"reason": reason, "detail": detail, "status": status})
+    return lambda _: httpx.Response(status, content=body)
+
+
+async def test_enrolment_shows_the_join_token_and_the_key(client: RestClient, server: Server) -> None:
+    server.answer = lambda _: httpx.Response(201, content=ANSWER.model_dump_json())
+    assert await client.enrol("join-token") == ANSWER
+    assert server.last.method == "POST"
+    assert server.last.url.path == "/v1/groups/lab/devices"
+    assert server.last.headers["authorization"] == "Bearer join-token"
+    assert json.loads(server.last.content) == {
+        "device": "A",
+        "public_key": encode_key(IDENTITY.public_key),
+    }
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 422])
+async def test_an_enrolment_that_is_declined_says_why(client: RestClient, server: Server, status: int) -> None:
+    server.answer = problem(status, "device-exists", "device 'A' is enrolled already")
+    with pytest.raises(NoAccess) as caught:
+        await client.enrol("join-token")
+    assert (caught.value.reason, caught.value.detail) == (
+        "device-exists",
+        "device 'A' is enrolled already",
+    )
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_a_server_that_cannot_answer_now_may_be_asked_again(
+    client: RestClient, server: Server, status: int
+) -> None:
+    server.answer = problem(status, "busy", "later")
+    for ask in (client.enrol("t"), client.query(QueryGraph()), client.report(AdjacencyReport(peers=()))):
+        with pytest.raises(ConnectError, match="cannot answer now: later"):
+            await ask
+
+
+async def test_a_server_that_is_gone_is_an_error_of_the_connection(client: RestClient, server: Server) -> None:
+    def gone(_: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("connection refused")
+
+    server.answer = gone
+    with pytest.raises(ConnectError, match="connection refused"):
+        await client.query(QueryGraph())
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"null", b"\xff", b"<html>"])
+async def test_an_answer_that_is_none_is_an_error(client: RestClient, server: Server, content: bytes) -> None:
+    server.answer = lambda _: httpx.Response(200, content=content)
+    for ask in (client.enrol("t"), client.query(QueryGraph()), client.query(QueryNeighbours())):
+        with pytest.raises(RemoteProtocolError, match="what is no"):
+            await ask
+
+
+async def test_a_query_for_neighbours_names_the_device_and_the_epoch(client: RestClient, server: Server) -> None:
+    server.answer = lambda _: httpx.Response(200, content=NEIGHBOURS.model_dump_json())
+    assert await client.query(QueryNeighbours(5)) == NEIGHBOURS
+    assert server.last.url.path == "/v1/groups/lab/devices/A/neighbours"
+    assert server.last.url.params["epoch"] == "5"
+    assert server.last.headers["authorization"] == "Bearer device-token"
+    await client.query(QueryNeighbours())
+    assert "epoch" not in server.last.url.params
+
+
+async def test_a_query_for_the_graph_gets_the_graph(client: RestClient, server: Server) -> None:
+    server.answer = lambda _: httpx.Response(200, content=GRAPH.model_dump_json())
+    assert await client.query(QueryGraph()) == GRAPH
+    assert server.last.url.path == "/v1/groups/lab/graph"
+
+
+async def test_an_unchanged_answer_is_taken_from_memory(client: RestClient, server: Server) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.headers.get("if-none-match") == '"5"':
+            return httpx.Response(304, headers={"ETag": '"5"'})
+        return httpx.Response(200, content=NEIGHBOURS.model_dump_json(), headers={"ETag": '"5"'})
+
+    server.answer = answer
+    assert await client.query(QueryNeighbours()) == NEIGHBOURS
+    assert await client.query(QueryNeighbours()) == NEIGHBOURS
+    assert "if-none-match" in server.last.headers
+    await client.query(QueryNeighbours(5))
+    assert "if-none-match" not in server.last.headers
+
+
+async def test_remembered_answers_are_bounded(client: RestClient, server: Server) -> None:
+    server.answer = lambda _: httpx.Response(200, content=NEIGHBOURS.model_dump_json(), headers={"ETag": '"5"'})
+    for epoch in range(100):
+        await client.query(QueryNeighbours(epoch))
+    assert len(client._kept) == 64
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_device_that_is_no_member_any_more_is_told(client: RestClient, server: Server, status: int) -> None:
+    server.answer = problem(status, "unauthorized", "unknown token")
+    for ask in (client.query(QueryGraph()), client.report(AdjacencyReport(peers=("B",)))):
+        with pytest.raises(NoAccess, match="unknown token"):
+            await ask
+
+
+async def test_a_refusal_without_a_problem_body_is_still_said(client: RestClient, server: Server) -> None:
+    server.answer = lambda _: httpx.Response(404, content=b"not json")
+    with pytest.raises(RefusedError) as caught:
+        await client.query(QueryNeighbours(1))
+    assert (caught.value.reason, caught.value.detail) == ("http-404", "Not Found")
+
+
+async def test_a_report_goes_to_the_devices_own_resource(client: RestClient, server: Server) -> None:
+    await client.report(AdjacencyReport(peers=("B",)))
+    assert server.last.method == "PUT"
+    assert server.last.url.path == "/v1/groups/lab/devices/A/adjacency"
+    assert json.loads(server.last.content)["peers"] == ["B"]
+
+
+async def test_authorities_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot use the authorities"):
+        RestClient("https://h", IDENTITY, loopback=False, ca_file=tmp_path / "none.pem")

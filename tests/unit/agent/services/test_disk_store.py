@@ -1,0 +1,290 @@
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.core.memory_store import BytesReader, MemoryStreamStore
+from agent.core.store import Resumed, StoreError
+from agent.services import disk_store
+from agent.services.disk_store import DiskStores, Graves, show_bytes
+from agent.services.file_reader import FileReader
+from agent.services.names import part_name
+from tests.unit.agent.fakes import make_opening
+
+SEALED = b"sealed opening"
+OTHER = bytes(range(16, 32))
+DATA = b"x" * 2_500
+Make = Callable[..., DiskStores]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Make the stores of one device, any number of times over the same folders."""
+
+    def make_stores(*, wall: float = 1_500.0, quota_bytes: int | None = None) -> DiskStores:
+        (tmp_path / "state").mkdir(exist_ok=True)
+        return DiskStores(tmp_path / "state", tmp_path / "in", wall=wall, quota_bytes=quota_bytes)
+
+    return make_stores
+
+
+def tag(number: int) -> bytes:
+    return bytes([number]) * 16
+
+
+def only(found: object) -> Resumed:
+    resumed = list(found)  # type: ignore[call-overload]
+    assert len(resumed) == 1
+    assert isinstance(resumed[0], Resumed)
+    return resumed[0]
+
+
+def test_a_file_is_received_in_its_folder_and_nowhere_else(make: Make, tmp_path: Path) -> None:
+    for number, name in enumerate(("../../evil", "/etc/passwd", "a/../../b", ".ssh")):
+        opening = make_opening(stream=bytes([number]) * 16, name=name, size_bytes=5)
+        store = make().receive(opening, SEALED)
+        store.write(1, b"bytes", tag(1))
+        store.finish(bytes(32))
+    assert sorted(path.name for path in (tmp_path / "in").iterdir()) == ["b", "evil", "passwd", "ssh"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "state"]
+
+
+def test_a_file_appears_only_when_it_is_whole(make: Make, tmp_path: Path) -> None:
+    store = make().receive(make_opening(), SEALED)
+    store.write(1, DATA[:1_000], tag(1))
+    assert [path.suffix for path in (tmp_path / "in").iterdir()] == [".part"]
+    assert all(path.name.startswith(".") for path in (tmp_path / "in").iterdir())
+
+
+def test_a_crash_in_mid_transfer_is_resumed(make: Make) -> None:
+    store = make().receive(make_opening(), SEALED)
+    store.write(1, DATA[:1_000], tag(1))
+    store.write(3, DATA[2_000:], tag(3))
+    resumed = only(make().resume())
+    assert resumed.role == "receive"
+    assert resumed.sealed_opening == SEALED
+    assert list(resumed.store.held()) == [(1, 2), (3, 4)]
+    assert resumed.store.read(1) == DATA[:1_000]
+
+
+def test_a_finished_file_is_resumed_as_done(make: Make, tmp_path: Path) -> None:
+    store = make().receive(make_opening(), SEALED)
+    for number in (1, 2, 3):
+        store.write(number, DATA[(number - 1) * 1_000 : number * 1_000], tag(number))
+    store.finish(bytes(32))
+    resumed = only(make().resume())
+    assert resumed.role == "done"
+    assert resumed.store.read(2) == DATA[1_000:2_000]
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["model.bin"]
+
+
+def test_a_finished_file_that_its_user_took_away_does_not_come_again(make: Make, tmp_path: Path) -> None:
+    make().receive(make_opening(size_bytes=0), SEALED).finish(bytes(32))
+    (tmp_path / "in" / "model.bin").unlink()
+    stores = make()
+    assert list(stores.resume()) == []
+    assert list(stores.tombstones()) == [make_opening().hex]
+
+
+def test_a_source_goes_on_with_its_file(make: Make, tmp_path: Path) -> None:
+    file = tmp_path / "model.bin"
+    file.write_bytes(DATA)
+    store = make().source(make_opening(), SEALED, FileReader(file))
+    store.write(1, DATA[:1_000], tag(1))
+    resumed = only(make().resume())
+    assert resumed.role == "source"
+    assert list(resumed.store.held()) == [(1, 2)]
+    assert resumed.store.read(3) == DATA[2_000:]
+
+
+@pytest.mark.parametrize("change", ["edit", "replace", "remove"])
+def test_a_source_whose_file_changed_is_dropped(make: Make, tmp_path: Path, change: str) -> None:
+    file = tmp_path / "model.bin"
+    file.write_bytes(DATA)
+    make().source(make_opening(), SEALED, FileReader(file))
+    if change == "edit":
+        os.utime(file, ns=(1, 1))
+    elif change == "replace":
+        shutil.copy2(file, tmp_path / "copy")
+        (tmp_path / "copy").replace(file)
+    else:
+        file.unlink()
+    stores = make()
+    assert list(stores.resume()) == []
+    assert list(stores.tombstones()) == [make_opening().hex]
+    assert list((tmp_path / "state" / "streams").iterdir()) == []
+    assert file.exists() == (change != "remove")
+
+
+def test_a_source_from_memory_cannot_be_resumed(make: Make) -> None:
+    store = make().source(make_opening(), SEALED, BytesReader(DATA))
+    assert store.read(1) == DATA[:1_000]
+    assert list(make().resume()) == []
+
+
+def test_an_expired_stream_is_cleared_away(make: Make, tmp_path: Path) -> None:
+    make().receive(make_opening(expires=1_600.0), SEALED)
+    assert list(make(wall=1_600.0).resume()) == []
+    assert list((tmp_path / "in").iterdir()) == []
+
+
+def test_a_buried_stream_is_not_resumed(make: Make, tmp_path: Path) -> None:
+    opening = make_opening()
+    stores = make()
+    store = stores.receive(opening, SEALED)
+    store.finish(bytes(32))
+    stores.bury(opening.hex, 2_000.0)
+    again = make()
+    assert again.tombstones() == {opening.hex: 2_000.0}
+    assert list(again.resume()) == []
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["model.bin"]
+
+
+def test_a_tombstone_lasts_until_it_expires(make: Make) -> None:
+    stores = make()
+    stores.bury("aa" * 16, 1_600.0)
+    stores.bury("bb" * 16, 1_700.0)
+    assert make(wall=1_650.0).tombstones() == {"bb" * 16: 1_700.0}
+    assert make(wall=1_750.0).tombstones() == {}
+
+
+def test_spoilt_tombstones_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "tombstones"
+    path.write_text("aa 5000\nnonsense\nbb nan\ncc inf\n\ndd 60")
+    assert Graves(path, 100.0).expiries == {"aa": 5000.0}
+    path.write_bytes(b"\xff\xfe")
+    assert Graves(path, 100.0).expiries == {}
+
+
+def test_tombstones_that_cannot_be_cleared_away_still_count(tmp_path: Path) -> None:
+    (tmp_path / "tombstones").write_text("aa 5000\n")
+    (tmp_path / "tombstones.new").mkdir()
+    assert Graves(tmp_path / "tombstones", 100.0).expiries == {"aa": 5_000.0}
+
+
+def test_a_tombstone_that_cannot_be_kept_counts_while_the_agent_runs(tmp_path: Path) -> None:
+    graves = Graves(tmp_path / "none" / "tombstones", 100.0)
+    graves.add("aa", 5_000.0)
+    assert graves.expiries == {"aa": 5_000.0}
+
+
+def test_spoilt_streams_are_cleared_away(make: Make, tmp_path: Path) -> None:
+    make()
+    for name in ("not-hex", "abcd", "ab" * 16):
+        (tmp_path / "state" / "streams" / name).mkdir()
+    assert list(make().resume()) == []
+    assert list((tmp_path / "state" / "streams").iterdir()) == []
+
+
+def test_a_part_that_was_removed_or_swapped_is_not_resumed(make: Make, tmp_path: Path) -> None:
+    make().receive(make_opening(), SEALED)
+    part = next((tmp_path / "in").iterdir())
+    part.unlink()
+    part.symlink_to(tmp_path / "victim")
+    assert list(make().resume()) == []
+    assert not (tmp_path / "victim").exists()
+
+
+def test_a_part_of_another_receive_folder_is_not_resumed(make: Make, tmp_path: Path) -> None:
+    make().receive(make_opening(), SEALED)
+    moved = DiskStores(tmp_path / "state", tmp_path / "elsewhere", wall=1_500.0)
+    assert list(moved.resume()) == []
+
+
+def test_a_symlink_in_the_place_of_a_part_is_not_followed(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "victim").write_bytes(b"mine")
+    (tmp_path / "in").mkdir()
+    part = tmp_path / "in" / part_name("model.bin", make_opening().hex)
+    part.symlink_to(tmp_path / "victim")
+    store = make().receive(make_opening(), SEALED)
+    store.write(1, DATA[:1_000], tag(1))
+    assert (tmp_path / "victim").read_bytes() == b"mine"
+
+
+def test_a_stream_received_anew_begins_anew(make: Make) -> None:
+    store = make().receive(make_opening(), SEALED)
+    store.write(1, DATA[:1_000], tag(1))
+    again = make().receive(make_opening(), SEALED)
+    assert list(again.held()) == []
+    assert again.tag(1) is None
+
+
+def test_the_quota_is_named_when_it_is_too_small(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "older").write_bytes(bytes(7_000))
+    stores = make(quota_bytes=10_000)
+    stores.receive(make_opening(), SEALED)
+    with pytest.raises(StoreError, match=r"2.4 KiB are more than the 500 bytes left of .* 9.8 KiB") as caught:
+        stores.receive(make_opening(stream=OTHER), SEALED)
+    assert caught.value.reason == "no-space"
+    stores.receive(make_opening(stream=OTHER, size_bytes=500), SEALED)
+
+
+def test_a_disk_that_is_too_small_refuses_before_it_is_full(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: real._replace(free=4_000))
+    stores = make()
+    stores.receive(make_opening(), SEALED)
+    with pytest.raises(StoreError, match=r"2.4 KiB are more than the 1.5 KiB free") as caught:
+        stores.receive(make_opening(stream=OTHER), SEALED)
+    assert caught.value.reason == "no-space"
+    assert len(list((tmp_path / "in").iterdir())) == 1
+
+
+def test_what_has_gone_is_not_counted_as_promised(make: Make, tmp_path: Path) -> None:
+    stores = make()
+    stores.receive(make_opening(), SEALED)
+    next((tmp_path / "in").iterdir()).unlink()
+    stores.receive(make_opening(stream=OTHER), SEALED)
+
+
+def test_a_folder_that_cannot_be_written_refuses_the_stream(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("a file in the folder's place")
+    with pytest.raises(StoreError, match=r"making 'model.bin' in .* failed") as caught:
+        make().receive(make_opening(), SEALED)
+    assert caught.value.reason == "io"
+
+
+def test_a_record_that_cannot_be_kept_leaves_no_part(make: Make, tmp_path: Path) -> None:
+    stores = make()
+    (tmp_path / "state" / "streams").rmdir()
+    (tmp_path / "state" / "streams").touch()
+    with pytest.raises(StoreError, match="keeping a record") as caught:
+        stores.receive(make_opening(), SEALED)
+    assert caught.value.reason == "io"
+    assert list((tmp_path / "in").iterdir()) == []
+
+
+def test_finished_streams_make_place_for_new_ones(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk_store, "MAX_STREAMS", 2)
+    stores = make()
+    opened = [make_opening(stream=bytes([n]) * 16, size_bytes=0) for n in range(4)]
+    stores.receive(opened[0], SEALED)
+    stores.receive(opened[1], SEALED).finish(bytes(32))
+    stores.receive(opened[2], SEALED)
+    assert list(stores.tombstones()) == [opened[1].hex]
+    with pytest.raises(StoreError, match="2 unfinished file streams") as caught:
+        stores.receive(opened[3], SEALED)
+    assert caught.value.reason == "too-many"
+    assert "model.bin" in [path.name for path in (tmp_path / "in").iterdir()]
+
+
+def test_messages_stay_in_memory(make: Make, tmp_path: Path) -> None:
+    opening = make_opening(kind="message")
+    stores = make()
+    for store in (stores.receive(opening, SEALED), stores.source(opening, SEALED, None)):
+        assert isinstance(store, MemoryStreamStore)
+    assert list(make().resume()) == []
+    stores.close()
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 bytes"), (1_023, "1023 bytes"), (1_536, "1.5 KiB"), (2**40, "1.0 TiB"), (2**50, "1024.0 TiB")],
+)
+def test_sizes_are_written_for_people(count: int, text: str) -> None:
+    assert show_bytes(count) == text

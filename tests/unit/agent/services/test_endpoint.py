@@ -1,0 +1,212 @@
+import asyncio
+import socket
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from agent.core.events import Address
+from agent.services import endpoint as endpoint_module
+from agent.services.endpoint import SHARED, Endpoint, local_host_towards
+from common.errors import TransportError
+
+Batch = tuple[list[tuple[bytes, Address]], int]
+Open = Callable[..., tuple[Endpoint, asyncio.Queue[Batch]]]
+
+
+@pytest.fixture
+async def opened() -> Iterator[Open]:  # type: ignore[misc]
+    """Open endpoints with a queue of what they receive; all are closed at the end."""
+    endpoints: list[Endpoint] = []
+
+    def open_one(host: str = "127.0.0.1", port: int = 0) -> tuple[Endpoint, asyncio.Queue[Batch]]:
+        batches: asyncio.Queue[Batch] = asyncio.Queue()
+        endpoint = Endpoint(
+            host,
+            port,
+            on_batch=lambda batch, number: batches.put_nowait((list(batch), number)),
+            on_room=lambda: None,
+        )
+        endpoints.append(endpoint)
+        return endpoint, batches
+
+    yield open_one
+    for each in endpoints:
+        each.close()
+
+
+async def take(batches: asyncio.Queue[Batch], count: int) -> list[tuple[bytes, Address]]:
+    found: list[tuple[bytes, Address]] = []
+    while len(found) < count:
+        batch, _ = await asyncio.wait_for(batches.get(), 5)
+        found.extend(batch)
+    return found
+
+
+async def test_a_train_arrives_in_order_and_with_its_source(opened: Open) -> None:
+    sender, _ = opened()
+    receiver, batches = opened()
+    train = [bytes([number]) * 1_200 for number in range(50)]
+    sender.send(SHARED, receiver.address, train)
+    assert await take(batches, 50) == [(datagram, sender.address) for datagram in train]
+
+
+async def test_what_waits_in_the_kernel_comes_as_one_bounded_batch(opened: Open) -> None:
+    sender, _ = opened()
+    receiver, batches = opened()
+    sender.send(SHARED, receiver.address, [b"x"] * (endpoint_module.BATCH_DATAGRAMS + 1))
+    first, _ = await asyncio.wait_for(batches.get(), 5)
+    second, _ = await asyncio.wait_for(batches.get(), 5)
+    assert (len(first), len(second)) == (endpoint_module.BATCH_DATAGRAMS, 1)
+
+
+async def test_each_socket_has_a_number_and_a_port(opened: Open) -> None:
+    sender, _ = opened()
+    receiver, batches = opened()
+    number, port = receiver.open()
+    assert number != SHARED
+    sender.send(SHARED, ("127.0.0.1", port), [b"to the second"])
+    batch, socket_number = await asyncio.wait_for(batches.get(), 5)
+    assert socket_number == number
+    receiver.send(number, sender.address, [b"back"])
+    assert batch == [(b"to the second", sender.address)]
+
+
+async def test_a_dual_stack_socket_speaks_ipv4_under_plain_addresses(opened: Open) -> None:
+    both, at_both = opened("::")
+    plain, at_plain = opened()
+    port = both.address[1]
+    plain.send(SHARED, ("127.0.0.1", port), [b"hello"])
+    assert await take(at_both, 1) == [(b"hello", plain.address)]
+    both.send(SHARED, plain.address, [b"answer"])
+    assert await take(at_plain, 1) == [(b"answer", ("127.0.0.1", port))]
+    both.send(SHARED, ("::1", port), [b"self"])
+    assert await take(at_both, 1) == [(b"self", ("::1", port))]
+
+
+async def test_addresses_that_cannot_be_used_are_counted(opened: Open) -> None:
+    endpoint, _ = opened()
+    for address in (("host.example", 7400), ("::1", 7400), ("127.0.0.1", 0), ("127.0.0.1", 70_000)):
+        endpoint.send(SHARED, address, [b"x"])
+    assert endpoint.drops == {"unusable-address": 4}
+
+
+async def test_a_socket_that_is_gone_is_counted(opened: Open) -> None:
+    endpoint, _ = opened()
+    endpoint.send(7, ("127.0.0.1", 7400), [b"x"])
+    assert endpoint.drops == {"no-socket": 1}
+
+
+async def test_what_the_kernel_refuses_is_counted_and_the_rest_goes_on(opened: Open) -> None:
+    sender, _ = opened()
+    receiver, batches = opened()
+    sender.send(SHARED, receiver.address, [b"x" * 70_000, b"fits"])
+    assert await take(batches, 1) == [(b"fits", sender.address)]
+    assert sender.drops == {"emsgsize": 1}
+
+
+class FullKernel:
+    """A socket that takes so many datagrams, then none until told."""
+
+    def __init__(self, real: socket.socket) -> None:
+        self._real = real
+        self.room = 0
+
+    def sendto(self, datagram: bytes, target: Address) -> int:
+        if self.room == 0:
+            raise BlockingIOError
+        self.room -= 1
+        return self._real.sendto(datagram, target)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real, name)
+
+
+def fill(endpoint: Endpoint, *, room: int) -> FullKernel:
+    full = FullKernel(endpoint._sockets[SHARED].raw)
+    full.room = room
+    endpoint._sockets[SHARED].raw = full  # type: ignore[assignment]
+    return full
+
+
+async def test_the_rest_of_a_train_waits_for_room(opened: Open) -> None:
+    sender, _ = opened()
+    receiver, batches = opened()
+    room = asyncio.Event()
+    sender._on_room = room.set
+    full = fill(sender, room=2)
+    sender.send(SHARED, receiver.address, [b"1", b"2", b"3", b"4"])
+    sender.send(SHARED, receiver.address, [b"5"])
+    congested = [sender.congested]
+    full.room = 1
+    got = await take(batches, 3)
+    congested.append(sender.congested)
+    full.room = 10
+    await asyncio.wait_for(room.wait(), 5)
+    congested.append(sender.congested)
+    got += await take(batches, 2)
+    assert [data for data, _ in got] == [b"1", b"2", b"3", b"4", b"5"]
+    assert congested == [True, True, False]
+    assert sender.drops == {}
+
+
+async def test_what_overflows_the_backlog_is_counted(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint_module, "BACKLOG_DATAGRAMS", 3)
+    sender, _ = opened()
+    fill(sender, room=0)
+    sender.send(SHARED, ("127.0.0.1", 9), [b"x"] * 5)
+    assert sender.drops == {"backlog-full": 2}
+
+
+async def test_an_icmp_error_is_counted_and_does_not_stop_the_batch(opened: Open) -> None:
+    receiver, batches = opened()
+    sender, _ = opened()
+
+    class Failing:
+        """Reports one error, then gives what is there."""
+
+        def __init__(self, real: socket.socket) -> None:
+            self._real = real
+            self._failed = False
+
+        def recvfrom(self, size: int) -> tuple[bytes, Address]:
+            if not self._failed:
+                self._failed = True
+                raise ConnectionRefusedError(111, "Connection refused")
+            return self._real.recvfrom(size)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._real, name)
+
+    each = receiver._sockets[SHARED]
+    each.raw = Failing(each.raw)  # type: ignore[assignment]
+    sender.send(SHARED, receiver.address, [b"x"])
+    assert await take(batches, 1) == [(b"x", sender.address)]
+    assert receiver.drops == {"econnrefused": 1}
+
+
+async def test_an_address_in_use_is_named(opened: Open) -> None:
+    endpoint, _ = opened()
+    with pytest.raises(TransportError, match=r"cannot listen on UDP 127.0.0.1 port \d+: Address already"):
+        opened(port=endpoint.address[1])
+
+
+async def test_sockets_are_bounded(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint_module, "MAX_SOCKETS", 2)
+    endpoint, _ = opened()
+    endpoint.open()
+    with pytest.raises(TransportError, match="2 UDP sockets are open"):
+        endpoint.open()
+
+
+async def test_known_routes_are_bounded(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint_module, "_ROUTES_KEPT", 2)
+    endpoint, _ = opened()
+    targets: Sequence[Address] = [("127.0.0.1", port) for port in (9, 10, 11)]
+    for target in targets:
+        endpoint.send(SHARED, target, [])
+    assert len(endpoint._routes) == 1
+
+
+def test_the_address_towards_a_host_is_found_without_a_packet() -> None:
+    assert local_host_towards("127.0.0.1", 9) == "127.0.0.1"
+    assert local_host_towards("no.such.host.invalid", 9) is None

@@ -1,0 +1,108 @@
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from agent.services.identity import StateFolder, write_atomically
+from common.errors import ConfigError
+
+
+def test_a_new_device_gets_a_key_and_keeps_it(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path / "state")
+    made = folder.load_identity("lab", "A")
+    assert made.token is None
+    assert folder.load_identity("lab", "A") == made
+    expected = X25519PrivateKey.from_private_bytes(made.private_key).public_key().public_bytes_raw()
+    assert made.public_key == expected
+    folder.close()
+
+
+def test_the_token_outlives_a_restart(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path)
+    enrolled = folder.load_identity("lab", "A").enrolled("device-token")
+    folder.save_identity(enrolled)
+    folder.close()
+    again = StateFolder(tmp_path)
+    assert again.load_identity("lab", "A") == enrolled
+    again.close()
+
+
+def test_only_the_owner_can_read_the_identity(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path / "state")
+    folder.load_identity("lab", "A")
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "state" / "identity.json").stat().st_mode) == 0o600
+    folder.close()
+
+
+def test_neither_key_nor_token_is_shown(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path)
+    shown = repr(folder.load_identity("lab", "A").enrolled("device-token"))
+    assert "device-token" not in shown
+    assert "private_key" not in shown
+    folder.close()
+
+
+def test_a_folder_belongs_to_one_device(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path)
+    folder.load_identity("lab", "A")
+    with pytest.raises(ConfigError, match=r"belongs to device 'A' of group 'lab', not to 'B'"):
+        folder.load_identity("lab", "B")
+    folder.close()
+
+
+def test_a_folder_serves_one_agent_at_a_time(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path)
+    with pytest.raises(ConfigError, match="another agent is using the state folder"):
+        StateFolder(tmp_path)
+    folder.close()
+    StateFolder(tmp_path).close()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot use the state folder"):
+        StateFolder(tmp_path / "file" / "state")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"group": "lab", "device": "A", "private_key": "AAAA", "token": null}',
+        json.dumps({"group": "lab", "device": "A", "private_key": "=", "token": None}),
+        json.dumps({"group": "lab", "device": "A", "private_key": "A" * 43 + "=", "token": 5}),
+    ],
+)
+def test_a_spoilt_identity_is_never_taken_for_a_new_device(tmp_path: Path, content: str) -> None:
+    folder = StateFolder(tmp_path)
+    (tmp_path / "identity.json").write_text(content)
+    with pytest.raises(ConfigError, match="is not an agent's identity"):
+        folder.load_identity("lab", "A")
+    assert (tmp_path / "identity.json").read_text() == content
+    folder.close()
+
+
+def test_an_unreadable_or_unwritable_identity_is_named(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path)
+    (tmp_path / "identity.json").mkdir()
+    with pytest.raises(ConfigError, match="cannot read"):
+        folder.load_identity("lab", "A")
+    (tmp_path / "identity.json").rmdir()
+    made = folder.load_identity("lab", "A")
+    (tmp_path / "identity.json.new").mkdir()
+    with pytest.raises(ConfigError, match="cannot write"):
+        folder.save_identity(made)
+    folder.close()
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_text("old")
+    write_atomically(target, b"new", sync=True)
+    assert target.read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]

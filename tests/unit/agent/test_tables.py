@@ -1,0 +1,104 @@
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from agent.tables import graph_lines, receipts_table, show_bytes, status_tables
+
+LINK = {
+    "peer": "B",
+    "state": "open",
+    "address": "192.0.2.7:7400",
+    "in_tree": True,
+    "rtt_s": 0.0123,
+    "jitter_s": None,
+    "loss": 0.015,
+    "bandwidth_bps": 100e6,
+    "bytes_sent": 2048,
+    "bytes_received": 10,
+    "repeats_sent": 3,
+    "duplicates_received": 0,
+}
+STREAM = {
+    "stream": "ab" * 16,
+    "channel": "files",
+    "source": "A",
+    "role": "receive",
+    "name": "model.bin",
+    "size_bytes": 4096,
+    "held_bytes": 1024,
+    "held_chunks": 1,
+    "known_chunks": 5,
+    "refused": None,
+}
+
+
+def drawn(*parts: Any) -> str:
+    console = Console(file=StringIO(), width=200)
+    for part in parts:
+        console.print(part)
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+def test_the_status_shows_links_streams_and_drops() -> None:
+    report = {
+        "device": "A",
+        "group": "lab",
+        "epoch": 7,
+        "attached": True,
+        "udp_address": "127.0.0.1:7400",
+        "links": [LINK],
+        "streams": [STREAM],
+        "drops": {"garbage": 4, "none": 0},
+        "requests": {"QueryNeighbours": 2},
+    }
+    text = drawn(*status_tables(report))
+    for shown in ("device A of group lab", "attached to its server", "epoch 7", "127.0.0.1:7400"):
+        assert shown in text
+    for shown in ("192.0.2.7:7400", "yes", "12.3 ms", "1.5 %", "100.0", "2.0 KiB"):
+        assert shown in text
+    for shown in ("ab" * 16, "model.bin", "1.0 KiB", "4.0 KiB", "1/5"):
+        assert shown in text
+    assert "garbage" in text
+    assert "none" not in text.split("drops")[1].split("requests")[0]
+    assert "QueryNeighbours" in text
+
+
+def test_an_agent_that_knows_nothing_has_no_tables() -> None:
+    parts = list(status_tables({"device": "A", "group": "lab", "epoch": None}))
+    assert len(parts) == 1
+    assert "without its server" in drawn(*parts)
+
+
+def test_a_message_stream_has_no_size() -> None:
+    stream = {**STREAM, "size_bytes": None, "name": "", "held_chunks": 3, "known_chunks": 3}
+    text = drawn(*status_tables({"device": "A", "group": "g", "epoch": 1, "streams": [stream]}))
+    assert "3/3" in text
+    assert "KiB" not in text
+
+
+def test_who_lacks_a_file_stands_there_with_the_reason() -> None:
+    receipts = {
+        "C": {"state": "refused", "held_bytes": 0, "reason": "no-space"},
+        "B": {"state": "receiving", "held_bytes": 512, "reason": ""},
+        "D": {"state": "verified", "held_bytes": 1024, "reason": ""},
+    }
+    lines = drawn(receipts_table(receipts, 1024)).splitlines()
+    assert [line.split()[0] for line in lines] == ["device", "B", "C"]
+    assert "512 B of 1.0 KiB" in lines[1]
+    assert "no-space" in lines[2]
+
+
+def test_the_graph_is_an_adjacency_list() -> None:
+    report = {
+        "epoch": 7,
+        "trees": [{"objective": "throughput", "neighbours": {"B": ["A", "C"], "A": ["B"], "D": []}}],
+    }
+    assert list(graph_lines(report)) == ["epoch 7", "throughput:", "  A: B", "  B: A C", "  D:"]
+
+
+@pytest.mark.parametrize(("count", "text"), [(5, "5 B"), (1536, "1.5 KiB"), (2**41, "2.0 TiB")])
+def test_sizes_are_written_for_people(count: int, text: str) -> None:
+    assert show_bytes(count) == text

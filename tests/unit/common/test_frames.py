@@ -1,0 +1,228 @@
+"""Control frames: round trips, every cut prefix, random bytes, and each limit one past."""
+
+import struct
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.errors import DecodeError
+from common.frames import (
+    RECEIPT_STATES,
+    Ack,
+    AskGraph,
+    AskOpening,
+    Bye,
+    Cancel,
+    ChannelPort,
+    Frame,
+    GraphRecord,
+    Have,
+    Probe,
+    ReceiptEntry,
+    Receipts,
+    Stop,
+    StreamOpening,
+    Want,
+    decode_untrusted,
+    encode_frame,
+)
+from common.limits import MAX_GRAPH_PARTS, MAX_RANGES, MAX_REASON_BYTES, MAX_RECEIPTS_PER_FRAME
+
+MOST_NUMBER = 1 << 56
+
+u16 = st.integers(0, 0xFFFF)
+u32 = st.integers(0, 0xFFFFFFFF)
+u64 = st.integers(0, (1 << 64) - 1)
+numbers = st.integers(0, MOST_NUMBER)
+names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
+blobs = st.binary(max_size=1_100)
+ranges = st.lists(
+    st.tuples(st.integers(0, MOST_NUMBER - 0xFFFFFFFF), st.integers(1, 0xFFFFFFFF)).map(lambda r: (r[0], r[0] + r[1])),
+    max_size=MAX_RANGES,
+).map(tuple)
+reasons = st.text(max_size=12).filter(lambda text: len(text.encode()) <= MAX_REASON_BYTES)
+entries = st.lists(
+    st.builds(ReceiptEntry, names, st.sampled_from(RECEIPT_STATES), u64, reasons), max_size=MAX_RECEIPTS_PER_FRAME
+).map(tuple)
+parts = st.integers(1, MAX_GRAPH_PARTS).flatmap(lambda count: st.tuples(st.integers(0, count - 1), st.just(count)))
+frames: st.SearchStrategy[Frame] = st.one_of(
+    st.builds(Probe, u64, u64, u32, u32, u32, u16, u32),
+    st.builds(Ack, u64, u32, ranges),
+    st.builds(Have, u32, numbers, numbers, ranges),
+    st.builds(Want, u32, ranges),
+    st.builds(Stop, u32),
+    st.builds(StreamOpening, blobs),
+    st.builds(AskOpening, u32),
+    st.builds(AskGraph, u32, u32),
+    st.builds(lambda stream, epoch, part, data: GraphRecord(stream, epoch, *part, data), u32, u64, parts, blobs),
+    st.builds(Receipts, u32, entries),
+    st.builds(Cancel, u32, blobs),
+    st.builds(ChannelPort, names, st.integers(1, 0xFFFF)),
+    st.just(Bye()),
+)
+
+EXAMPLES: list[Frame] = [
+    Probe(1, 2, 3, 4, 5, 6, 7),
+    Ack(9, 5, ((7, 10), (1, 4))),
+    Have(1, 2, 30, ((2, 9), (11, 12))),
+    Want(1, ((3, 5),)),
+    Stop(7),
+    StreamOpening(b"sealed"),
+    AskOpening(7),
+    AskGraph(7, 8),
+    GraphRecord(7, 1 << 40, 1, 3, b"part"),
+    Receipts(7, (ReceiptEntry("B", "refused", 5, "no-space"), ReceiptEntry("C", "verified", 9, ""))),
+    Cancel(7, b"sealed"),
+    ChannelPort("files", 4_000),
+    Bye(),
+]
+
+
+def frame(kind: int, body: bytes) -> bytes:
+    return struct.pack("!BH", kind, len(body)) + body
+
+
+def refused(kind: int, body: bytes) -> None:
+    with pytest.raises(DecodeError):
+        decode_untrusted(frame(kind, body))
+
+
+@given(st.lists(frames, max_size=4))
+def test_frames_come_out_as_they_went_in(sent: list[Frame]) -> None:
+    assert decode_untrusted(b"".join(encode_frame(each) for each in sent)) == sent
+
+
+@pytest.mark.parametrize("each", EXAMPLES, ids=lambda each: type(each).__name__)
+def test_every_cut_prefix_of_a_frame_is_refused(each: Frame) -> None:
+    data = encode_frame(each)
+    for length in range(1, len(data)):
+        with pytest.raises(DecodeError):
+            decode_untrusted(data[:length])
+
+
+@pytest.mark.parametrize(
+    "each",
+    [e for e in EXAMPLES if not isinstance(e, StreamOpening | Cancel | GraphRecord)],
+    ids=lambda e: type(e).__name__,
+)
+def test_a_body_of_any_other_length_raises_nothing_but_a_decode_error(each: Frame) -> None:
+    body = each.body()
+    for length in range(len(body)):
+        if isinstance(each, ChannelPort) and length > 2:
+            continue  # A shorter name is a name.
+        refused(each.TYPE, body[:length])
+    if not isinstance(each, ChannelPort):
+        refused(each.TYPE, body + b"\0")
+
+
+@given(st.binary(max_size=300))
+def test_random_bytes_raise_nothing_but_a_decode_error(data: bytes) -> None:
+    try:
+        decode_untrusted(data)
+    except DecodeError:
+        return
+
+
+@given(st.integers(0, 20), st.binary(max_size=200))
+def test_random_bodies_raise_nothing_but_a_decode_error(kind: int, body: bytes) -> None:
+    try:
+        found = decode_untrusted(frame(kind, body))
+    except DecodeError:
+        return
+    assert b"".join(encode_frame(each) for each in found) == frame(kind, body)
+
+
+@pytest.mark.parametrize("kind", [0, 14, 255])
+def test_an_unknown_type_makes_the_whole_datagram_an_error(kind: int) -> None:
+    with pytest.raises(DecodeError, match=f"unknown frame type {kind}"):
+        decode_untrusted(encode_frame(Stop(1)) + frame(kind, b""))
+
+
+def test_no_bytes_are_no_frames() -> None:
+    assert decode_untrusted(b"") == []
+
+
+def with_ranges(*spans: tuple[int, int]) -> bytes:
+    """Write a WANT whose ranges are given as start and length."""
+    return struct.pack("!IB", 7, len(spans)) + b"".join(struct.pack("!QI", *span) for span in spans)
+
+
+def test_as_many_ranges_as_the_limit_pass_and_one_more_does_not() -> None:
+    at_limit = with_ranges(*[(2 * n, 1) for n in range(MAX_RANGES)])
+    (want,) = decode_untrusted(frame(Want.TYPE, at_limit))
+    assert isinstance(want, Want)
+    assert len(want.ranges) == MAX_RANGES
+    refused(Want.TYPE, with_ranges(*[(2 * n, 1) for n in range(MAX_RANGES + 1)]))
+
+
+def test_an_empty_range_is_refused() -> None:
+    refused(Want.TYPE, with_ranges((5, 0)))
+
+
+def test_a_range_may_end_at_the_last_number_and_not_past_it() -> None:
+    (want,) = decode_untrusted(frame(Want.TYPE, with_ranges((MOST_NUMBER - 3, 3))))
+    assert want == Want(7, ((MOST_NUMBER - 3, MOST_NUMBER),))
+    refused(Want.TYPE, with_ranges((MOST_NUMBER - 3, 4)))
+    refused(Want.TYPE, with_ranges(((1 << 64) - 1, 1)))
+
+
+def test_a_range_too_long_for_its_field_travels_as_its_first_part() -> None:
+    (want,) = decode_untrusted(encode_frame(Want(7, ((0, 1 << 33),))))
+    assert want == Want(7, ((0, 0xFFFFFFFF),))
+
+
+@pytest.mark.parametrize("have", [Have(1, MOST_NUMBER + 1, 0, ()), Have(1, 0, MOST_NUMBER + 1, ())])
+def test_a_have_beyond_the_last_number_is_refused(have: Have) -> None:
+    with pytest.raises(DecodeError, match="2\\^56"):
+        decode_untrusted(encode_frame(have))
+
+
+@pytest.mark.parametrize(("part", "count"), [(0, 0), (1, 1), (2, 1), (0, MAX_GRAPH_PARTS + 1), (255, 255)])
+def test_a_graph_part_out_of_bounds_is_refused(part: int, count: int) -> None:
+    with pytest.raises(DecodeError, match=f"graph part {part} of {count}"):
+        decode_untrusted(encode_frame(GraphRecord(1, 2, part, count, b"")))
+
+
+def receipts(count: int, *items: tuple[int, bytes, bytes]) -> bytes:
+    """Write a receipts' body from states, devices and reasons."""
+    body = struct.pack("!IB", 7, count)
+    for state, device, reason in items:
+        body += struct.pack("!BQBB", state, 1, len(device), len(reason)) + device + reason
+    return body
+
+
+REFUSED_RECEIPTS: dict[str, Callable[[], bytes]] = {
+    "one receipt too many": lambda: receipts(
+        MAX_RECEIPTS_PER_FRAME + 1, *[(0, b"B", b"")] * (MAX_RECEIPTS_PER_FRAME + 1)
+    ),
+    "an unknown state": lambda: receipts(1, (len(RECEIPT_STATES), b"B", b"")),
+    "a reason one byte too long": lambda: receipts(1, (3, b"B", b"x" * (MAX_REASON_BYTES + 1))),
+    "a device that is not an id": lambda: receipts(1, (0, b"../B", b"")),
+    "no device": lambda: receipts(1, (0, b"", b"")),
+    "a device that is not text": lambda: receipts(1, (0, b"\xff", b"")),
+    "a reason that is not text": lambda: receipts(1, (3, b"B", b"\xff")),
+    "fewer receipts than announced": lambda: receipts(2, (0, b"B", b"")),
+    "more receipts than announced": lambda: receipts(0, (0, b"B", b"")),
+    "a text cut off": lambda: receipts(1, (0, b"B", b"reason"))[:-1],
+}
+
+
+@pytest.mark.parametrize("body", REFUSED_RECEIPTS.values(), ids=REFUSED_RECEIPTS)
+def test_receipts_out_of_bounds_are_refused(body: Callable[[], bytes]) -> None:
+    refused(Receipts.TYPE, body())
+
+
+def test_as_many_receipts_as_the_limit_pass_with_the_longest_reason() -> None:
+    sent = Receipts(7, tuple(ReceiptEntry(f"D{n}", "refused", n, "x" * MAX_REASON_BYTES) for n in range(8)))
+    assert decode_untrusted(encode_frame(sent)) == [sent]
+
+
+@pytest.mark.parametrize("body", [b"\0\0files", b"\x10\0", b"\x10\0a/b", b"\x10\0\xff", b"\x10\0" + b"x" * 65])
+def test_a_port_of_nothing_or_of_no_channel_is_refused(body: bytes) -> None:
+    refused(ChannelPort.TYPE, body)
+
+
+def test_a_bye_says_nothing_more() -> None:
+    refused(Bye.TYPE, b"\0")

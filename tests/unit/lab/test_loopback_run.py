@@ -1,0 +1,205 @@
+"""The run is driven here against a system that is made up; tests/system runs it against real processes."""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from common.graph import AcyclicGraph, Tree
+from common.ids import DeviceId, LinkKey
+from lab.happenings import Happening, Verb
+from lab.loopback_run import LoopbackRun
+from lab.processes import ChildDied
+from lab.progress import QuietWatcher
+from lab.report import Report
+from lab.scenario import LinkFigures, Scenario
+
+LINE = Scenario(name="line", devices=("A", "B", "C"), links={("A", "B"): LinkFigures(), ("B", "C"): LinkFigures()})
+DATA = b"some bytes"
+GRAPH = AcyclicGraph(7, ("A", "B", "C"), (Tree("throughput", (("A", "B"), ("B", "C"))),))
+
+
+def counted(peer: str, **counters: int) -> dict[str, Any]:
+    names = ("chunks_sent", "repeats_sent", "pulled_sent", "chunks_received", "duplicates_received", "data_bytes_sent")
+    return {"peer": peer, **dict.fromkeys(names, 0), **counters}
+
+
+class FakeSystem:
+    """Three agents in memory; each test says what becomes of the file."""
+
+    backend = "loopback"
+    shaped = False
+
+    def __init__(self, folder: Path, scenario: Scenario = LINE) -> None:
+        self.scenario = scenario
+        self.folder = folder
+        self.happened: list[str] = []
+        self.dead: list[DeviceId] = []
+        self.failure: ChildDied | None = None
+        self.states: dict[DeviceId, dict[str, Any]] = {}
+        self.answer: httpx.Response | Exception = httpx.Response(200, text='{"event": "opened", "stream": "5a"}\n')
+        self.the_graph: AcyclicGraph | None = GRAPH
+        self.links: dict[DeviceId, list[dict[str, Any]]] = {
+            "A": [counted("B", chunks_sent=10, data_bytes_sent=1000)],
+            "B": [counted("A", chunks_received=10), counted("C", chunks_sent=9, pulled_sent=1, data_bytes_sent=1100)],
+            "C": [counted("B", chunks_received=10, duplicates_received=2)],
+        }
+
+    def arrive(self, device: DeviceId, data: bytes = DATA) -> None:
+        self.received(device).mkdir(exist_ok=True)
+        (self.received(device) / "file.bin").write_bytes(data)
+
+    def received(self, device: DeviceId) -> Path:
+        return self.folder / device
+
+    def ethernet_bytes(self) -> dict[LinkKey, tuple[int, int]]:
+        return {}
+
+    def check(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    def running(self, device: DeviceId) -> bool:
+        return device not in self.dead
+
+    def client(self, device: DeviceId) -> httpx.AsyncClient:
+        def answer(request: httpx.Request) -> httpx.Response:
+            assert device == "A"
+            if isinstance(self.answer, Exception):
+                raise self.answer
+            return self.answer
+
+        return httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://agent")
+
+    async def happen(self, happening: Happening) -> None:
+        self.happened.append(str(happening))
+
+    async def status(self, device: DeviceId) -> Mapping[str, Any] | None:
+        return None if device in self.dead else {"links": self.links[device]}
+
+    async def ask_agent(self, device: DeviceId, resource: str) -> Mapping[str, Any] | None:
+        assert resource == "/streams/5a"
+        return self.states.get(device)
+
+    async def graph(self) -> AcyclicGraph | None:
+        return self.the_graph
+
+
+async def run(system: FakeSystem, *, within: float = 10.0) -> Report:
+    file = system.folder / "file.bin"
+    file.write_bytes(DATA)
+    return await LoopbackRun(
+        system,  # type: ignore[arg-type]
+        file=file,
+        source="A",
+        within=within,
+        watcher=QuietWatcher(),
+    ).run()
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> FakeSystem:
+    made = FakeSystem(tmp_path)
+    made.arrive("B")
+    made.arrive("C")
+    return made
+
+
+async def test_the_lab_hashes_every_file_itself(system: FakeSystem) -> None:
+    system.arrive("C", b"other bytes")
+    report = await run(system)
+    assert report.devices["B"].sha256_ok
+    assert not report.devices["C"].sha256_ok
+    assert report.devices["C"].note == "the hash is wrong"
+    assert hashlib.sha256(DATA).digest() != hashlib.sha256(b"other bytes").digest()
+
+
+async def test_the_counters_of_both_ends_make_a_channel(system: FakeSystem) -> None:
+    report = await run(system)
+    first, second = report.channels["A", "B"], report.channels["B", "C"]
+    assert (first.chunks, first.bytes, first.duplicates, first.repairs) == (10, 1000, 0, 0)
+    assert (second.chunks, second.bytes, second.duplicates, second.repairs) == (9, 1100, 2, 1)
+    assert first.unicast_bytes == 2 * 1050
+    assert report.epoch == 7
+    assert not report.ok
+
+
+async def test_what_a_dead_agent_sent_is_known_from_its_peer(system: FakeSystem) -> None:
+    system.dead.append("A")
+    report = await run(system)
+    assert report.channels["A", "B"].chunks == 10
+
+
+async def test_without_a_server_there_is_no_graph_in_the_report(system: FakeSystem) -> None:
+    system.the_graph = None
+    report = await run(system)
+    assert report.epoch is None
+
+
+async def test_a_device_that_refuses_the_file_is_told_with_its_reason(tmp_path: Path) -> None:
+    system = FakeSystem(tmp_path)
+    system.arrive("B")
+    system.states["C"] = {"held_bytes": 3, "state": "failed", "reason": "no-space"}
+    report = await run(system)
+    assert report.devices["C"].note == "failed: no-space"
+    assert report.trouble == []
+    assert not report.ok
+
+
+async def test_a_file_that_does_not_arrive_in_time_is_told(tmp_path: Path) -> None:
+    system = FakeSystem(tmp_path)
+    system.states["B"] = {"held_bytes": 3, "state": "receiving", "reason": ""}
+    system.dead.append("C")
+    report = await run(system, within=0.1)
+    assert report.trouble == ["not every device had the file after 0.1 s"]
+    assert report.devices["B"].note == "still receiving"
+    assert report.devices["C"].note == "the agent is dead"
+
+
+async def test_a_process_that_died_ends_the_run(tmp_path: Path) -> None:
+    system = FakeSystem(tmp_path)
+    system.failure = ChildDied("agent C ended by SIGSEGV; its log is empty")
+    report = await run(system)
+    assert report.trouble == ["agent C ended by SIGSEGV; its log is empty"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (httpx.Response(404, text="no such channel"), "agent A refused the file: no such channel"),
+        (httpx.ConnectError("gone"), "agent A does not take the file"),
+        (httpx.Response(200, text='{"event": "odd"}\n'), "agent A took the file and named no stream"),
+    ],
+)
+async def test_a_source_that_does_not_take_the_file_is_told(
+    tmp_path: Path, answer: httpx.Response | Exception, expected: str
+) -> None:
+    system = FakeSystem(tmp_path)
+    system.answer = answer
+    report = await run(system)
+    assert report.trouble[0].startswith(expected)
+    assert not report.ok
+
+
+async def test_happenings_come_at_their_times_and_the_run_waits_for_them(tmp_path: Path) -> None:
+    happenings = (Happening(0.0, Verb.KILL, device="C"), Happening(0.05, Verb.START, device="C"))
+    system = FakeSystem(tmp_path, replace(LINE, happenings=happenings))
+    system.arrive("B")
+    system.arrive("C")
+    await run(system)
+    assert system.happened == ["kill C", "start C"]
+
+
+async def test_a_happening_that_fails_ends_the_run(tmp_path: Path) -> None:
+    class Broken(FakeSystem):
+        async def happen(self, happening: Happening) -> None:
+            await asyncio.sleep(0)
+            raise ChildDied("agent C was not ready")
+
+    report = await run(Broken(tmp_path, replace(LINE, happenings=(Happening(0.0, Verb.START, device="C"),))))
+    assert report.trouble == ["agent C was not ready"]

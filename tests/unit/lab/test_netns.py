@@ -1,0 +1,82 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from common.errors import ConfigError
+from lab import netns
+from lab.happenings import Happening, Verb
+from lab.netns import NetnsSystem, check_netns
+from lab.progress import QuietWatcher
+from lab.scenario import LinkFigures, Scenario
+
+CALM = Scenario(name="calm", devices=("A", "B"), links={("A", "B"): LinkFigures(rate_bps=10e6, delay_s=0.0)})
+ROUGH = replace(CALM, links={("A", "B"): LinkFigures(rate_bps=10e6, loss=0.01)})
+
+
+@pytest.fixture(autouse=True)
+def able(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this host be one that can make namespaces, with a kernel that has no netem."""
+    monkeypatch.setattr(netns, "check_host", lambda: None)
+    monkeypatch.setattr(netns, "has_netem", lambda: False)
+
+
+@pytest.fixture
+def emulator(tmp_path: Path) -> Path:
+    program = tmp_path / "emulator"
+    program.touch(mode=0o755)
+    return program
+
+
+def test_links_that_only_have_a_rate_need_no_emulator() -> None:
+    assert check_netns(CALM, None) == ()
+
+
+def test_links_with_weather_need_netem_or_an_emulator(emulator: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"link A-B delays or loses .* --emulator or ARBORCAST_LINKEMU"):
+        check_netns(ROUGH, None)
+    assert check_netns(ROUGH, emulator) == (("A", "B"),)
+    monkeypatch.setattr(netns, "has_netem", lambda: True)
+    assert check_netns(ROUGH, None) == ()
+
+
+def test_an_emulator_that_is_no_program_is_refused(emulator: Path, tmp_path: Path) -> None:
+    emulator.chmod(0o644)
+    for path in (emulator, tmp_path / "missing", tmp_path):
+        with pytest.raises(ConfigError, match="is no program that can be run"):
+            check_netns(ROUGH, path)
+
+
+def test_a_link_keeps_its_figures_for_the_whole_run() -> None:
+    cut = replace(CALM, happenings=(Happening(1.0, Verb.CUT, link=("A", "B")),))
+    with pytest.raises(ConfigError, match=r'netns backend cannot do "cut A-B" yet'):
+        check_netns(cut, None)
+    assert check_netns(replace(CALM, happenings=(Happening(1.0, Verb.KILL, device="A"),)), None) == ()
+
+
+def test_each_process_runs_in_its_namespace_and_finds_the_server_on_its_own_network(tmp_path: Path) -> None:
+    system = NetnsSystem(CALM, tmp_path, QuietWatcher())
+    server = system._server_command(8640)
+    assert server[:4] == ["ip", "netns", "exec", system.plan.server]
+    assert server[server.index("--host") + 1] == "0.0.0.0"
+    assert "--insecure-http" in server
+    system.url = system._reached("http://0.0.0.0:8640")
+    assert system.url == f"http://{system.plan.lab_network[0]}:8640"
+    agent = system._agent_command("B")
+    assert agent[3] == system.plan.namespace("B")
+    assert agent[agent.index("--server") + 1] == f"http://{system.plan.control_network('B')[0]}:8640"
+    assert agent[agent.index("--listen") + 1] == "0.0.0.0:7400"
+    assert agent[agent.index("--peer") + 1] == f"A={system.plan.address('A', 'B')}:7400"
+    assert "--noproxy '*'" in system.graph_command
+
+
+def test_two_systems_of_one_process_do_not_share_a_name(tmp_path: Path) -> None:
+    first, second = (NetnsSystem(CALM, tmp_path, QuietWatcher()) for _ in range(2))
+    assert first.plan.prefix != second.plan.prefix
+
+
+def test_an_emulated_link_has_a_process_of_its_own(tmp_path: Path, emulator: Path) -> None:
+    system = NetnsSystem(ROUGH, tmp_path, QuietWatcher(), emulator=emulator)
+    assert system.emulated == (("A", "B"),)
+    assert system.cpu_seconds() == {"server": 0.0, "emulator A-B": 0.0}
+    system.check()

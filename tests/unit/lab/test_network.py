@@ -1,0 +1,170 @@
+import pytest
+
+from lab.clock import Agenda
+from lab.network import FIRST_PORT, FRAME_BYTES, SLOT_S, Network
+from lab.scenario import LinkFigures, Scenario
+
+Batch = tuple[float, str, int, list[bytes]]
+
+
+class Hosts:
+    """A, B and C with a link A-B, and everything that arrived."""
+
+    def __init__(self, *, seed: int = 1, **figures: float) -> None:
+        self.agenda = Agenda()
+        self.batches: list[Batch] = []
+        self.sources: list[tuple[str, int]] = []
+        link = LinkFigures(**figures)  # type: ignore[arg-type]
+        scenario = Scenario(name="ab", devices=("A", "B", "C"), links={("A", "B"): link})
+        self.network = Network(scenario, seed, self.agenda, self._deliver)
+        for device in scenario.devices:
+            self.network.open_socket(device)
+
+    def _deliver(self, device: str, socket: int, batch: list[tuple[bytes, tuple[str, int]]]) -> None:
+        self.batches.append((self.agenda.now, device, socket, [datagram for datagram, _ in batch]))
+        self.sources += [source for _, source in batch]
+
+    def send(self, *datagrams: bytes, source: str = "A", target: str = "B", port: int = FIRST_PORT) -> None:
+        self.network.send(source, 0, (self.network.host(target), port), datagrams)
+
+    def arrived(self) -> list[bytes]:
+        return [datagram for *_, batch in self.batches for datagram in batch]
+
+
+def test_a_datagram_arrives_after_its_serialisation_and_the_delay() -> None:
+    hosts = Hosts(rate_bps=1e6, delay_s=0.1)
+    hosts.send(bytes(1000))
+    hosts.agenda.run_to(1.0)
+    [(at, device, socket, _)] = hosts.batches
+    due = (1000 + FRAME_BYTES) * 8 / 1e6 + 0.1
+    assert due <= at <= due + SLOT_S
+    assert (device, socket) == ("B", 0)
+    assert hosts.sources == [(hosts.network.host("A"), FIRST_PORT)]
+
+
+def test_a_train_leaves_at_the_links_rate_and_in_order() -> None:
+    hosts = Hosts(rate_bps=10e6)
+    train = [bytes([number]) * 1208 for number in range(40)]
+    hosts.send(*train)
+    hosts.agenda.run_to(1.0)
+    assert hosts.arrived() == train
+    assert hosts.batches[-1][0] == pytest.approx(40 * 1250 * 8 / 10e6 + 0.001, abs=2 * SLOT_S)
+
+
+def test_what_arrives_in_one_slot_is_one_batch() -> None:
+    hosts = Hosts(rate_bps=1e9)
+    hosts.send(b"1", b"2", b"3")
+    hosts.agenda.run_to(1.0)
+    assert [batch for *_, batch in hosts.batches] == [[b"1", b"2", b"3"]]
+
+
+def test_what_finds_the_queue_full_is_dropped() -> None:
+    hosts = Hosts(rate_bps=1e6, queue_bytes=10_500)
+    hosts.send(*[bytes(958)] * 30)
+    hosts.agenda.run_to(1.0)
+    assert len(hosts.arrived()) == 10
+    assert hosts.network.dropped("A", "B") == 20
+    hosts.send(b"later")
+    hosts.agenda.run_to(2.0)
+    assert hosts.arrived()[-1] == b"later"
+
+
+def test_the_two_directions_do_not_wait_for_each_other() -> None:
+    hosts = Hosts(rate_bps=1e6)
+    hosts.send(*[bytes(1000)] * 5)
+    hosts.send(b"back", source="B", target="A")
+    hosts.agenda.run_to(0.005)
+    assert hosts.arrived() == [b"back"]
+
+
+def test_datagrams_travel_only_along_links() -> None:
+    hosts = Hosts()
+    hosts.send(b"no link", target="C")
+    hosts.network.send("A", 0, ("192.0.2.1", 9), [b"nobody"])
+    hosts.agenda.run_to(1.0)
+    assert hosts.arrived() == []
+    assert hosts.network.unroutable == 2
+
+
+def test_loss_takes_its_share() -> None:
+    hosts = Hosts(rate_bps=1e9, loss=0.1, queue_bytes=10_000_000)
+    hosts.send(*[b"x"] * 5000)
+    hosts.agenda.run_to(1.0)
+    assert hosts.network.lost("A", "B") == 5000 - len(hosts.arrived())
+    assert 400 < hosts.network.lost("A", "B") < 600
+
+
+def test_duplication_brings_a_second_copy() -> None:
+    hosts = Hosts(rate_bps=1e9, duplicate=0.5)
+    hosts.send(*[b"x"] * 200)
+    hosts.agenda.run_to(1.0)
+    assert 260 < len(hosts.arrived()) < 340
+
+
+def test_jitter_keeps_the_order_and_reordering_does_not() -> None:
+    train = [number.to_bytes(2, "big") for number in range(500)]
+    jittery = Hosts(rate_bps=100e6, jitter_s=0.005)
+    jittery.send(*train)
+    jittery.agenda.run_to(1.0)
+    assert jittery.arrived() == train
+    mixed = Hosts(rate_bps=10e6, reorder=0.1)
+    mixed.send(*train)
+    mixed.agenda.run_to(1.0)
+    assert mixed.arrived() != train
+    assert sorted(mixed.arrived()) == train
+
+
+def test_the_same_seed_makes_the_same_faults_and_another_seed_others() -> None:
+    def run(seed: int) -> list[Batch]:
+        hosts = Hosts(seed=seed, rate_bps=10e6, loss=0.1, duplicate=0.1, reorder=0.1, jitter_s=0.002)
+        hosts.send(*[number.to_bytes(2, "big") for number in range(300)])
+        hosts.agenda.run_to(1.0)
+        return hosts.batches
+
+    assert run(1) == run(1)
+    assert run(1) != run(2)
+
+
+def test_nothing_enters_a_cut_link_until_it_is_restored() -> None:
+    hosts = Hosts()
+    hosts.send(b"under way")
+    hosts.network.cut(("A", "B"))
+    hosts.send(b"cut off")
+    hosts.agenda.run_to(1.0)
+    hosts.network.restore(("A", "B"))
+    hosts.send(b"again")
+    hosts.agenda.run_to(2.0)
+    assert hosts.arrived() == [b"under way", b"again"]
+
+
+def test_a_degraded_link_has_its_new_figures_until_it_is_restored() -> None:
+    hosts = Hosts(rate_bps=1e9, delay_s=0.0)
+    hosts.network.degrade(("A", "B"), delay_s=0.5)
+    hosts.send(b"slow")
+    hosts.agenda.run_to(0.4)
+    assert hosts.arrived() == []
+    hosts.network.restore(("A", "B"))
+    hosts.send(b"fast")
+    hosts.agenda.run_to(0.45)
+    assert hosts.arrived() == [b"fast"]
+
+
+def test_each_socket_gets_its_own_batches() -> None:
+    hosts = Hosts()
+    assert hosts.network.open_socket("B") == (1, FIRST_PORT + 1)
+    hosts.send(b"first")
+    hosts.send(b"second", port=FIRST_PORT + 1)
+    hosts.send(b"nobody listens", port=FIRST_PORT + 9)
+    hosts.agenda.run_to(1.0)
+    assert [(socket, batch) for _, _, socket, batch in hosts.batches] == [(0, [b"first"]), (1, [b"second"])]
+
+
+def test_what_is_under_way_to_a_closed_socket_is_lost() -> None:
+    hosts = Hosts()
+    hosts.send(b"lost")
+    hosts.network.close_sockets("B")
+    hosts.agenda.run_to(1.0)
+    assert hosts.network.open_socket("B") == (0, FIRST_PORT)
+    hosts.send(b"found")
+    hosts.agenda.run_to(2.0)
+    assert hosts.arrived() == [b"found"]

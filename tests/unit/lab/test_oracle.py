@@ -1,0 +1,58 @@
+import pytest
+
+from common.datagrams import BOTH_HEADERS, PacketType
+from lab.oracle import Oracle
+
+AB = ("A", "B")
+STREAM = 0x01020304
+
+
+def chunk(kind: PacketType, number: int, *, stream: int = STREAM, epoch: int = 7, size: int = 100) -> bytes:
+    return BOTH_HEADERS.pack(kind << 4, 1, 1, epoch, 0, stream, number).ljust(size, b"x")
+
+
+def test_first_crossings_repeats_and_pulled_chunks_are_told_apart() -> None:
+    oracle = Oracle()
+    for datagram in (
+        chunk(PacketType.DATA, 1),
+        chunk(PacketType.DATA, 2, epoch=8),
+        chunk(PacketType.DATA, 1, epoch=9),
+        chunk(PacketType.REPEAT, 1),
+        chunk(PacketType.PULLED, 3),
+    ):
+        oracle.note(AB, datagram)
+    seen = oracle.crossings(AB, STREAM)
+    assert (seen.chunks, seen.duplicates, seen.repeats, seen.pulled, seen.repairs) == (2, 1, 1, 1, 2)
+    assert (seen.data_bytes, seen.repair_bytes) == (300, 200)
+    assert seen.numbers() == [1, 2]
+    assert [seen.times(number) for number in (0, 1, 2, 3, 10**9)] == [0, 2, 1, 0, 0]
+    assert (seen.epochs[1], seen.epochs[2]) == (7, 8)
+
+
+def test_links_and_streams_are_kept_apart_and_can_be_added_up() -> None:
+    oracle = Oracle()
+    oracle.note(AB, chunk(PacketType.DATA, 1))
+    oracle.note(AB, chunk(PacketType.DATA, 1, stream=5))
+    oracle.note(("B", "C"), chunk(PacketType.DATA, 1))
+    assert oracle.crossings(AB, STREAM).chunks == 1
+    assert oracle.crossings(AB).chunks == 2
+    assert oracle.crossings(AB).duplicates == 0
+    assert oracle.crossings(("A", "C")).chunks == 0
+
+
+@pytest.mark.parametrize(
+    "datagram",
+    [b"", chunk(PacketType.DATA, 1)[:39], chunk(PacketType.CONTROL, 1), chunk(PacketType.DATA, 1 << 50)],
+    ids=["empty", "short", "control", "absurd number"],
+)
+def test_what_is_no_chunk_is_not_counted(datagram: bytes) -> None:
+    oracle = Oracle()
+    oracle.note(AB, datagram)
+    assert oracle.crossings(AB).data_bytes == 0
+
+
+def test_a_chunk_that_crosses_very_often_is_counted_every_time() -> None:
+    oracle = Oracle()
+    for _ in range(300):
+        oracle.note(AB, chunk(PacketType.DATA, 1))
+    assert oracle.crossings(AB, STREAM).duplicates == 299

@@ -1,0 +1,31 @@
+from tests.unit.server.api_harness import Api, check_problem
+
+
+async def test_a_server_that_lives_and_can_store_says_so(api: Api) -> None:
+    for path in ("/healthz", "/readyz"):
+        answer = await api.call("GET", path, token=None)
+        assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+async def test_a_server_that_cannot_store_is_alive_but_not_ready(api: Api) -> None:
+    api.store.failing = True
+    await api.call("POST", "/v1/groups/lab/join-tokens")
+    check_problem(await api.call("GET", "/readyz", token=None), 503, "store-failed")
+    assert (await api.call("GET", "/healthz", token=None)).status_code == 200
+
+
+async def test_the_counters_are_shown_in_prometheus_text_form(api: Api) -> None:
+    await api.six()
+    await api.call("GET", "/v1/groups/lab/graph", token="x")
+    answer = await api.call("GET", "/metrics", token=None)
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    lines = answer.text.splitlines()
+    for line in (
+        "arborcast_groups 1.0",
+        "arborcast_devices 6.0",
+        "arborcast_links 6.0",
+        'arborcast_events_total{event="reports_qos"} 6.0',
+        'arborcast_refusals_total{reason="bad-token"} 1.0',
+    ):
+        assert line in lines
+    assert "lab" not in answer.text

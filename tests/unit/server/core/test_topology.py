@@ -1,0 +1,152 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.limits import LEASE_S, MAX_PEERS, UNMEASURED_DELAY_S, UNMEASURED_RATE_BPS
+from common.messages import QosFigures
+from server.core.planner import WeighedLink
+from server.core.topology import Change, Topology, weigh, worse
+
+FAST = QosFigures(bandwidth_bps=100e6, delay_s=0.01)
+
+
+def pair() -> Topology:
+    topology = Topology()
+    topology.add("A", now=0.0)
+    topology.add("B", now=0.0)
+    return topology
+
+
+def test_M1_a_link_counts_only_once_both_ends_report_it() -> None:
+    topology = pair()
+    assert topology.report_peers("A", ["B"], now=1.0) == Change()
+    assert not topology.links()[0].counts
+    assert topology.report_peers("B", ["A"], now=2.0) == Change(True)
+    assert topology.counting() == {("A", "B"): WeighedLink(("A", "B"), UNMEASURED_RATE_BPS, UNMEASURED_DELAY_S, 2.0)}
+    assert topology.links()[0].counts
+
+
+def test_M1_a_link_that_one_end_no_longer_reports_is_lost() -> None:
+    topology = pair()
+    topology.report_peers("A", ["B"], now=0.0)
+    topology.report_peers("B", ["A"], now=0.0)
+    assert topology.report_peers("A", [], now=1.0) == Change(True, (("A", "B"),))
+    assert topology.report_peers("B", [], now=1.0) == Change()
+    assert topology.counting() == {}
+    assert topology.links() == ()
+
+
+def test_M2_the_worse_of_the_two_ends_counts_and_directions_are_kept_apart() -> None:
+    topology = pair()
+    topology.report_peers("A", ["B"], now=0.0)
+    topology.report_peers("B", ["A"], now=0.0)
+    forward = QosFigures(bandwidth_bps=50e6, delay_s=0.01, jitter_s=0.003, loss=0.0)
+    backward = QosFigures(bandwidth_bps=90e6, delay_s=0.02, jitter_s=0.001, loss=0.1)
+    topology.report_figures("A", {"B": forward}, now=0.0)
+    topology.report_figures("B", {"A": backward}, now=0.0)
+    (link,) = topology.links()
+    assert (link.forward, link.backward) == (forward, backward)
+    assert link.figures == QosFigures(bandwidth_bps=50e6, delay_s=0.02, jitter_s=0.003, loss=0.1)
+    found = topology.counting()["A", "B"]
+    assert found.rate_bps == pytest.approx(45e6)
+    assert found.delay_s == pytest.approx(0.023)
+
+
+def test_M2_what_only_one_end_knows_is_taken_from_it() -> None:
+    assert worse(QosFigures(bandwidth_bps=5e6), QosFigures(delay_s=0.1)) == QosFigures(bandwidth_bps=5e6, delay_s=0.1)
+    assert worse(QosFigures(), QosFigures()) == QosFigures()
+
+
+@given(st.builds(QosFigures, bandwidth_bps=st.none() | st.floats(0, 1e9), delay_s=st.none() | st.floats(0, 1)))
+def test_reconciling_is_the_same_from_either_end(figures: QosFigures) -> None:
+    assert worse(figures, FAST) == worse(FAST, figures)
+    assert worse(figures, figures) == figures
+
+
+def test_the_same_figures_again_move_nothing() -> None:
+    topology = pair()
+    topology.report_peers("A", ["B"], now=0.0)
+    topology.report_peers("B", ["A"], now=0.0)
+    assert topology.report_figures("A", {"B": FAST}, now=1.0) == Change(True)
+    assert topology.report_figures("A", {"B": FAST}, now=2.0) == Change()
+    assert topology.report_peers("A", ["B"], now=3.0) == Change()
+    assert topology.counting()["A", "B"].since == 0.0
+
+
+def test_figures_may_come_before_the_adjacency() -> None:
+    topology = pair()
+    assert topology.report_figures("A", {"B": FAST}, now=0.0) == Change()
+    topology.report_peers("A", ["B"], now=0.0)
+    topology.report_peers("B", ["A"], now=0.0)
+    assert topology.counting()["A", "B"].rate_bps == 100e6
+
+
+def test_a_lease_that_runs_out_drops_the_links_and_any_report_brings_them_back() -> None:
+    topology = pair()
+    topology.report_peers("A", ["B"], now=0.0)
+    topology.report_peers("B", ["A"], now=10.0)
+    assert topology.next_expiry() == LEASE_S
+    assert topology.expire(now=14.9) == Change()
+    assert topology.expire(now=LEASE_S) == Change(True, (("A", "B"),))
+    assert not topology.alive("A")
+    assert topology.alive("B")
+    assert topology.expire(now=16.0) == Change()
+    assert topology.renew("A", now=20.0) == Change(True)
+    assert topology.counting()["A", "B"].since == 20.0
+
+
+def test_a_lease_renewed_in_time_keeps_the_links() -> None:
+    topology = pair()
+    topology.report_peers("A", ["B"], now=0.0)
+    topology.report_peers("B", ["A"], now=0.0)
+    topology.renew("A", now=10.0)
+    topology.report_figures("B", {}, now=10.0)
+    assert topology.expire(now=15.0) == Change()
+    assert topology.next_expiry() == 25.0
+    assert topology.expire(now=25.0) == Change(True, (("A", "B"),))
+    assert topology.expire(now=25.0) == Change()
+    assert topology.next_expiry() is None
+
+
+def test_a_member_that_leaves_takes_its_links_and_what_others_said_about_it() -> None:
+    topology = pair()
+    topology.report_peers("A", ["B"], now=0.0)
+    topology.report_figures("B", {"A": FAST}, now=0.0)
+    topology.report_peers("B", ["A"], now=0.0)
+    assert topology.remove("A") == Change(True, (("A", "B"),))
+    assert topology.claims("B") == ((), {})
+    assert "A" not in topology
+    assert len(topology) == 1
+    assert topology.devices() == ("B",)
+    assert topology.expire(now=100.0) == Change()  # its lease is still in the heap
+
+
+def test_claims_survive_a_restart_as_old_links() -> None:
+    topology = pair()
+    topology.report_peers("A", ["B"], now=0.0)
+    topology.report_peers("B", ["A"], now=0.0)
+    topology.report_figures("A", {"B": FAST}, now=0.0)
+    again = Topology()
+    for device in ("A", "B"):
+        again.restore(device, *topology.claims(device), now=100.0)
+    assert again.claims("A") == topology.claims("A")
+    assert again.counting()["A", "B"].rate_bps == 100e6
+    assert again.counting()["A", "B"].since == float("-inf")
+    assert again.next_expiry() == 100.0 + LEASE_S
+
+
+def test_figures_of_links_that_are_gone_are_forgotten_once_there_are_too_many() -> None:
+    topology = Topology()
+    names = [f"d{number:03}" for number in range(2 * MAX_PEERS)]
+    for name in ["A", *names]:
+        topology.add(name, now=0.0)
+    topology.report_peers("A", [names[0]], now=0.0)
+    topology.report_figures("A", dict.fromkeys(names[:MAX_PEERS], FAST), now=0.0)
+    assert len(topology.claims("A")[1]) == MAX_PEERS
+    topology.report_figures("A", dict.fromkeys(names[MAX_PEERS:-1], FAST), now=0.0)
+    assert sorted(topology.claims("A")[1]) == [names[0], *names[MAX_PEERS:-1]]
+
+
+def test_loss_takes_from_the_rate_and_jitter_adds_to_the_delay() -> None:
+    found = weigh(("A", "B"), QosFigures(bandwidth_bps=10e6, delay_s=0.01, jitter_s=0.005, loss=0.5), 3.0)
+    assert found == WeighedLink(("A", "B"), 5e6, 0.015, 3.0)

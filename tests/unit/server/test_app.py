@@ -1,0 +1,125 @@
+import asyncio
+import gc
+import json
+import signal
+import socket
+import stat
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from common.errors import ConfigError
+from server.app import serve
+from server.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _collector_as_it_was() -> Iterator[None]:
+    thresholds = gc.get_threshold()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*thresholds)
+
+
+@asynccontextmanager
+async def running(settings: Settings, number: signal.Signals = signal.SIGTERM) -> AsyncIterator[httpx.AsyncClient]:
+    """Run the server on a free port, and end it by a signal."""
+    url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(serve(settings, url.set_result))
+    await asyncio.wait((serving, url), return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        serving.result()
+    token = (settings.admin_token_file or settings.state / "admin-token").read_text().strip()
+    headers = {"Authorization": f"Bearer {token}"}
+    try:
+        async with httpx.AsyncClient(base_url=await url, headers=headers) as client:
+            yield client
+    finally:
+        signal.raise_signal(number)
+        await serving
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_the_server_makes_its_state_serves_and_stops_at_a_signal(tmp_path: Path, number: signal.Signals) -> None:
+    state, ready = tmp_path / "deep" / "state", tmp_path / "ready"
+    settings = Settings(state, port=0, groups=("lab",), ready_file=ready)
+    async with running(settings, number) as client:
+        groups = (await client.get("/v1/groups")).json()["groups"]
+        assert [group["group"] for group in groups] == ["lab"]
+        assert json.loads(ready.read_text()) == {"url": str(client.base_url)}
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+    for name in ("admin-token", "join-token-lab", "state.sqlite3"):
+        assert stat.S_IMODE((state / name).stat().st_mode) == 0o600
+
+
+async def test_a_second_start_finds_the_same_state_and_tokens(tmp_path: Path) -> None:
+    settings = Settings(tmp_path, port=0, groups=("lab",))
+    async with running(settings) as client:
+        epoch = (await client.get("/v1/groups/lab/graph")).json()["epoch"]
+    tokens = [(tmp_path / name).read_text() for name in ("admin-token", "join-token-lab")]
+    async with running(settings) as client:
+        assert (await client.get("/v1/groups/lab/graph")).json()["epoch"] == epoch
+    assert [(tmp_path / name).read_text() for name in ("admin-token", "join-token-lab")] == tokens
+    (tmp_path / "join-token-lab").unlink()
+    async with running(settings) as client:
+        token = (tmp_path / "join-token-lab").read_text().strip()
+        body = {"device": "A", "public_key": "A" * 43 + "="}
+        answer = await client.post("/v1/groups/lab/devices", json=body, headers={"Authorization": f"Bearer {token}"})
+        assert answer.status_code == 201
+
+
+async def test_the_administrator_s_token_may_come_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("my-own-admin-token\n")
+    async with running(Settings(tmp_path / "state", port=0, admin_token_file=path)) as client:
+        assert (await client.get("/v1/groups")).status_code == 200
+    assert not (tmp_path / "state" / "admin-token").exists()
+
+
+async def test_the_server_listens_on_ipv6_too(tmp_path: Path) -> None:
+    async with running(Settings(tmp_path, host="::1", port=0)) as client:
+        assert str(client.base_url).startswith("http://[::1]:")
+        assert (await client.get("/healthz")).status_code == 200
+
+
+async def fails(settings: Settings, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        await serve(settings, lambda url: None)
+
+
+async def test_a_port_in_use_is_found_out_at_once(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        await fails(Settings(tmp_path, port=port), f"cannot listen on 127.0.0.1 port {port}")
+
+
+async def test_a_host_that_is_none_is_refused(tmp_path: Path) -> None:
+    await fails(Settings(tmp_path, host="host.invalid", port=0, insecure_http=True), "cannot listen on host.invalid")
+
+
+async def test_a_state_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    await fails(Settings(tmp_path / "file" / "state", port=0), "cannot make the state directory")
+
+
+async def test_a_ready_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    await fails(Settings(tmp_path, port=0, ready_file=tmp_path / "missing" / "ready"), "cannot write")
+
+
+async def test_two_servers_do_not_share_a_state(tmp_path: Path) -> None:
+    async with running(Settings(tmp_path, port=0)):
+        await fails(Settings(tmp_path, port=0), "another server uses")
+
+
+async def test_a_store_that_fails_at_the_start_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from common.errors import TransportError
+    from server.services.store.sqlite import SqliteStore
+
+    async def broken(self: SqliteStore, prefix: str) -> tuple[str, ...]:
+        raise TransportError("disk full")
+
+    monkeypatch.setattr(SqliteStore, "keys", broken)
+    await fails(Settings(tmp_path, port=0), "cannot start: disk full")

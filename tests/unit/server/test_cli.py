@@ -1,0 +1,75 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from common.errors import ConfigError
+from server import cli
+from server.settings import Settings
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(cli.app, list(arguments))
+    return result.exit_code, result.output
+
+
+def test_run_settles_the_flags_and_prints_one_line_when_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Settings] = []
+
+    async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+        seen.append(settings)
+        announce("http://127.0.0.1:8640")
+
+    monkeypatch.setattr(cli, "serve", serve)
+    state, ready = tmp_path / "state", tmp_path / "ready"
+    arguments = [
+        "--state",
+        str(state),
+        "--group",
+        "lab",
+        "--group",
+        "b",
+        "--port",
+        "0",
+        "--ready-file",
+        str(ready),
+        "-v",
+    ]
+    assert run("run", *arguments) == (0, "listening on http://127.0.0.1:8640\n")
+    assert seen == [Settings(state, port=0, groups=("lab", "b"), ready_file=ready)]
+
+
+def test_what_cannot_be_is_said_in_one_line_with_exit_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+        raise ConfigError("port taken")
+
+    monkeypatch.setattr(cli, "serve", serve)
+    assert run("run", "--state", str(tmp_path)) == (2, "arborcast-server: port taken\n")
+
+
+def test_plain_http_beyond_this_machine_is_refused(tmp_path: Path) -> None:
+    code, output = run("run", "--state", str(tmp_path), "--host", "192.0.2.1")
+    assert code == 2
+    assert "--insecure-http" in output
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["run", "--state", "x", "--port", "70000"], ["unknown"]])
+def test_a_mistake_in_the_flags_is_told(arguments: list[str]) -> None:
+    code, output = run(*arguments)
+    assert code == 2
+    assert "Usage" in output
+
+
+def test_the_contract_can_be_printed() -> None:
+    code, output = run("openapi")
+    assert code == 0
+    assert json.loads(output)["info"]["title"] == "arborcast server"
+
+
+def test_main_runs_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["arborcast-server", "--help"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 0

@@ -293,6 +293,7 @@ class Agent:
         return {
             "attached": self._control.attached,
             "udp_address": write_address(self._endpoint.address),
+            "offload": self._endpoint.offload,
             "receive": str(self._settings.receive.absolute()),
             "drops": drops,
         }

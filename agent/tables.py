@@ -28,7 +28,7 @@ def status_tables(report: Mapping[str, Any]) -> Iterator[str | Table]:
     attached = "attached to its server" if report.get("attached") else "without its server"
     yield (
         f"device {report['device']} of group {report['group']}, {attached},"
-        f" epoch {report['epoch']}, UDP {report.get('udp_address', '?')}"
+        f" epoch {report['epoch']}, UDP {report.get('udp_address', '?')}{_offload(report.get('offload', {}))}"
     )
     links = report.get("links", [])
     if links:
@@ -58,6 +58,15 @@ def show_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= _STEP
     return f"{count:.1f} TiB"
+
+
+def _offload(report: Mapping[str, Any]) -> str:
+    """Say how trains of datagrams pass the kernel."""
+    if not report:
+        return ""
+    plain = report["plain_addresses"]
+    exceptions = f", but plain to {', '.join(plain)}" if plain else ""
+    return f" (trains received {report['receive']}, sent {report['send']}{exceptions})"
 
 
 def _links(links: list[Mapping[str, Any]]) -> Table:

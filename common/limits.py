@@ -85,10 +85,10 @@ MAX_HELD_CHUNKS = 4_096
 """Chunks that wait for their stream's opening, or for the graph they name: about 5 MiB a device."""
 MAX_FRAMES_QUEUED = 4_096
 """Control frames that may wait on one hop; the hop closes when it is passed."""
-MAX_RECEIPTS_PER_FRAME = 8
-"""Receipts in one frame: with ids of 64 and reasons of 48 bytes they fit the smallest datagram."""
-MAX_REASON_BYTES = 48
-"""UTF-8 bytes of a refusal's slug in a receipt."""
+MAX_RECEIPTS_PER_FRAME = 4
+"""Receipts in one frame: with ids of 64 and reasons of 200 bytes they fit the smallest datagram."""
+MAX_REASON_BYTES = 200
+"""UTF-8 bytes of a refusal's slug and sentence in a receipt."""
 MAX_GRAPH_PARTS = 64
 """Parts of an embedded graph record, each in a datagram of its own."""
 HOP_WINDOW = 1 << 20

@@ -1,10 +1,10 @@
 """The agent's UDP sockets: batches in, trains out.
 
 Theory of operation. Every socket is non-blocking and watched by the event loop. When one is readable it is drained,
-up to `BATCH_DATAGRAMS` a wake, and the whole batch goes to one callback. A train is sent datagram by datagram; what
-the kernel will not take now waits in the socket's bounded backlog until it is writable. What overflows that
-backlog, and what the kernel refuses, is counted by reason and dropped: recovering from loss is the transport's
-business. Segmentation offload can take the place of the two loops marked below without a change of this interface.
+about `BATCH_DATAGRAMS` a wake, and the whole batch goes to one callback. A train is sent in as few calls as kernel
+and path allow (`offload`); what the kernel will not take now waits in the socket's bounded backlog until it is
+writable. What overflows that backlog, and what the kernel refuses, is counted by reason and dropped: recovering from
+loss is the transport's business.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import logging
 import socket
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +21,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agent.core.events import Address
+from agent.services.offload import Receiver, Sender
 from common.errors import TransportError
+
+log = logging.getLogger(__name__)
 
 Datagram = tuple[bytes, Address]
 OnBatch = Callable[[Sequence[Datagram], int], None]
@@ -36,7 +40,6 @@ BUFFER_BYTES: Final = 4 * 1024 * 1024
 """What is asked of the kernel for each direction; it may grant less."""
 MAX_SOCKETS: Final = 4_096
 """Sockets of one agent: 64 channels with a socket for each of 64 peers."""
-_DATAGRAM_BYTES: Final = 65_535
 _ROUTES_KEPT: Final = 8_192
 
 _MAPPED: Final = "::ffff:"
@@ -46,6 +49,8 @@ _MAPPED: Final = "::ffff:"
 class _Socket:
     number: int
     raw: socket.socket
+    receiver: Receiver
+    sender: Sender
     backlog: deque[tuple[bytes, tuple[str, int]]] = field(default_factory=deque)
 
 
@@ -71,6 +76,7 @@ class Endpoint:
         self._sockets: dict[int, _Socket] = {}
         self._next_number = SHARED
         self._routes: dict[Address, tuple[str, int] | None] = {}
+        self._refused: dict[str, None] = {}
         self.drops: Counter[str] = Counter()
         self.open(port)
 
@@ -84,6 +90,16 @@ class Endpoint:
     def congested(self) -> bool:
         """Whether some socket has more to send than the kernel takes now."""
         return any(each.backlog for each in self._sockets.values())
+
+    @property
+    def offload(self) -> dict[str, object]:
+        """What the kernel does for whole trains on the shared socket, and for which addresses it does not."""
+        shared = self._sockets[SHARED]
+        return {
+            "receive": "joined" if shared.receiver.joins else "plain",
+            "send": "segmented" if shared.sender.segments else "plain",
+            "plain_addresses": [f"{host}:{port}" for host, port in shared.sender.plain],
+        }
 
     def open(self, port: int = 0) -> tuple[int, int]:
         """Bind one more socket.
@@ -109,7 +125,7 @@ class Endpoint:
             raise TransportError(f"cannot listen on UDP {self._host} port {port}: {error.strerror or error}") from error
         number = self._next_number
         self._next_number += 1
-        opened = _Socket(number, raw)
+        opened = _Socket(number, raw, Receiver(raw), Sender(raw))
         self._sockets[number] = opened
         self._loop.add_reader(raw, self._on_readable, opened)
         return number, raw.getsockname()[1]
@@ -127,12 +143,12 @@ class Endpoint:
         if each is None or target is None:
             self.drops["no-socket" if each is None else "unusable-address"] += 1
             return
-        waiting = bool(each.backlog)
-        for datagram in datagrams:  # segmentation offload would send the whole train here
-            if waiting or not self._send_one(each.raw, datagram, target):
-                if not waiting:
-                    self._loop.add_writer(each.raw, self._on_writable, each)
-                    waiting = True
+        train = list(datagrams)
+        sent = 0 if each.backlog else self._send_train(each, train, target)
+        if sent < len(train):
+            if not each.backlog:
+                self._loop.add_writer(each.raw, self._on_writable, each)
+            for datagram in train[sent:]:
                 self._keep(each, datagram, target)
 
     def close(self) -> None:
@@ -144,46 +160,62 @@ class Endpoint:
         self._sockets.clear()
 
     def _prepare(self, raw: socket.socket) -> None:
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        for option, name in ((socket.SO_RCVBUF, "net.core.rmem_max"), (socket.SO_SNDBUF, "net.core.wmem_max")):
             with contextlib.suppress(OSError):
                 raw.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
+            # The kernel answers with twice what it grants.
+            granted = raw.getsockopt(socket.SOL_SOCKET, option) // 2
+            if granted < BUFFER_BYTES and name not in self._refused:
+                self._refused[name] = None
+                log.warning(
+                    "= the kernel grants %d KiB of socket buffer instead of %d; raise %s for fast links",
+                    granted // 1024,
+                    BUFFER_BYTES // 1024,
+                    name,
+                )
         if self._family == socket.AF_INET6:
             raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
 
     def _on_readable(self, each: _Socket) -> None:
         batch: list[Datagram] = []
-        receive = each.raw.recvfrom
-        for _ in range(BATCH_DATAGRAMS):  # receive offload would split one large buffer here
+        receive = each.receiver.receive
+        for _ in range(BATCH_DATAGRAMS):
             try:
-                data, source = receive(_DATAGRAM_BYTES)
+                datagrams, source = receive()
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:
                 # An ICMP error about an earlier datagram is reported once, by the next call.
                 self._count(error)
                 continue
-            batch.append((data, _from_wire(source)))
+            address = _from_wire(source)
+            batch.extend([(datagram, address) for datagram in datagrams])
+            if len(batch) >= BATCH_DATAGRAMS:
+                break
         if batch:
             self._on_batch(batch, each.number)
 
     def _on_writable(self, each: _Socket) -> None:
         while each.backlog:
             datagram, target = each.backlog[0]
-            if not self._send_one(each.raw, datagram, target):
+            if not self._send_train(each, [datagram], target):
                 return
             each.backlog.popleft()
         self._loop.remove_writer(each.raw)
         self._on_room()
 
-    def _send_one(self, raw: socket.socket, datagram: bytes, target: tuple[str, int]) -> bool:
-        """Hand one datagram to the kernel; False if it has to wait."""
-        try:
-            raw.sendto(datagram, target)
-        except (BlockingIOError, InterruptedError):
-            return False
-        except OSError as error:
-            self._count(error)
-        return True
+    def _send_train(self, each: _Socket, train: list[bytes], target: tuple[str, int]) -> int:
+        """Hand a train to the kernel; return how many datagrams need not wait."""
+        sent = 0
+        while sent < len(train):
+            try:
+                sent += each.sender.send(train[sent:] if sent else train, target)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError as error:
+                self._count(error)
+                sent += 1
+        return sent
 
     def _keep(self, each: _Socket, datagram: bytes, target: tuple[str, int]) -> None:
         if len(each.backlog) >= BACKLOG_DATAGRAMS:

@@ -1,11 +1,13 @@
-"""The forms in which a graph is answered: JSON, adjacency list and matrix (M13), Graphviz' dot and Mermaid.
+"""The forms in which a graph is answered: JSON, adjacency list and matrix (M13), networkx' node-link, dot and Mermaid.
 
 With a root each form shows the tree as its chunks run, away from that source.
 """
 
+import json
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
+import networkx as nx
 from pydantic import Field
 
 from common.graph import AcyclicGraph
@@ -134,11 +136,27 @@ def as_mermaid(graph: AcyclicGraph, tree: int | None, root: DeviceId | None) -> 
     return "\n".join(lines) + "\n"
 
 
+def to_networkx(graph: AcyclicGraph, tree: int, root: DeviceId | None) -> "nx.Graph[DeviceId]":
+    """Return one tree as networkx models it: every device a node, directed away from the root if there is one."""
+    model: nx.Graph[DeviceId] = nx.DiGraph() if root else nx.Graph()
+    model.graph.update(epoch=graph.epoch, objective=graph.trees[tree].objective)
+    model.add_nodes_from(graph.devices)
+    model.add_edges_from(_edges(graph, tree, root))
+    return model
+
+
+def as_node_link(graph: AcyclicGraph, tree: int | None, root: DeviceId | None) -> str:
+    """Write one tree in networkx' own JSON form; ``networkx.node_link_graph(…, edges="edges")`` reads it."""
+    data: dict[str, Any] = nx.node_link_data(to_networkx(graph, tree or 0, root), edges="edges")
+    return json.dumps(data, separators=(",", ":"))
+
+
 Writer = Callable[[AcyclicGraph, int | None, DeviceId | None], str]
 WRITERS: Final[dict[str, tuple[Writer, str]]] = {
     "json": (as_json, JSON),
     "list": (as_list, JSON),
     "matrix": (as_matrix, JSON),
+    "node-link": (as_node_link, JSON),
     "dot": (as_dot, DOT),
     "mermaid": (as_mermaid, MERMAID),
 }

@@ -54,7 +54,7 @@ async def show(
     group: GroupPath,
     _who: Member,
     form: Annotated[
-        Literal["json", "list", "matrix", "dot", "mermaid"],
+        Literal["json", "list", "matrix", "node-link", "dot", "mermaid"],
         Query(alias="format", description="how to write it; all but json write one tree"),
     ] = "json",
     root: Annotated[

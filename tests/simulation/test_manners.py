@@ -1,4 +1,4 @@
-"""The four manners (M9 to M12): what each asks of the server and what it does not, and a graph that changes in mid-stream."""
+"""The four manners (M9 to M12): what each asks of the server and what not, and a graph that changes in mid-stream."""
 
 import random
 from dataclasses import replace
@@ -149,6 +149,7 @@ def test_messages_1_and_2_travel_under_the_first_graph_and_3_to_50_under_the_sec
         change_the_graph(simulation)
         simulation.run_until(lambda: knows_newest(simulation, routing), what="the second graph")
         second = simulation.graph()
+        stream = ""
         for number in range(3, 51):
             stream, _ = simulation.publish("A", "messages", f"piece {number}".encode())
             simulation.run_for(0.002)

@@ -3,9 +3,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
-from common.errors import ConfigError
+from common.errors import ConfigError, ConnectError
+from common.graph import AcyclicGraph, Tree
+from common.messages import ChannelSpec
 from lab.happenings import Happening, Verb
 from lab.loopback import LoopbackSystem, agent_arguments, refuse_link_happenings, server_arguments
 from lab.progress import QuietWatcher
@@ -67,3 +70,51 @@ def test_the_curl_line_reads_the_token_from_its_file(tmp_path: Path) -> None:
     assert json.dumps(str(folder)).strip('"') in system.graph_command
     assert system.graph_command.startswith('curl -s -H "Authorization: Bearer $(cat ')
     assert system.graph_command.endswith(" http://127.0.0.1:8640/v1/groups/lab/graph")
+
+
+async def test_a_graph_that_never_spans_all_devices_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.loopback.GRAPH_S", 0.1)
+    system = LoopbackSystem(PAIR, tmp_path, QuietWatcher())
+    answers: list[AcyclicGraph | None] = [AcyclicGraph(1, ("A", "B"), (Tree("throughput", ()),)), None]
+
+    async def graph() -> AcyclicGraph | None:
+        return answers[-1]
+
+    monkeypatch.setattr(system, "graph", graph)
+    with pytest.raises(ConnectError, match=r"no graph spans all devices after 0\.1 s; the server has no graph"):
+        await system.span()
+    answers.pop()
+    with pytest.raises(ConnectError, match=r"the server has the components \(\('A',\), \('B',\)\)"):
+        await system.span()
+
+
+async def test_a_graph_counts_when_every_agent_that_subscribes_works_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = AcyclicGraph(7, ("A", "B"), (Tree("throughput", (("A", "B"),)),))
+    statuses = {"A": {"epoch": 7}, "B": {"epoch": 6}}
+
+    async def the_graph() -> AcyclicGraph:
+        return graph
+
+    async def status(device: str) -> dict[str, int]:
+        found = dict(statuses[device])
+        statuses[device]["epoch"] = 7
+        return found
+
+    system = LoopbackSystem(PAIR, tmp_path, QuietWatcher())
+    monkeypatch.setattr(system, "graph", the_graph)
+    monkeypatch.setattr(system, "status", status)
+    assert await system.span() == graph
+    assert statuses["B"]["epoch"] == 7
+
+
+async def test_a_channel_that_the_server_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    system = LoopbackSystem(PAIR, tmp_path, QuietWatcher())
+
+    async def refuse(*_: object) -> httpx.Response:
+        return httpx.Response(409, text="too-many-channels")
+
+    monkeypatch.setattr(system, "_ask_server", refuse)
+    with pytest.raises(ConnectError, match="the server refused the channel extra: too-many-channels"):
+        await system._put_channel(ChannelSpec(name="extra", kind="message"))

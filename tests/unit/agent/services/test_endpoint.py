@@ -122,9 +122,11 @@ class FullKernel:
 
 
 def fill(endpoint: Endpoint, *, room: int) -> FullKernel:
-    full = FullKernel(endpoint._sockets[SHARED].raw)
+    sender = endpoint._sockets[SHARED].sender
+    full = FullKernel(sender._raw)
     full.room = room
-    endpoint._sockets[SHARED].raw = full  # type: ignore[assignment]
+    sender._raw = full  # type: ignore[assignment]
+    sender.segments = False
     return full
 
 
@@ -168,17 +170,17 @@ async def test_an_icmp_error_is_counted_and_does_not_stop_the_batch(opened: Open
             self._real = real
             self._failed = False
 
-        def recvfrom(self, size: int) -> tuple[bytes, Address]:
+        def recvmsg_into(self, *arguments: object) -> object:
             if not self._failed:
                 self._failed = True
                 raise ConnectionRefusedError(111, "Connection refused")
-            return self._real.recvfrom(size)
+            return self._real.recvmsg_into(*arguments)  # type: ignore[arg-type]
 
         def __getattr__(self, name: str) -> object:
             return getattr(self._real, name)
 
-    each = receiver._sockets[SHARED]
-    each.raw = Failing(each.raw)  # type: ignore[assignment]
+    incoming = receiver._sockets[SHARED].receiver
+    incoming._raw = Failing(incoming._raw)  # type: ignore[assignment]
     sender.send(SHARED, receiver.address, [b"x"])
     assert await take(batches, 1) == [(b"x", sender.address)]
     assert receiver.drops == {"econnrefused": 1}

@@ -70,6 +70,10 @@ class ChannelTable:
         channel.sockets[peer] = (socket, port)
         self.by_socket[socket] = (channel.spec.name, peer)
 
+    def all(self) -> list[Channel]:
+        """Return all channels, those included that only open streams still use."""
+        return [*self.by_name.values(), *self._retired.values()]
+
     def on_peer_epoch(self, epoch: int, now: float) -> None:
         """Tell every manner the newest epoch (low 32 bits) that a peer knows."""
         for channel in self.by_name.values():

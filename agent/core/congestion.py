@@ -58,6 +58,8 @@ MAX_SPREAD_S = 0.02
 radio links too, and a window that allows for none of it starves them; a queue of our own must not hide behind it."""
 MIN_WINDOW_PACKETS = 4
 """Packets that are always allowed in flight: enough for a lost one to be noticed."""
+MIN_RATE_PACKETS_S = 20.0
+"""Packets per second that are always allowed: a few lost ones in a thin flow must not stop it."""
 MAX_WINDOW_BYTES = 32 * 1024 * 1024
 """Bytes in flight at most: 1 Gbit/s over 100 ms, twice, and some."""
 INITIAL_RATE_BYTES_S = 1_250_000.0
@@ -366,7 +368,7 @@ class ModelController:
         if self.phase is Phase.STARTUP:
             # The first samples see only the first few packets; the window bounds what a rate too high can do.
             rate = max(rate, self.rate_bytes_s)
-        self.rate_bytes_s = min(rate, self._max_rate)
+        self.rate_bytes_s = min(max(rate, MIN_RATE_PACKETS_S * self._packet_bytes), self._max_rate)
         window = self._product(window_gain) + self._allowance()
         floor = self._start_window if self.phase is Phase.STARTUP else self._min_window
         self.window_bytes = int(min(max(window, floor), MAX_WINDOW_BYTES))

@@ -54,6 +54,8 @@ class ControlPlane:
         self.connected = False
         self.requests: Counter[str] = Counter()
         """How often each kind of request was made."""
+        self.to_ask: list[int] = []
+        """Streams (short forms) whose openings are worth asking for again."""
         self._config = config
         self._table = table
         self._channels = channels
@@ -98,7 +100,7 @@ class ControlPlane:
                 return
             case Channels():
                 self._channels.set_specs(message.channels, now)
-                self._streams.on_channels()
+                self.to_ask.extend(self._streams.on_channels())
                 self._streams.begin_resume(now)
                 self._subscribe()
                 return

@@ -14,6 +14,8 @@ class ChunkSource(Protocol):
     short: int
     urgent: bool
     """Whether its chunks go ahead of files."""
+    active_at: float
+    """When a chunk of it last moved here."""
     socket_channel: str | None
     """The channel whose own sockets carry it; None for the shared socket."""
 

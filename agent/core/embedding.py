@@ -11,8 +11,9 @@ from typing import Final
 from agent.core.routing import Known
 from agent.core.stream import Stream
 from agent.core.streams import StreamTable
-from common.errors import DecodeError
+from common.errors import DecodeError, LocalProtocolError
 from common.frames import GraphRecord
+from common.graph import AcyclicGraph
 from common.graph import decode_untrusted as decode_graph
 from common.limits import MAX_GRAPH_PARTS
 from common.sealing import NONCE_BYTES
@@ -30,9 +31,10 @@ def embed(stream: Stream, current: Known | None, streams: StreamTable, now: floa
     """
     if current is None or current.graph is None or streams.keys is None:
         return False
-    if not stream.graphs.learn_graph(current.graph, now):
+    encoded = encode_graph(current.graph)
+    if not encoded or not stream.graphs.learn_graph(current.graph, now):
         return False
-    plain = stream.short.to_bytes(_SHORT_BYTES, "big") + current.graph.encode()
+    plain = stream.short.to_bytes(_SHORT_BYTES, "big") + encoded
     _keep(stream, current.epoch, streams.keys.seal(PURPOSE_GRAPH, plain, streams.entropy(NONCE_BYTES)))
     return True
 
@@ -57,6 +59,14 @@ def learn_embedded(stream: Stream, epoch: int, blob: bytes, streams: StreamTable
     newer = stream.graphs.learn_graph(graph, now)
     _keep(stream, epoch, blob)
     return newer
+
+
+def encode_graph(graph: AcyclicGraph) -> bytes:
+    """Return a graph's binary form, or nothing if it is too large to travel between agents."""
+    try:
+        return graph.encode()
+    except LocalProtocolError:
+        return b""
 
 
 def graph_records(stream: int, epoch: int, blob: bytes) -> list[GraphRecord]:

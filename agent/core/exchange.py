@@ -36,7 +36,9 @@ class _Progress:
         first: the lowest missing number then.
         missing: all that was missing then.
         asked: who was asked last.
+        passed: who was asked last for what nobody reported.
         old: neighbours of earlier epochs that may still be delivering.
+        new: the neighbours that took their place.
     """
 
     have_at: float = 0.0
@@ -45,7 +47,9 @@ class _Progress:
     first: int | None = None
     missing: RangeSet = field(default_factory=RangeSet)
     asked: DeviceId | None = None
+    passed: DeviceId | None = None
     old: dict[DeviceId, None] = field(default_factory=dict)
+    new: dict[DeviceId, None] = field(default_factory=dict)
 
 
 class Exchange:
@@ -77,9 +81,11 @@ class Exchange:
         if stream.held or stream.role == "receive":
             self._send_have(hop, stream, reliable=True)
 
-    def on_old_neighbours(self, stream: Stream, peers: Iterable[DeviceId]) -> None:
-        """Note peers that are no longer neighbours, but may still be delivering."""
-        self._of(stream).old.update(dict.fromkeys(peers))
+    def on_old_neighbours(self, stream: Stream, peers: Iterable[DeviceId], new: Iterable[DeviceId]) -> None:
+        """Note peers that are no longer neighbours, but may still be delivering, and those that took their place."""
+        progress = self._of(stream)
+        progress.old.update(dict.fromkeys(peers))
+        progress.new = dict.fromkeys(new)
 
     def on_have(self, hop: Hop, stream: Stream, have: Have) -> None:
         """Take what a peer says it holds."""
@@ -88,14 +94,18 @@ class Exchange:
         cursor.lowest = have.lowest
         for start, stop in have.ranges:
             cursor.reported.add_range(start, stop)
-        if stream.opening.closing_number is None and have.stop > stream.stop:
+        if stream.closing is None and have.stop > stream.stop:
             stream.stop = have.stop
             stream.have_due = True
 
     def on_want(self, hop: Hop, stream: Stream, ranges: Ranges, epoch: int, tree: int) -> None:
         """Owe a peer what it asks for, is held here and not on its way already."""
         cursor = self._cursor_of(hop, stream)
-        wanted = RangeSet(ranges).intersection(stream.held)
+        asked = RangeSet(ranges)
+        if stream.refused is not None:
+            # What is not kept here has to be fetched again for those below.
+            stream.wanted.union_update(asked.difference(stream.held).intersection(RangeSet([(1, stream.stop)])))
+        wanted = asked.intersection(stream.held)
         wanted.difference_update(cursor.flying)
         for owed in cursor.owed:
             wanted.difference_update(owed.numbers)
@@ -114,7 +124,7 @@ class Exchange:
         self._have(stream, progress, now)
         if progress.old:
             self._stop_old(stream, progress)
-        if stream.role == "receive" and stream.refused is None:
+        if stream.role == "receive":
             self._want(stream, progress, now)
 
     def _of(self, stream: Stream) -> _Progress:
@@ -148,7 +158,7 @@ class Exchange:
         Two late joiners that tell each other "I still wait for 1" would wait for ever; so nobody hears back what only
         it could bring.
         """
-        if stream.role != "receive" or stream.opening.closing_number is not None:
+        if stream.role != "receive" or stream.closing is not None:
             return stream.lowest
         found = [stream.held.first() or stream.stop]
         for other in self._neighbours(stream):
@@ -159,7 +169,8 @@ class Exchange:
 
     def _stop_old(self, stream: Stream, progress: _Progress) -> None:
         current = self._neighbours(stream)
-        if not any(self._cursor_of(hop, stream).heard for hop in current):
+        new = [hop for hop in current if hop.peer in progress.new] or current
+        if not any(self._cursor_of(hop, stream).heard for hop in new):
             return
         kept = dict.fromkeys(hop.peer for hop in current)
         for peer in progress.old:
@@ -169,7 +180,7 @@ class Exchange:
         progress.old.clear()
 
     def _want(self, stream: Stream, progress: _Progress, now: float) -> None:
-        missing = stream.missing()
+        missing = stream.missing() if stream.refused is None else stream.wanted.copy()
         if not missing:
             progress.checked_at = None
             return
@@ -207,8 +218,13 @@ class Exchange:
             progress.asked = hop.peer
             retained.extend(start for start, _ in tuple(found)[:1])
             wanted.difference_update(found)
+        if wanted and (others := self._neighbours(stream)):
+            # Nobody said that it holds these; but a neighbour that keeps nothing passes what it is asked for on.
+            asked = min(others, key=lambda hop: (hop.peer == progress.passed, hop.peer))
+            asked.send(Want(stream.short, tuple(wanted)[:MAX_RANGES]))
+            progress.passed = asked.peer
         # A file is of no use without its first pieces: they may yet come. Messages go on behind a gap.
-        if heard and stream.opening.closing_number is None and min(retained) > stream.lowest:
+        if heard and stream.closing is None and min(retained) > stream.lowest:
             stream.give_up_below(min(retained))
 
     def _providers(self, stream: Stream, progress: _Progress) -> list[Hop]:

@@ -12,11 +12,11 @@ from agent.core.neighbourhood import Neighbourhood
 from agent.core.orphans import Orphans
 from agent.core.peers import Peers
 from agent.core.routing import Known
-from agent.core.source import CUT_AHEAD, FileSource
+from agent.core.source import CUT_AHEAD, CUT_AT_ONCE, FileSource
 from agent.core.store import StoreError
 from agent.core.stream import Stream, split_word
 from agent.core.streams import StreamTable
-from common.datagrams import BOTH_HEADERS, CHUNK_HEADER_BYTES, HOP_HEADER_BYTES, KNOWN_FLAGS, PacketType
+from common.datagrams import BOTH_HEADERS, CHUNK_HEADER_BYTES, HOP_HEADER_BYTES, PacketType
 from common.errors import DecodeError
 from common.frames import AskGraph
 from common.graph import short_epoch
@@ -51,6 +51,7 @@ class Forwarder:
         self._drops = drops
         self._routes: dict[tuple[int, int, int, DeviceId | None], list[Hop]] = {}
         self._manners_waiting = False
+        self._cut_more = False
 
     def receive_chunk(self, hop: Hop, datagram: bytes, socket_channel: ChannelId | None, now: float) -> None:
         """Take a chunk's datagram.
@@ -69,7 +70,7 @@ class Forwarder:
             return
         entry = self._streams.by_short.get(short)
         if entry is None and short in self._streams.declined:
-            # Its sender would repeat it for ever.
+            # Its sender would repeat it for ever. Nothing here can authenticate it, which on_chunk allows for.
             hop.on_chunk(low_number, now)
             self._drops["chunk-of-declined-stream"] += 1
             return
@@ -82,28 +83,23 @@ class Forwarder:
             return
         flags, number = split_word(word)
         kind = first >> 4
-        if stream.is_repeated(number):
-            hop.on_chunk(low_number, now)
-            if kind == PacketType.DATA:
-                counters.duplicates_received += 1
-            else:
-                counters.repairs_received += 1
-            return
         chunk = datagram[HOP_HEADER_BYTES:]
+        # A repeated chunk is opened too: nothing is acknowledged that did not authenticate.
+        repeated = stream.is_repeated(number, kind)
         try:
-            if flags & ~KNOWN_FLAGS:
-                raise DecodeError("unknown chunk flags")
-            plain = stream.open(number, chunk)
+            plain = stream.open(number, flags, chunk)
         except DecodeError:
             self._drops["chunk-not-authentic"] += 1
             return
         hop.on_chunk(low_number, now)
         self._peers.on_heard(hop.peer, now)
+        if repeated:
+            counters.note_repeated(first_crossing=kind == PacketType.DATA)
+            return
         counters.chunks_received += 1
         cursor = hop.cursors.get(short) or self._neighbourhood.cursor(hop, stream)
         cursor.reported.add(number)
-        stream.upstream = hop.peer
-        stream.progress_at = now
+        stream.progress_at = stream.active_at = now
         onward = PacketType.PULLED if kind == PacketType.PULLED else PacketType.DATA
         self._keep(entry, number, flags, chunk, plain, now)
         if stream.spec.distribute:
@@ -121,17 +117,17 @@ class Forwarder:
         try:
             stream.keep(number, flags, chunk, plain)
         except StoreError as error:
-            self._streams.refuse(entry, error)
+            self._streams.refuse(entry, error, now)
             stream.keep(number, flags, chunk, plain)
+        if stream.wanted:
+            stream.wanted.discard(number)
         if entry.retention is not None:
             entry.retention.on_kept(number, len(plain), now)
         if stream.sink is not None:
             for event in stream.sink.on_chunk(number, flags, plain):
                 self._streams.note(entry, event, now)
-        if stream.complete and not entry.ended:
+        if not entry.ended and (stream.complete or number == stream.closing):
             entry.ended = True
-            if stream.refused is not None:
-                stream.finished_at = now
             self._channels.of(stream).manner.on_stream_end(now)
 
     def _distribute(self, item: Forwarding, now: float) -> None:
@@ -163,7 +159,8 @@ class Forwarder:
         return hops
 
     def cut(self, now: float) -> None:
-        """Let sources cut what their next hops have room for."""
+        """Let sources cut what their next hops have room for, a bounded part at a time."""
+        self._cut_more = False
         for entry in list(self._streams.sources.values()):
             source = entry.source
             self._cut(entry, now)
@@ -175,8 +172,13 @@ class Forwarder:
     def _cut(self, entry: Entry, now: float) -> None:
         stream, source = entry.stream, entry.source
         manner = self._channels.of(stream).manner
+        left = CUT_AT_ONCE
         while source is not None and manner.may_cut(stream) and (room := self._room(stream)) > 0:
             for _ in range(room):
+                if not left:
+                    self._cut_more = True
+                    return
+                left -= 1
                 known_before = len(stream.held)
                 cut = source.cut()
                 if cut is None:
@@ -184,7 +186,7 @@ class Forwarder:
                 number, chunk = cut
                 if entry.retention is not None:
                     entry.retention.on_kept(number, len(chunk) - CHUNK_HEADER_BYTES - TAG_BYTES, now)
-                stream.progress_at = now
+                stream.progress_at = stream.active_at = now
                 fresh = len(stream.held) > known_before
                 if fresh:
                     self._distribute(Forwarding(stream, number, len(chunk), None, 0, None, PacketType.DATA), now)
@@ -208,7 +210,7 @@ class Forwarder:
         if not self._manners_waiting:
             return
         waiting = False
-        for channel in list(self._channels.by_name.values()):
+        for channel in self._channels.all():
             decisions: list[Decision] = channel.manner.release(now)
             for item, known in decisions:
                 self._owe(item, known)
@@ -219,10 +221,12 @@ class Forwarder:
             waiting = waiting or channel.manner.holds_anything()
         self._manners_waiting = waiting
 
-    def poll_timeout(self) -> float | None:
+    def poll_timeout(self, now: float) -> float | None:
         """Return when something that waits is due."""
+        if self._cut_more:
+            return now
         if not self._manners_waiting:
             return None
-        times = [channel.manner.poll_timeout() for channel in self._channels.by_name.values()]
+        times = [channel.manner.poll_timeout() for channel in self._channels.all()]
         due = [at for at in times if at is not None]
         return min(due) if due else None

@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from agent.core.channels import ChannelTable
-from agent.core.embedding import graph_records, learn_embedded
+from agent.core.embedding import encode_graph, graph_records, learn_embedded
+from agent.core.entry import Entry
 from agent.core.forwarding import Forwarder
 from agent.core.hop import Hop
 from agent.core.neighbourhood import Neighbourhood
@@ -35,7 +36,7 @@ from common.frames import (
 from common.graph import AcyclicGraph, short_epoch
 from common.graph import decode_untrusted as decode_graph
 from common.ids import DeviceId
-from common.limits import MAX_PEERS
+from common.limits import MAX_PEERS, MAX_STREAMS
 
 
 @dataclass(slots=True)
@@ -132,16 +133,17 @@ class FrameHandlers:
             case _:
                 self._neighbourhood.cursor(hop, stream).opening_sent = False
                 self._neighbourhood.introduce(hop, stream, self._neighbourhood.table_of(stream).current)
+                self._upkeep.exchange.greet(hop, stream)
 
     def _on_opening(self, hop: Hop, frame: StreamOpening, now: float) -> None:
         entry = self._streams.open_received(frame.sealed, now)
-        if entry is None:
+        if not isinstance(entry, Entry):
             self._forwarder.drop_declined(now)
+            if entry is not None and entry.reason == "too-many-streams":
+                self._upkeep.refuse_unopened(hop, entry.short, f"{entry.reason}: at most {MAX_STREAMS} at a device")
             return
         stream = entry.stream
         self._neighbourhood.cursor(hop, stream).opening_sent = True
-        if stream.upstream is None:
-            stream.upstream = hop.peer
         chunks, news = self._forwarder.orphans.take(stream.short)
         for peer_hop, have in news:
             self._upkeep.exchange.on_have(peer_hop, stream, have)
@@ -150,7 +152,7 @@ class FrameHandlers:
 
     def _on_want(self, hop: Hop, stream: Stream, frame: Want, now: float) -> None:
         known = self._neighbourhood.table_of(stream).current
-        stream.progress_at = now
+        stream.active_at = now
         if known is None:
             return
         self._neighbourhood.introduce(hop, stream, known)
@@ -167,7 +169,7 @@ class FrameHandlers:
             return
         known = self._table.by_short(frame.epoch)
         if known is not None and known.graph is not None:
-            for record in graph_records(0, known.epoch, known.graph.encode()):
+            for record in graph_records(0, known.epoch, encode_graph(known.graph)):
                 hop.send(record)
 
     def _on_graph_record(self, hop: Hop, frame: GraphRecord, now: float) -> None:
@@ -195,6 +197,8 @@ class FrameHandlers:
         """Take a previous hop's answer to which graph an epoch is; one that was not asked for is not believed."""
         if not any(channel.manner.waits_for(graph.epoch) for channel in self._channels.by_name.values()):
             raise DecodeError("a graph that was not asked for")
+        if graph.epoch != self._table.expand(short_epoch(graph.epoch), now):
+            raise DecodeError("a graph of another time")
         old = self._table.current
         if self._table.learn_graph(graph, now):
             self._upkeep.on_graph(old, now)

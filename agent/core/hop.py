@@ -58,6 +58,13 @@ class HopCounters:
     bytes_sent: int = 0
     bytes_received: int = 0
 
+    def note_repeated(self, *, first_crossing: bool) -> None:
+        """Count a chunk that is held already."""
+        if first_crossing:
+            self.duplicates_received += 1
+        else:
+            self.repairs_received += 1
+
 
 @dataclass(slots=True)
 class _ChunkContent:
@@ -101,7 +108,7 @@ class Hop:
         """The peer's UDP port by channel, where a channel has a socket per peer."""
         self.bogus_numbers = 0
         self._number = 1
-        self._largest = 0
+        self._anchor = 0
         self._session_byte = session.remote[0]
         self._send_sealer = Sealer(session.send_key)
         self._receive_sealer = Sealer(session.receive_key)
@@ -131,16 +138,22 @@ class Hop:
         plain = self._receive_sealer.open(number, header, datagram[HOP_HEADER_BYTES:])
         self._replay.mark(number)
         found = frames.decode_untrusted(plain)
-        self._note(number, now, eliciting=any(not isinstance(frame, frames.Ack | frames.Probe) for frame in found))
+        self._anchor = max(self._anchor, number)
+        eliciting = any(not isinstance(frame, frames.Ack | frames.Probe) for frame in found)
+        self._acks.on_received(number, now, eliciting)
         return found
 
     def on_chunk(self, low_number: int, now: float) -> None:
-        """Acknowledge a chunk's datagram: it verified, or is held already. Its hop number is a claim."""
-        number = expand_number(low_number, self._largest)
-        if abs(number - self._largest) > HOP_WINDOW:
+        """Acknowledge the datagram of an authentic chunk.
+
+        Its hop number is a claim: it counts only round the newest control datagram's, which is authentic, and moves
+        nothing but the acknowledgement.
+        """
+        number = expand_number(low_number, self._anchor)
+        if abs(number - self._anchor) > HOP_WINDOW // 2:
             self.bogus_numbers += 1
             return
-        self._note(number, now, eliciting=True)
+        self._acks.on_received(number, now)
 
     def on_ack(self, ack: frames.Ack, now: float) -> None:
         """Take the peer's acknowledgement: it drives pacing and repair, nothing else."""
@@ -232,16 +245,12 @@ class Hop:
         number: int = (high << 32) | low
         return number
 
-    def _note(self, number: int, now: float, *, eliciting: bool) -> None:
-        self._largest = max(self._largest, number)
-        self._acks.on_received(number, now, eliciting)
-
     def _control(self, now: float) -> list[bytes]:
         out: list[bytes] = []
         pending: list[bytes] = []
         if self._acks.ack_due(now) or ((self._frames or self._unreliable) and self._acks.due_at() is not None):
             largest, delay, ranges = self._acks.take_ack(now)
-            pending.append(encode_frame(frames.Ack(largest, int(delay * _MICRO), tuple(ranges))))
+            pending.append(encode_frame(frames.Ack(largest, min(int(delay * _MICRO), 0xFFFFFFFF), tuple(ranges))))
         while self._unreliable:
             pending.append(self._unreliable.popleft())
         room = CONTROL_BYTES - CONTROL_OVERHEAD_BYTES
@@ -269,7 +278,6 @@ class Hop:
         self.recovery.on_sent(number, now, size, bool(content.frames), content)
         if content.frames:
             self._controller.on_sent(now, size, self.recovery.in_flight_bytes)
-        self._pacer.spend(size, now)
         self.counters.bytes_sent += size
         return datagram
 
@@ -294,6 +302,7 @@ class Hop:
             size = len(datagram)
             spent += size
             queue.spend(cursor, size)
+            cursor.stream.active_at = now
             socket = cursor.stream.socket_channel
             if trains and trains[-1][0] == socket:
                 trains[-1][1].append(datagram)
@@ -329,9 +338,8 @@ class Hop:
         return datagram
 
     def _give_up(self, lost: list[SentPacket], now: float) -> None:
-        if lost:
-            self._controller.on_loss(now, sum(packet.size for packet in lost))
-            self._requeue(lost)
+        self._controller.on_loss(now, sum(packet.size for packet in lost))
+        self._requeue(lost)
 
     def _requeue(self, packets: list[SentPacket]) -> None:
         for packet in packets:

@@ -45,6 +45,8 @@ QUERY_LEAST_S: Final = 1.0
 QUERY_MOST_TIMES: Final = 4
 LINKS_WAIT_S: Final = 0.3
 """How long after a change of links the server is asked what it made of it."""
+NO_GRAPH_WAIT_S: Final = 0.25
+"""How long a buffer waits before the server is asked again that had no graph."""
 ANSWER_WAIT_S: Final = 2.0
 """How long an answer may take before the newest known epoch serves instead."""
 
@@ -124,7 +126,7 @@ class Manner:
         known = table.by_short(item.epoch)
         if known is not None:
             return known
-        if not table.is_newer(item.epoch) or self._held >= MAX_HELD_CHUNKS:
+        if self._held >= MAX_HELD_CHUNKS:
             return table.current
         key = (self._stream_key(item.stream), item.epoch)
         waiting = self._waiting.get(key)
@@ -221,7 +223,7 @@ class Manner:
             return
         self._asked_server_at = now
         current = self.table.current
-        self._requests.append(QueryNeighbours(None if current is None else self.table.expand(epoch)))
+        self._requests.append(QueryNeighbours(None if current is None else self.table.expand(epoch, now)))
 
     def _forget(self, key: tuple[int, int]) -> None:
         self._held -= len(self._waiting.pop(key).items)
@@ -238,7 +240,7 @@ class AskingManner(Manner):
 
     def on_peer_epoch(self, epoch: int, now: float) -> None:
         """Ask once for an epoch that is newer than all known here."""
-        if epoch and self.table.is_newer(epoch):
+        if epoch and self.table.by_short(epoch) is None and self.table.is_newer(epoch, now):
             self._ask_server(epoch, now)
 
 
@@ -335,9 +337,10 @@ class OverflowManner(AskingManner):
             self._answered = True
 
     def on_failed(self, now: float) -> None:
-        """Let the newest known epoch serve."""
-        del now
+        """Let the newest known epoch serve; without any, ask again."""
         self._answered = self._asked_at is not None
+        if self.table.current is None:
+            self._look_at = now + QUERY_LEAST_S
 
     def release(self, now: float) -> list[Decision]:
         """Return the whole buffer once the answer came, or stayed away for too long."""
@@ -350,7 +353,7 @@ class OverflowManner(AskingManner):
         if known is None:
             self._answered = False
             self._asked_at = None
-            self._flush_at = now + self._flush_s
+            self._flush_at = now + max(self._flush_s, NO_GRAPH_WAIT_S)
             return []
         out = [(_by_answer(item, known), known) for item in self._buffer]
         self._buffer = []
@@ -402,6 +405,11 @@ class EmbeddedManner(Manner):
     def on_resume(self, now: float) -> None:
         """Fetch the whole graph again."""
         self.on_source(now)
+
+    def on_failed(self, now: float) -> None:
+        """Ask again soon: without a graph a source sends nothing."""
+        if self._next is not None:
+            self._next = min(self._next, now + QUERY_LEAST_S * self._rng.uniform(1.0, 1.5))
 
     def poll_request(self, now: float) -> ControlRequest | None:
         """At the source: fetch the graph, and look after it periodically."""

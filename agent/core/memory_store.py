@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from agent.core.store import PieceReader, Resumed, Role, StoreError
@@ -25,14 +26,18 @@ class BytesReader:
 
 @dataclass(slots=True)
 class MemoryStreamStore:
-    """One stream's chunks in a dict, oldest first out when ``limit_bytes`` is passed (None keeps all)."""
+    """One stream's chunks, oldest first out when ``limit_bytes`` is passed (None keeps all).
+
+    ``on_forgotten`` is told the number of each chunk that had to go.
+    """
 
     reader: PieceReader | None = None
     piece_bytes: int = 0
     size_bytes: int | None = None
     limit_bytes: int | None = None
+    on_forgotten: Callable[[int], object] | None = None
     digest: bytes | None = None
-    _chunks: dict[int, bytes] = field(default_factory=dict)
+    _chunks: OrderedDict[int, bytes] = field(default_factory=OrderedDict)
     _tags: dict[int, bytes] = field(default_factory=dict)
     _kept_bytes: int = 0
 
@@ -86,6 +91,8 @@ class MemoryStreamStore:
     def _forget(self, number: int) -> None:
         self._kept_bytes -= len(self._chunks.pop(number))
         self._tags.pop(number, None)
+        if self.on_forgotten is not None:
+            self.on_forgotten(number)
 
 
 class MemoryStores:

@@ -11,18 +11,21 @@ from agent.core.routing import GraphTable, Known
 from agent.core.stream import Stream
 from agent.core.streams import StreamTable
 from common.frames import StreamOpening
+from common.ids import DeviceId
 
 
 class Neighbourhood:
     """Finds hops and cursors.
 
     Args:
+        device: this device.
         peers: links and hops.
         channels: rules and manners.
         streams: what is sent and received.
     """
 
-    def __init__(self, peers: Peers, channels: ChannelTable, streams: StreamTable) -> None:
+    def __init__(self, device: DeviceId, peers: Peers, channels: ChannelTable, streams: StreamTable) -> None:
+        self._device = device
         self._peers = peers
         self._channels = channels
         self._streams = streams
@@ -41,6 +44,16 @@ class Neighbourhood:
             # Delivered here and no further: the source alone serves its neighbours (M7).
             peers = tuple(peer for peer in peers if peer == stream.opening.source)
         return [hop for peer in peers if (hop := self._peers.hops.get(peer)) is not None]
+
+    def towards_source(self, stream: Stream) -> list[Hop]:
+        """Return the hops that lead to a stream's source: one where the way is known, else all neighbours."""
+        hops = self.hops_of(stream)
+        source = stream.opening.source
+        known = self.table_of(stream).current
+        if known is None or known.graph is None or source not in known.graph.devices:
+            return [hop for hop in hops if hop.peer == source] or hops
+        children = known.graph.oriented(source, known.tree_for(stream.spec.objective))
+        return [hop for hop in hops if self._device in children.get(hop.peer, ())]
 
     def cursor(self, hop: Hop, stream: Stream) -> Cursor:
         """Return a peer's place in a stream."""

@@ -118,7 +118,7 @@ class Node:
     ) -> None:
         self.config = config
         self.drops: Counter[str] = Counter()
-        self.table = GraphTable(config.device)
+        self.table = GraphTable(config.device, wall - now)
         self.channels = ChannelTable(self.table, rng)
         self.peers = Peers(
             config.device,
@@ -143,7 +143,7 @@ class Node:
             entropy=entropy,
             wall_offset=wall - now,
         )
-        neighbourhood = Neighbourhood(self.peers, self.channels, self.streams)
+        neighbourhood = Neighbourhood(config.device, self.peers, self.channels, self.streams)
         self.forwarder = Forwarder(self.peers, self.channels, self.streams, neighbourhood, self.drops)
         self._upkeep = Upkeep(
             config.device, self.table, self.peers, self.streams, neighbourhood, self.forwarder, self._events
@@ -208,6 +208,8 @@ class Node:
             self.drops["server-message-refused"] += 1
         if self.table.epoch != self._told_epoch:
             self._upkeep.on_graph(old, now)
+        self._upkeep.ask_openings(self.control.to_ask)
+        self.control.to_ask.clear()
         if isinstance(message, Channels):
             self._open_channel_sockets(self.peers.hops.values())
         self._upkeep.embed_sources(now)
@@ -274,7 +276,11 @@ class Node:
     def poll_timeout(self) -> float | None:
         """Return the monotonic seconds at which ``handle_timeout`` is due."""
         due = self._tick_at
-        for at in (self.peers.poll_timeout(self._now), self.control.poll_timeout(), self.forwarder.poll_timeout()):
+        for at in (
+            self.peers.poll_timeout(self._now),
+            self.control.poll_timeout(),
+            self.forwarder.poll_timeout(self._now),
+        ):
             if at is not None and at < due:
                 due = at
         return due

@@ -14,6 +14,10 @@ BURST_S = 0.002
 """Seconds of the rate that may go in one burst."""
 TRAIN_S = 0.001
 """Seconds of the rate that one train carries: timers are not set finer."""
+GATHER_S = 0.004
+"""Seconds for which a slow sender waits to gather packets to a train: each wake costs as much as several."""
+GATHER_PACKETS = 4.0
+"""Packets that it gathers at most."""
 LATE_S = 0.010
 """Seconds of the rate that are owed to a sender whose timer fired late."""
 LEAST_WAIT_S = 1e-6
@@ -64,7 +68,8 @@ class Pacer:
         least = 2.0 * self._packet
         self._burst = min(max(least, BURST_S * self._rate), max(least, MAX_BURST_BYTES))
         self._late = max(self._burst, LATE_S * self._rate)
-        self._train = min(max(float(self._packet), TRAIN_S * self._rate), self._burst)
+        gathered = min(GATHER_S * self._rate, GATHER_PACKETS * self._packet)
+        self._train = min(max(float(self._packet), TRAIN_S * self._rate, gathered), self._burst)
 
     def budget(self, now: float) -> int:
         """Return the bytes that may go now, 0 or more."""

@@ -197,6 +197,10 @@ class Peers:
             if hop is None:
                 self._hello_if_due(link, now)
                 continue
+            if hop.overflowed:
+                self._drops["hop-overflowed"] += 1
+                self.on_bye(hop, now)
+                continue
             promise = link.poll_probe(now)
             if promise is not None:
                 hop.send(hop.qos.next_probe(now, promise, self.epoch), reliable=False)

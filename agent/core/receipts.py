@@ -51,6 +51,11 @@ class ReceiptBook:
             return 0.0
         return self._sent_at + PROGRESS_EVERY_S
 
+    def touch_all(self) -> None:
+        """Pass everything on once more: the way to the source changed."""
+        self._dirty.update(dict.fromkeys(self.receipts))
+        self._urgent = any(receipt.state in _FINAL for receipt in self.receipts.values())
+
     def take(self, now: float) -> list[ReceiptEntry]:
         """Return what changed since the last call, and count it as passed on."""
         entries = self.entries(self._dirty)

@@ -300,15 +300,19 @@ class Recovery:
             now: Monotonic seconds.
 
         Returns:
-            What it changed; nothing if it names a number that was never sent (counted in `bogus_acks`).
+            What it changed. Numbers that were never sent change nothing (and are counted in `bogus_acks`).
 
         Source:
             RFC 9002 sections 5.1, 6.1 and A.7.
         """
         result = AckResult(delivered=self.delivered)
         if largest >= self._next or (ranges and ranges[0][1] > self._next):
+            # The claimed part is ignored; what was really sent counts, or one forged header would silence a hop.
             self.bogus_acks += 1
-            return result
+            ranges = [(start, min(stop, self._next)) for start, stop in ranges if start < self._next]
+            if not ranges:
+                return result
+            largest = ranges[0][1] - 1
         prior_largest = self._largest_acked
         self._take_acked(ranges, result)
         if self._lost_numbers:

@@ -15,6 +15,8 @@ from common.ids import DeviceId
 from common.limits import EPOCH_AGE_S, EPOCHS_KEPT, EPOCHS_MAX
 from common.messages import GraphBody, NeighboursBody
 
+_MICRO = 1e6
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -56,10 +58,13 @@ class GraphTable:
 
     Args:
         device: whose neighbours to look up in whole graphs.
+        wall_offset: unix time minus monotonic time, seconds: epochs follow the clock, so it tells which 2^32 µs a short
+            form is from.
     """
 
-    def __init__(self, device: DeviceId) -> None:
+    def __init__(self, device: DeviceId, wall_offset: float) -> None:
         self._device = device
+        self._wall_offset = wall_offset
         self._known: dict[int, Known] = {}
         self.current: Known | None = None
 
@@ -107,13 +112,13 @@ class GraphTable:
         """Return what is known of the epoch with these low 32 bits."""
         return self._known.get(short)
 
-    def is_newer(self, short: int) -> bool:
+    def is_newer(self, short: int, now: float) -> bool:
         """Tell whether an epoch's short form is newer than the current one (or nothing is known yet)."""
-        return self.current is None or self.expand(short) > self.current.epoch
+        return self.current is None or self.expand(short, now) > self.current.epoch
 
-    def expand(self, short: int) -> int:
-        """Return the whole epoch nearest to the current one with these low 32 bits."""
-        return short if self.current is None else expand_number(short, self.current.epoch)
+    def expand(self, short: int, now: float) -> int:
+        """Return the epoch with these low 32 bits that is nearest to the clock in µs."""
+        return expand_number(short, max(int((now + self._wall_offset) * _MICRO), 0))
 
     def _learn(self, known: Known) -> bool:
         short = short_epoch(known.epoch)

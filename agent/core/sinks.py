@@ -13,6 +13,7 @@ from common.datagrams import FLAG_END, FLAG_START
 from common.limits import MAX_MESSAGE_BYTES
 from common.opening import Opening
 
+_NOTHING: Final[Iterator[Event]] = iter(())
 HASH_AT_ONCE: Final = 512
 """Pieces read back and hashed in one call at most, so that a late first piece does not stall the others."""
 
@@ -51,11 +52,17 @@ class FileHasher:
         """Whether every piece was hashed."""
         return self.next_number > self._pieces
 
-    def feed(self, number: int, plain: bytes) -> None:
-        """Hash a piece at once if it is the next one."""
-        if number == self.next_number and number <= self._pieces:
-            self._hash.update(plain)
-            self.next_number = number + 1
+    def feed(self, number: int, plain: bytes) -> bool:
+        """Hash a piece at once if it is the next one.
+
+        Returns:
+            Whether it was, and the file goes on with a piece that is not stored yet.
+        """
+        if number != self.next_number or number > self._pieces:
+            return False
+        self._hash.update(plain)
+        self.next_number = number + 1
+        return number < self._pieces and number + 1 not in self._held
 
     def catch_up(self) -> bool:
         """Hash stored pieces, at most HASH_AT_ONCE; return whether more are waiting.
@@ -85,16 +92,18 @@ class FileSink:
         self._opening = opening
         self._held = held
         self._store = store
+        self._closing_number = opening.pieces + 1
         self._hasher = FileHasher(opening.pieces, held, store)
         self._expected: bytes | None = None
         self._ended = False
 
     def on_chunk(self, number: int, flags: int, plain: bytes) -> Iterator[Event]:
         """Hash what is in order; check the closing record."""
-        if number == self._opening.closing_number:
+        if number == self._closing_number:
             self._expected = plain
-        else:
-            self._hasher.feed(number, plain)
+        elif self._hasher.feed(number, plain):
+            # The common case: in order, and nothing stored behind it waits to be hashed.
+            return _NOTHING
         return self.advance()
 
     def advance(self) -> Iterator[Event]:
@@ -125,9 +134,8 @@ class FileSink:
 
     def _closing(self) -> bytes | None:
         """Return the closing record, which may have come in an earlier run."""
-        closing = self._opening.pieces + 1
-        if self._expected is None and closing in self._held:
-            self._expected = self._store.read(closing)
+        if self._expected is None and self._closing_number in self._held:
+            self._expected = self._store.read(self._closing_number)
         return self._expected
 
     def skip_below(self, number: int) -> Iterator[Event]:

@@ -19,6 +19,8 @@ from common.sealing import TAG_BYTES
 
 CUT_AHEAD: Final = 256
 """Chunks owed to the fastest next hop beyond which a file is not cut further."""
+CUT_AT_ONCE: Final = 512
+"""Chunks cut in one call: a restarted source cuts all it cut before again, and must not stall its links meanwhile."""
 MAX_PUBLISH_QUEUE_BYTES: Final = 8 * 1024 * 1024
 """Published bytes that may wait to be cut; beyond it the publisher is told to wait."""
 
@@ -92,6 +94,8 @@ class MessageSource:
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
+        self.key_epoch = 0
+        """Under which group key its opening was sealed."""
         self._queue: deque[tuple[int, bytes]] = deque()
         self._queued_bytes = 0
         self._next = 1

@@ -16,10 +16,9 @@ from agent.core.rangeset import RangeSet
 from agent.core.routing import GraphTable
 from agent.core.sinks import Sink
 from agent.core.store import Role, StoreError, StreamStore
-from agent.core.window import BitmapWindow, HeldRanges, LastNumber, RepeatTest
-from common.datagrams import CHUNK_HEADER, CHUNK_HEADER_BYTES, FLAG_CLOSING, NUMBER_MASK
+from agent.core.window import BitmapWindow, LastNumber, RepeatTest
+from common.datagrams import CHUNK_HEADER, CHUNK_HEADER_BYTES, FLAG_CLOSING, KNOWN_FLAGS, NUMBER_MASK, PacketType
 from common.errors import DecodeError
-from common.ids import DeviceId
 from common.messages import ChannelSpec
 from common.opening import Opening
 from common.sealing import TAG_BYTES, Sealer, nonce_of
@@ -64,14 +63,20 @@ class Stream:
         self.urgent = opening.kind == "message"
         self.socket_channel = spec.name if spec.sockets == "per-channel" else None
         self.held = RangeSet()
-        self.stop = opening.closing_number + 1 if opening.closing_number is not None else 1
+        self.closing = opening.closing_number
+        """The number of a file's closing record; None for an open-ended stream."""
+        self.stop = 1 if self.closing is None else self.closing + 1
         """One past the highest number known to exist."""
         self.lowest = 1
         """The lowest number still retained here."""
-        self.upstream: DeviceId | None = None
         self.refused: str | None = None
         """Why this device does not keep the stream; it still relays it."""
         self.progress_at = now
+        """When a chunk last arrived, or was cut."""
+        self.active_at = now
+        """When a chunk last arrived, was cut, sent or asked for."""
+        self.wanted = RangeSet()
+        """What peers want of a stream that this device does not keep."""
         self.finished_at: float | None = None
         self.have_due = False
         self.have_unsettled = False
@@ -84,33 +89,41 @@ class Stream:
         self._sealer = Sealer(opening.key)
         self._ring: OrderedDict[int, bytes] = OrderedDict()
         self._ring_bytes = 0
-        self._repeat: RepeatTest = _repeat_test(spec, self.held)
+        self._repeat = _repeat_test(spec)
 
     @property
     def complete(self) -> bool:
         """Whether every number of a stream of known length is held."""
-        closing = self.opening.closing_number
+        closing = self.closing
         return closing is not None and len(self.held) == closing
 
     @property
     def held_bytes(self) -> int:
         """Plain bytes held of a file (an estimate by whole pieces while it is incomplete)."""
         size = self.opening.size_bytes or 0
-        closing = self.opening.closing_number
+        closing = self.closing
         pieces = len(self.held) - (closing is not None and closing in self.held)
         return min(size, pieces * self.opening.piece_bytes)
 
-    def is_repeated(self, number: int) -> bool:
-        """Make the repeat test (M7), before a chunk is opened."""
-        return number < self.lowest or self._repeat.seen(number)
+    def is_repeated(self, number: int, kind: int) -> bool:
+        """Make the repeat test (M7), before a chunk is opened.
 
-    def open(self, number: int, chunk: bytes) -> bytes:
+        The channel's own test judges first crossings. What was sent again or asked for is judged by what is held, or
+        a window, or the literal rule, would refuse every repair.
+        """
+        if number < self.lowest or number in self.held:
+            return True
+        return self._repeat is not None and kind == PacketType.DATA and self._repeat.seen(number)
+
+    def open(self, number: int, flags: int, chunk: bytes) -> bytes:
         """Verify and decrypt a chunk (chunk header, ciphertext, tag).
 
         Raises:
-            DecodeError: it is not authentic, or its number is past the end of the file.
+            DecodeError: it is not authentic, its flags are unknown, or its number is past the end of the file.
         """
-        closing = self.opening.closing_number
+        if flags & ~KNOWN_FLAGS:
+            raise DecodeError("unknown chunk flags")
+        closing = self.closing
         if closing is not None and not 0 < number <= closing:
             raise DecodeError("chunk number outside the file")
         try:
@@ -132,7 +145,8 @@ class Stream:
 
     def mark(self, number: int) -> None:
         """Hold a number."""
-        self._repeat.mark(number)
+        if self._repeat is not None:
+            self._repeat.mark(number)
         self.held.add(number)
         if number >= self.stop:
             self.stop = number + 1
@@ -145,6 +159,11 @@ class Stream:
         ring[number] = chunk
         while self._ring_bytes > RING_BYTES:
             self._ring_bytes -= len(ring.popitem(last=False)[1])
+
+    def forget_ring(self) -> None:
+        """Give the memory of sealed chunks back: nobody has asked for one for a while."""
+        self._ring.clear()
+        self._ring_bytes = 0
 
     def seal(self, number: int, flags: int, plain: bytes) -> bytes:
         """Seal a chunk at its source, for the first time (the caller keeps its tag)."""
@@ -173,7 +192,7 @@ class Stream:
 
     def flags_of(self, number: int) -> int:
         """Return the flags under which a chunk was sealed."""
-        if number == self.opening.closing_number:
+        if number == self.closing:
             return FLAG_CLOSING
         return self.flags.get(number, 0)
 
@@ -203,9 +222,8 @@ def split_word(word: int) -> tuple[int, int]:
     return word >> 56, word & NUMBER_MASK
 
 
-def _repeat_test(spec: ChannelSpec, held: RangeSet) -> RepeatTest:
+def _repeat_test(spec: ChannelSpec) -> RepeatTest | None:
+    """Return the channel's test for first crossings besides what is held."""
     if spec.repeat == "window":
         return BitmapWindow(WINDOW_NUMBERS)
-    if spec.repeat == "last":
-        return LastNumber()
-    return HeldRanges(held)
+    return LastNumber() if spec.repeat == "last" else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from agent.core.channels import Channel, ChannelTable
@@ -31,9 +32,24 @@ PURPOSE_OPENING: Final = b"opening"
 FILE_LIFETIME_S: Final = 86_400.0
 """How long a file's opening is good for."""
 MESSAGE_LIFETIME_S: Final = 30 * 86_400.0
+RING_IDLE_S: Final = 2.0
+"""After how long without a chunk moving a finished stream gives its memory back; its store serves on."""
 _SURROGATES: Final = ("\ud800", "\udfff")
 _MOST_OPENING_BYTES: Final = 1_150
 """Bytes of a sealed opening that fit the smallest datagram with the hop's header, seal and framing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """An opening that this device does not take.
+
+    Attributes:
+        short: the stream's short form.
+        reason: a short slug.
+    """
+
+    short: int
+    reason: str
 
 
 class StreamTable:
@@ -125,9 +141,14 @@ class StreamTable:
     def publish(self, channel: ChannelId, payload: bytes, now: float) -> tuple[str, int]:
         """Publish a message; see ``Node.publish``."""
         source = self._messages.get(channel)
+        if source is not None and self.keys is not None and source.key_epoch != self.keys.newest:
+            # Somebody left: what is published from now on is not for who knows the old key.
+            source.stream.finished_at = now
+            source = None
         if source is None or channel not in self._channels.by_name:
             entry = self._open_source(channel, "message", "", None, None, now)
             entry.source = source = self._messages[channel] = MessageSource(entry.stream)
+            source.key_epoch = key_epoch_of(entry.stream.sealed_opening)
         return source.stream.opening.hex, source.publish(payload)
 
     def _open_source(
@@ -184,8 +205,12 @@ class StreamTable:
 
     # --- streams that arrive --------------------------------------------------------------------------------------
 
-    def open_received(self, sealed: bytes, now: float) -> Entry | None:
-        """Take an opening that a peer handed on; return its stream, or None if it is refused (and counted)."""
+    def open_received(self, sealed: bytes, now: float) -> Entry | Declined | None:
+        """Take an opening that a peer handed on.
+
+        Returns:
+            Its stream; or why this device does not take it; or None if it is not authentic. Both are counted.
+        """
         opening = self._read_opening(sealed)
         if opening is None:
             return None
@@ -193,7 +218,7 @@ class StreamTable:
         if reason is not None:
             self._drops[reason] += 1
             self._decline(opening.short)
-            return None
+            return Declined(opening.short, reason)
         entry = self.by_short.get(opening.short)
         if entry is not None:
             return entry
@@ -232,20 +257,23 @@ class StreamTable:
         try:
             store = self._stores.receive(opening, sealed)
         except StoreError as error:
-            entry = self._add(opening, sealed, channel, _relay_store(), "receive", now)
-            self.refuse(entry, error)
+            entry = self._add(opening, sealed, channel, MemoryStreamStore(), "receive", now)
+            self.refuse(entry, error, now)
             return entry
         return self._add(opening, sealed, channel, store, "receive", now)
 
-    def refuse(self, entry: Entry, error: StoreError) -> None:
+    def refuse(self, entry: Entry, error: StoreError, now: float) -> None:
         """Keep the stream no more; it is relayed still, from a bounded memory."""
         stream = entry.stream
         if stream.refused is not None:
             return
         stream.refused = error.reason
-        stream.store = _relay_store()
+        stream.store = MemoryStreamStore(limit_bytes=RING_BYTES, on_forgotten=stream.held.discard)
+        # Only what this memory keeps can be served from here on.
+        stream.held.difference_update(stream.held.copy())
         stream.sink = None
-        entry.book.put(self._device, Receipt("refused", stream.held_bytes, error.reason))
+        stream.finished_at = now
+        entry.book.put(self._device, Receipt("refused", 0, f"{error.reason}: {error.detail}"))
         self._events.append(FileFailed(stream.opening.hex, error.reason, error.detail))
 
     def note(self, entry: Entry, event: Event, now: float) -> None:
@@ -259,7 +287,7 @@ class StreamTable:
         elif isinstance(event, FileFailed):
             stream.finished_at = now
             stream.refused = event.reason
-            entry.book.put(self._device, Receipt("refused", stream.held_bytes, event.reason))
+            entry.book.put(self._device, Receipt("refused", stream.held_bytes, f"{event.reason}: {event.detail}"))
 
     # --- streams of an earlier run --------------------------------------------------------------------------------
 
@@ -274,6 +302,9 @@ class StreamTable:
             self._resume(self.keys, found, now)
 
     def _resume(self, keys: GroupKeys, found: Resumed, now: float) -> None:
+        if key_epoch_of(found.sealed_opening) > keys.newest and self._to_resume is not None:
+            self._to_resume.append(found)  # the roster of this run has not come yet
+            return
         try:
             opening = Opening.decode_untrusted(keys.open(PURPOSE_OPENING, found.sealed_opening))
         except DecodeError:
@@ -301,9 +332,11 @@ class StreamTable:
                 self.sources[entry.stream.short] = entry
                 self._channels.of(entry.stream).manner.on_resume(now)
 
-    def on_channels(self) -> None:
-        """Reconsider what was declined: its channel may be among the new ones."""
+    def on_channels(self) -> list[int]:
+        """Reconsider what was declined: its channel may be among the new ones; return the short forms to ask for."""
+        declined = list(self.declined)
         self.declined.clear()
+        return declined
 
     # --- the end --------------------------------------------------------------------------------------------------
 
@@ -322,29 +355,34 @@ class StreamTable:
 
     def expire(self, now: float) -> list[Stream]:
         """Forget what passed its retention; return the streams that are gone."""
+        wall = now + self._wall_offset
+        for name in [name for name, expires in self._buried.items() if expires <= wall]:
+            del self._buried[name]
         gone = []
         for entry in list(self.by_short.values()):
             stream = entry.stream
             self._expire_chunks(entry, now)
-            if stream.opening.expires <= now + self._wall_offset:
+            if stream.opening.expires <= wall:
                 gone.append(self.bury(entry))
             elif stream.finished_at is not None:
-                idle_since = max(stream.finished_at, stream.progress_at)
-                if now - idle_since > stream.spec.retention_s:
+                idle_s = now - max(stream.finished_at, stream.active_at)
+                if idle_s > stream.spec.retention_s:
                     gone.append(self.bury(entry))
+                elif idle_s > RING_IDLE_S:
+                    stream.forget_ring()
         return gone
 
     def _expire_chunks(self, entry: Entry, now: float) -> None:
         if entry.retention is None:
             return
         above = entry.retention.expire(now)
-        if above > entry.stream.lowest:
-            stream = entry.stream
-            stream.lowest = above
+        stream = entry.stream
+        if above > stream.lowest:
+            before, stream.lowest = stream.lowest, above
             self.skip(entry, now)
             stream.store.drop_below(above)
-            for number in [number for number in stream.flags if number < above]:
-                del stream.flags[number]
+            for number in range(before, above):
+                stream.flags.pop(number, None)
 
     def skip(self, entry: Entry, now: float) -> None:
         """Give up what is missing below the lowest number retained; what is held there is delivered before."""
@@ -370,6 +408,7 @@ class StreamTable:
         if entry.source is not None and self._messages.get(opening.channel) is entry.source:
             del self._messages[opening.channel]
         self._buried[opening.hex] = opening.expires
+        stream.store.discard()
         self._stores.bury(opening.hex, opening.expires)
         return stream
 
@@ -378,11 +417,14 @@ class StreamTable:
     def _add(
         self, opening: Opening, sealed: bytes, channel: Channel, store: StreamStore, role: Role, now: float
     ) -> Entry:
-        stream = Stream(opening, sealed, channel.spec, store, role, None, GraphTable(self._device), now)
+        stream = Stream(
+            opening, sealed, channel.spec, store, role, None, GraphTable(self._device, self._wall_offset), now
+        )
         if role == "receive":
             stream.sink = self._sink(stream)
         entry = Entry(stream, ReceiptBook())
         if opening.kind == "message":
+            self._finish_older(opening, now)
             entry.retention = Retention(channel.spec.retention_bytes, channel.spec.retention_s)
         self.by_short[stream.short] = entry
         self._events.append(
@@ -390,11 +432,16 @@ class StreamTable:
         )
         return entry
 
+    def _finish_older(self, opening: Opening, now: float) -> None:
+        """Let the streams that a source published in before go when their retention has passed."""
+        for entry in self.by_short.values():
+            other = entry.stream
+            same = (other.opening.source, other.opening.channel) == (opening.source, opening.channel)
+            older = other.opening.created < opening.created
+            if same and older and other.opening.kind == "message" and other.finished_at is None:
+                other.finished_at = now
+
     def _sink(self, stream: Stream) -> Sink:
         if stream.opening.kind == "file":
             return FileSink(stream.opening, stream.held, stream.store)
         return MessageSink(stream.opening, stream.held, stream.store, stream.flags)
-
-
-def _relay_store() -> MemoryStreamStore:
-    return MemoryStreamStore(limit_bytes=RING_BYTES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 from agent.core.embedding import embed
@@ -18,7 +19,7 @@ from agent.core.source import FileSource
 from agent.core.stream import Stream
 from agent.core.streams import StreamTable
 from common.errors import DecodeError, RefusedError
-from common.frames import Cancel, ReceiptEntry, Receipts
+from common.frames import AskOpening, Cancel, ReceiptEntry, Receipts
 from common.ids import DeviceId
 from common.limits import MAX_REASON_BYTES, MAX_RECEIPTS_PER_FRAME
 from common.sealing import NONCE_BYTES
@@ -88,9 +89,10 @@ class Upkeep:
         tree = new.tree_for(stream.spec.objective)
         before = old.in_tree(old.tree_for(stream.spec.objective)) if old is not None else ()
         after = new.in_tree(tree)
+        self._streams.by_short[stream.short].book.touch_all()
         gone = [peer for peer in before if peer not in after]
         if gone:
-            self.exchange.on_old_neighbours(stream, gone)
+            self.exchange.on_old_neighbours(stream, gone, [peer for peer in after if peer not in before])
         for peer in after:
             hop = self._peers.hops.get(peer)
             if hop is None or hop not in self._neighbourhood.hops_of(stream):
@@ -114,8 +116,8 @@ class Upkeep:
         self._forwarder.forget_routes()
         self._forwarder.orphans.forget_peer(peer)
         for entry in self._streams.by_short.values():
-            if entry.stream.upstream == peer:
-                entry.stream.upstream = None
+            # What went over the dead link may have been lost with it.
+            entry.book.touch_all()
 
     def _greet(self, hop: Hop, stream: Stream, known: Known | None) -> None:
         """Tell a new neighbour of a stream: opening, what is held, receipts."""
@@ -198,12 +200,21 @@ class Upkeep:
             entry.book.take(now)
             self._events.append(ReceiptsChanged(stream.opening.hex, dict(entry.book.receipts)))
             return
-        up = self._peers.hops.get(stream.upstream) if stream.upstream is not None else None
-        hops = [up] if up is not None else self._neighbourhood.hops_of(stream)
+        hops = self._neighbourhood.towards_source(stream)
         if hops:
             entries = entry.book.take(now)
             for hop in hops:
                 self._send_receipts(hop, stream, entries)
+
+    def refuse_unopened(self, hop: Hop, short: int, reason: str) -> None:
+        """Tell whoever handed on an opening that this device does not take the stream."""
+        hop.send(Receipts(short, (ReceiptEntry(self._device, "refused", 0, reason),)))
+
+    def ask_openings(self, shorts: Iterable[int]) -> None:
+        """Ask the peers again for openings that were declined before."""
+        for short in shorts:
+            for hop in self._peers.hops.values():
+                hop.send(AskOpening(short))
 
     def _send_receipts(self, hop: Hop, stream: Stream, entries: list[ReceiptEntry]) -> None:
         for at in range(0, len(entries), MAX_RECEIPTS_PER_FRAME):

@@ -1,14 +1,12 @@
 """Repeat tests: has a chunk of this number been here before?
 
-A channel chooses one of three. `HeldRanges` has no lower edge and is what stored streams (file, message) need: a
-repair may come arbitrarily late. `BitmapWindow` is bounded and is for live streams. `LastNumber` is the method's
-literal rule, which takes every reordered first copy for a repeat; it stays as an option. A test is made in two steps,
-because a number must be checked before its chunk is opened and marked only after the chunk verified.
+A stored stream (file, message) is judged by the numbers it holds, which have no lower edge: a repair may come
+arbitrarily late. A channel may choose a stricter test for first crossings: `BitmapWindow` is bounded and is for live
+streams; `LastNumber` is the method's literal rule, which takes every reordered first copy for a repeat. A test is made
+in two steps, because a number must be checked before its chunk is opened and marked only after the chunk verified.
 """
 
 from typing import Protocol
-
-from agent.core.rangeset import RangeSet
 
 MIN_WINDOW = 4096
 
@@ -23,30 +21,6 @@ class RepeatTest(Protocol):
     def mark(self, number: int) -> None:
         """Remember the number (at least 0) of a chunk that verified."""
         ...
-
-
-class HeldRanges:
-    """The repeat test of a stored stream: a number is repeated exactly if it is held.
-
-    Args:
-        held: The set to test and to mark in, shared with the stream's store; a new one if None.
-
-    Source:
-        Design section 2, hole 1.
-    """
-
-    __slots__ = ("held",)
-
-    def __init__(self, held: RangeSet | None = None) -> None:
-        self.held = RangeSet() if held is None else held
-
-    def seen(self, number: int) -> bool:
-        """Tell whether the number is held."""
-        return number in self.held
-
-    def mark(self, number: int) -> None:
-        """Hold the number."""
-        self.held.add(number)
 
 
 class BitmapWindow:

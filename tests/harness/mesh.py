@@ -51,6 +51,10 @@ GROUP_KEY = bytes(range(32))
 DELAY_S = 0.001
 WALL = 1_800_000_000.0
 RATE_BPS = 50e6
+START = 100.0
+MICRO = 1e6
+FIRST_EPOCH = int((WALL + START) * MICRO)
+"""The epoch of the first graph: epochs follow the clock."""
 PIECE_BYTES = 1200 - CHUNK_OVERHEAD_BYTES
 MOST_STEPS = 2_000_000
 FILES = ChannelSpec(name="files", kind="file")
@@ -120,7 +124,7 @@ class Mesh:
         datagram_bytes: int = 1200,
         rate_bps: float = RATE_BPS,
     ) -> None:
-        self.now = 100.0
+        self.now = START
         self.links = {link_key(*pair.split("-")) for pair in links.split()}
         self.cut: set[tuple[DeviceId, DeviceId]] = set()
         self.channels = channels
@@ -133,7 +137,7 @@ class Mesh:
         self._seed = seed
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
-        self._epoch = 1_000
+        self._epoch = 0
         self.graph: AcyclicGraph | None = None
         names = sorted({name for link in self.links for name in link})
         self.names = tuple(names)
@@ -378,7 +382,7 @@ class Mesh:
             self._drain(name)
 
     def _plan(self, edges: str, objectives: tuple[str, ...] = ("throughput",)) -> AcyclicGraph:
-        self._epoch += 1_000
+        self._epoch = max(self._epoch + 1, int((WALL + self.now) * MICRO))
         pairs = tuple(sorted(link_key(*pair.split("-")) for pair in edges.split()))
         self.graph = AcyclicGraph(self._epoch, self.names, tuple(Tree(objective, pairs) for objective in objectives))
         return self.graph

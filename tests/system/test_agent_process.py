@@ -236,7 +236,8 @@ def test_a_source_killed_in_mid_transfer_goes_on_when_it_is_back(pair: Site) -> 
 
 
 def test_an_agent_restarted_without_its_server_still_gets_files(pair: Site) -> None:
-    until(lambda: '\\"graph\\"' in (pair.folder / "B" / "server.json").read_text())
+    kept = pair.folder / "B" / "server.json"
+    until(lambda: kept.exists() and '\\"graph\\"' in kept.read_text())
     pair.kill("server")
     pair.kill("B")
     pair.start_agent("B")

@@ -145,6 +145,20 @@ def test_the_key_id_is_authenticated_with_the_hello() -> None:
         open_hello(datagram[:1] + b"sender-2" + datagram[1 + KEY_ID_BYTES :], PAIR)
 
 
+@pytest.mark.parametrize(
+    ("low", "largest", "number"),
+    [
+        (5, 4, 5),
+        (3, 0xFFFFFFFE, 0x100000003),
+        (0xFFFFFFFE, 0x100000003, 0xFFFFFFFE),
+        (0xFFFFFFFE, 3, 0xFFFFFFFE),
+        (0, 0x1FFFFFFFF, 0x200000000),
+    ],
+)
+def test_a_cut_number_is_found_again_across_each_turn_of_its_32_bits(low: int, largest: int, number: int) -> None:
+    assert expand_number(low, largest) == number
+
+
 @given(st.integers(0, 1 << 60), st.integers(-(1 << 31) + 1, (1 << 31) - 1))
 def test_a_cut_number_near_the_largest_is_found_again(largest: int, offset: int) -> None:
     number = largest + 1 + offset

@@ -56,7 +56,9 @@ frames: st.SearchStrategy[Frame] = st.one_of(
     st.builds(StreamOpening, blobs),
     st.builds(AskOpening, u32),
     st.builds(AskGraph, u32, u32),
-    st.builds(lambda stream, epoch, part, data: GraphRecord(stream, epoch, *part, data), u32, u64, parts, blobs),
+    st.builds(
+        lambda stream, epoch, part, data: GraphRecord(stream, epoch, part[0], part[1], data), u32, u64, parts, blobs
+    ),
     st.builds(Receipts, u32, entries),
     st.builds(Cancel, u32, blobs),
     st.builds(ChannelPort, names, st.integers(1, 0xFFFF)),
@@ -92,6 +94,11 @@ def refused(kind: int, body: bytes) -> None:
 @given(st.lists(frames, max_size=4))
 def test_frames_come_out_as_they_went_in(sent: list[Frame]) -> None:
     assert decode_untrusted(b"".join(encode_frame(each) for each in sent)) == sent
+
+
+@pytest.mark.parametrize("each", EXAMPLES, ids=lambda each: type(each).__name__)
+def test_each_type_of_frame_comes_out_as_it_went_in(each: Frame) -> None:
+    assert decode_untrusted(encode_frame(each)) == [each]
 
 
 @pytest.mark.parametrize("each", EXAMPLES, ids=lambda each: type(each).__name__)
@@ -215,7 +222,9 @@ def test_receipts_out_of_bounds_are_refused(body: Callable[[], bytes]) -> None:
 
 
 def test_as_many_receipts_as_the_limit_pass_with_the_longest_reason() -> None:
-    sent = Receipts(7, tuple(ReceiptEntry(f"D{n}", "refused", n, "x" * MAX_REASON_BYTES) for n in range(8)))
+    sent = Receipts(
+        7, tuple(ReceiptEntry(f"D{n}", "refused", n, "x" * MAX_REASON_BYTES) for n in range(MAX_RECEIPTS_PER_FRAME))
+    )
     assert decode_untrusted(encode_frame(sent)) == [sent]
 
 

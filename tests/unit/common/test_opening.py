@@ -15,7 +15,7 @@ FILE = Opening(bytes(range(16)), "files", "A", "file", bytes(32), 1_000, "model.
 MESSAGE = Opening(bytes(range(16)), "messages", "A", "message", bytes(32), 1_000, "", None, 1_000.0, 2_000.0)
 
 ids = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
-file_names = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=60)
+file_names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=60)
 times = st.floats(0, 2**40)
 json_values = st.recursive(
     st.none()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from agent.core.congestion import ModelController
@@ -27,7 +27,7 @@ GROUP = "lab"
 SECRET = bytes(range(32))
 ADDRESS = ("127.0.0.1", 7_400)
 FILE = Opening(bytes(range(16)), "files", "A", "file", bytes(32), 1_000, "model.bin", 2_500, 1_000.0, 2_000.0)
-MESSAGE = Opening(bytes(range(1, 17)), "messages", "A", "message", bytes(32), 1_000, "", None, 1_000.0, 2_000.0)
+MESSAGE = Opening(bytes(range(1, 17)), "messages", "A", "message", bytes([1]) * 32, 1_000, "", None, 1_000.0, 2_000.0)
 
 
 def entropy_of(seed: int) -> Callable[[int], bytes]:
@@ -50,7 +50,7 @@ def make_stream(
 ) -> Stream:
     """Return a stream of device A as device B (or A itself) keeps it."""
     kept = MemoryStreamStore() if store is None else store
-    return Stream(opening, b"sealed opening", spec_of(opening, **rules), kept, role, sink, GraphTable("B"), 0.0)
+    return Stream(opening, b"sealed opening", spec_of(opening, **rules), kept, role, sink, GraphTable("B", 0.0), 0.0)
 
 
 def of_size(size_bytes: int, opening: Opening = FILE) -> Opening:
@@ -134,12 +134,3 @@ class SentFrames(Hop):
 
     def send(self, frame: Frame, *, reliable: bool = True) -> None:
         self.sent.append(frame)
-
-
-def sealed_file(opening: Opening, pieces: Iterable[bytes], digest: bytes) -> dict[int, bytes]:
-    """Return the chunks of a file as they travel, by number."""
-    source = make_stream(opening, role="source")
-    chunks = {number: source.seal(number, 0, piece) for number, piece in enumerate(pieces, 1)}
-    closing = opening.pieces + 1
-    chunks[closing] = source.seal(closing, 1, digest)
-    return chunks

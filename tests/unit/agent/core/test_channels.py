@@ -3,17 +3,18 @@
 import random
 
 from agent.core.channels import ChannelTable
-from agent.core.manners import OverflowManner, QueryManner, SubscribeManner
+from agent.core.events import QueryNeighbours
+from agent.core.manners import LINKS_WAIT_S, OverflowManner, QueryManner, SubscribeManner
 from agent.core.routing import GraphTable
 from common.messages import ChannelSpec
-from tests.unit.agent.core.parts import FILE, make_stream
+from tests.unit.agent.core.parts import FILE, graph, make_stream
 
 FILES = ChannelSpec(name="files", kind="file")
 CHAT = ChannelSpec(name="chat", kind="message", routing="query")
 
 
 def make_table() -> ChannelTable:
-    return ChannelTable(GraphTable("B"), random.Random(1))
+    return ChannelTable(GraphTable("B", 0.0), random.Random(1))
 
 
 def test_each_channel_has_the_manner_of_its_rules() -> None:
@@ -61,5 +62,19 @@ def test_a_dropped_channel_still_serves_its_open_streams() -> None:
     table.set_specs((), 1.0)
     assert table.by_name == {}
     assert table.of(stream) is channel
+    assert table.all() == [channel]
     table.set_specs((FILES,), 2.0)
     assert table.of(stream) is table.by_name["files"]
+
+
+def test_every_manner_hears_of_links_and_of_the_epochs_that_peers_know() -> None:
+    table = make_table()
+    table.table.learn_graph(graph(5, ("A", "B")), 0.0)
+    table.set_specs((CHAT, FILES.model_copy(update={"routing": "overflow"})), 0.0)
+    manners = [channel.manner for channel in table.by_name.values()]
+    for manner in manners:
+        manner.poll_request(0.0)
+    table.on_peer_epoch(9, 0.1)
+    assert [manner.poll_request(0.1) for manner in manners] == [QueryNeighbours(9)] * 2
+    table.on_links(1.0)
+    assert manners[1].poll_timeout() == 1.0 + LINKS_WAIT_S

@@ -11,6 +11,7 @@ from agent.core.acks import Ack, AckTracker
 from agent.core.congestion import (
     CYCLE_GAINS,
     MAX_WINDOW_BYTES,
+    MIN_RATE_PACKETS_S,
     STARTUP_GAIN,
     Controller,
     ModelController,
@@ -250,6 +251,25 @@ def test_the_window_is_bounded_whatever_is_measured() -> None:
     result = AckResult(newly_acked_bytes=1_200, rtt_sampled=True, delivered=1_200, delivery_rate=1e12)
     controller.on_ack(10.0, result, rtt, 0)
     assert controller.window_bytes == MAX_WINDOW_BYTES
+
+
+@pytest.mark.parametrize("loss", [0.3, 0.6])
+def test_a_thin_flow_that_loses_most_never_stops(loss: float) -> None:
+    tested = path(1.0, 0.1, loss=loss)
+    for _ in range(60):
+        tested.backlog = 2
+        tested.run(tested.now + 0.5)
+        assert tested.controller.rate_bytes_s >= MIN_RATE_PACKETS_S * PACKET
+
+
+def test_the_least_rate_gives_way_to_the_cap() -> None:
+    controller = ModelController(packet_bytes=PACKET, max_rate_bytes_s=PACKET)
+    rtt = RttEstimator()
+    rtt.update(0.1)
+    controller.on_ack(
+        1.0, AckResult(newly_acked_bytes=PACKET, rtt_sampled=True, delivered=PACKET, delivery_rate=1.0), rtt, 0
+    )
+    assert controller.rate_bytes_s == PACKET
 
 
 def test_an_ack_without_a_measurement_changes_neither_rate_nor_bandwidth() -> None:

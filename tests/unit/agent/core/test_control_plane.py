@@ -20,7 +20,7 @@ from common.messages import (
     TreeNeighbours,
     Unchanged,
 )
-from tests.harness.mesh import FILES, MESSAGES, Mesh
+from tests.harness.mesh import FILES, FIRST_EPOCH, MESSAGES, Mesh, data
 
 QUERY = FILES.model_copy(update={"routing": "query"})
 EMBEDDED = MESSAGES.model_copy(update={"routing": "embedded"})
@@ -40,10 +40,10 @@ def known(mesh: Mesh, name: str) -> tuple[int | None, tuple[str, ...]]:
 def test_m5_a_subscription_is_answered_now_and_on_every_change(scope: str) -> None:
     mesh = Mesh("A-B B-C", scopes={"B": scope}).linked()
     assert [request.scope for request in mesh.requests("B", Subscribe)] == [scope]
-    assert known(mesh, "B") == (2_000, ("A", "C"))
-    mesh.plan("A-B")
-    assert known(mesh, "B") == (3_000, ("A",))
-    assert [event.epoch for event in mesh.events("B", GraphChanged)] == [2_000, 3_000]
+    assert known(mesh, "B") == (FIRST_EPOCH, ("A", "C"))
+    epoch = mesh.plan("A-B")
+    assert known(mesh, "B") == (epoch, ("A",))
+    assert [event.epoch for event in mesh.events("B", GraphChanged)] == [FIRST_EPOCH, epoch]
     assert mesh.requests("B", QueryNeighbours) == []
 
 
@@ -52,7 +52,7 @@ def test_m4_a_query_is_answered_with_the_devices_own_neighbours() -> None:
     mesh.run(3.0)
     assert [request.scope for request in mesh.requests("B", Subscribe)] == ["roster"]
     assert mesh.requests("B", QueryNeighbours)[0] == QueryNeighbours(None)
-    assert known(mesh, "B") == (2_000, ("A", "C"))
+    assert known(mesh, "B") == (FIRST_EPOCH, ("A", "C"))
 
 
 def test_a_first_query_that_nobody_could_answer_is_asked_again_soon() -> None:
@@ -69,7 +69,7 @@ def test_on_every_connection_the_device_subscribes_and_reports_with_the_last_epo
     mesh.node("A").control_connected(now=mesh.now)
     mesh._drain("A")
     said = mesh.devices["A"].requests[before:]
-    assert said[0] == Subscribe(scope="graph", epoch=2_000)
+    assert said[0] == Subscribe(scope="graph", epoch=FIRST_EPOCH)
     assert [type(request) for request in said[1:]] == [CandidatesReport, AdjacencyReport, QosReport]
     assert said[2] == AdjacencyReport(peers=("B",))
 
@@ -125,7 +125,7 @@ def test_epochs_that_were_passed_over_are_learnt_too() -> None:
 def test_what_says_nothing_new_changes_nothing() -> None:
     mesh = Mesh("A-B").linked()
     before = (known(mesh, "A"), len(mesh.devices["A"].events), len(mesh.devices["A"].requests))
-    mesh.control("A", Unchanged(epoch=2_000))
+    mesh.control("A", Unchanged(epoch=FIRST_EPOCH))
     mesh.control("A", Accepted(of="qos"))
     mesh.control("A", ErrorMessage(reason="slow", detail="too slow"))
     mesh.control("A", ControlFailed(Subscribe(scope="graph"), "unreachable"))
@@ -135,16 +135,16 @@ def test_what_says_nothing_new_changes_nothing() -> None:
 def test_a_graph_that_does_not_hold_together_is_counted_and_not_believed() -> None:
     mesh = Mesh("A-B").linked()
     bad = GraphBody.model_validate(
-        {"epoch": 9_000, "devices": ["A", "B"], "trees": [{"objective": "throughput", "edges": [["A", "Z"]]}]}
+        {"epoch": FIRST_EPOCH + 1, "devices": ["A", "B"], "trees": [{"objective": "throughput", "edges": [["A", "Z"]]}]}
     )
     mesh.control("A", GraphUpdate(graph=bad))
     assert mesh.drops("A") == {"server-message-refused": 1}
-    assert known(mesh, "A") == (2_000, ("B",))
+    assert known(mesh, "A") == (FIRST_EPOCH, ("B",))
 
 
 def test_a_failed_query_lets_the_newest_known_graph_serve() -> None:
     mesh = Mesh("A-B", channels=(OVERFLOW,)).linked()
-    mesh.control("A", NeighboursBody(epoch=2_000, trees=trees("B")))
+    mesh.control("A", NeighboursBody(epoch=FIRST_EPOCH, trees=trees("B")))
     mesh.publish("A", b"held back")
     mesh.lose_server()
     mesh.until(lambda: len(mesh.chunks("A", "B")) > 0, within=0.2)
@@ -152,7 +152,7 @@ def test_a_failed_query_lets_the_newest_known_graph_serve() -> None:
 
 def test_a_query_that_the_server_refused_lets_the_newest_known_graph_serve() -> None:
     mesh = Mesh("A-B", channels=(OVERFLOW,)).linked()
-    mesh.control("A", NeighboursBody(epoch=2_000, trees=trees("B")))
+    mesh.control("A", NeighboursBody(epoch=FIRST_EPOCH, trees=trees("B")))
     mesh.graph = None
     mesh.publish("A", b"held back")
     mesh.until(lambda: len(mesh.chunks("A", "B")) > 0, within=0.2)
@@ -183,3 +183,17 @@ def test_requests_that_nobody_fetches_are_bounded() -> None:
 def test_without_channels_and_server_there_is_nothing_to_wait_for() -> None:
     mesh = Mesh("A-B", channels=(), absent="A")
     assert mesh.node("A").control.poll_timeout() is None
+
+
+def test_a_source_that_embeds_its_graph_asks_again_soon_after_the_server_was_gone() -> None:
+    files = FILES.model_copy(update={"routing": "embedded"})
+    mesh = Mesh("A-B", channels=(files,)).linked()
+    mesh.lose_server()
+    stream = mesh.send_file("A", data(5_000))
+    mesh.run(1.0)
+    mesh.serving = True
+    for name in "AB":
+        mesh.devices[name].connected = True
+        mesh.node(name).control_connected(now=mesh.now)
+        mesh._drain(name)
+    mesh.until(lambda: mesh.verified(stream) == ["B"], within=3.0)

@@ -6,12 +6,12 @@ from collections import Counter, deque
 import pytest
 
 from agent.core.channels import ChannelTable
-from agent.core.embedding import GRAPH_PART_BYTES, PURPOSE_GRAPH, embed, graph_records, learn_embedded
+from agent.core.embedding import GRAPH_PART_BYTES, PURPOSE_GRAPH, embed, encode_graph, graph_records, learn_embedded
 from agent.core.memory_store import MemoryStores
 from agent.core.routing import GraphTable
 from agent.core.streams import StreamTable
 from common.errors import DecodeError
-from common.graph import AcyclicGraph
+from common.graph import AcyclicGraph, Tree
 from common.limits import EPOCHS_MAX, MAX_GRAPH_PARTS
 from common.sealing import NONCE_BYTES, GroupKeys
 from tests.unit.agent.core.parts import GROUP, MESSAGE, entropy_of, graph, make_stream
@@ -24,7 +24,7 @@ def streams(device: str = "A", *, keys: bool = True) -> StreamTable:
         device,
         GROUP,
         1_200,
-        channels=ChannelTable(GraphTable(device), random.Random(1)),
+        channels=ChannelTable(GraphTable(device, 0.0), random.Random(1)),
         stores=MemoryStores(),
         drops=Counter(),
         events=deque(),
@@ -36,7 +36,7 @@ def streams(device: str = "A", *, keys: bool = True) -> StreamTable:
 
 
 def known(found: AcyclicGraph) -> GraphTable:
-    table = GraphTable("A")
+    table = GraphTable("A", 0.0)
     table.learn_graph(found, 0.0)
     return table
 
@@ -105,6 +105,15 @@ def test_a_forged_graph_is_refused_and_changes_nothing() -> None:
         learn_embedded(relay, 5, sealed(table, short + right), streams("B", keys=False), 0.0)
     assert relay.graphs.current is None
     assert relay.graph_blobs == {}
+
+
+def test_a_graph_too_large_for_its_binary_form_is_not_embedded() -> None:
+    found = AcyclicGraph(5, tuple(f"{number:064}" for number in range(1_100)), (Tree("throughput", ()),))
+    stream = make_stream(role="source")
+    assert encode_graph(found) == b""
+    assert encode_graph(graph(5, ("A", "B"))) == graph(5, ("A", "B")).encode()
+    assert not embed(stream, known(found).current, streams(), 0.0)
+    assert stream.graphs.current is None
 
 
 @pytest.mark.parametrize("size", [1, GRAPH_PART_BYTES, GRAPH_PART_BYTES + 1, MAX_GRAPH_PARTS * GRAPH_PART_BYTES])

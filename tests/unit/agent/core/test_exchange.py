@@ -1,10 +1,14 @@
 """HAVE and WANT: how a device gets what the tree did not bring."""
 
+import random
+
+import pytest
+
 from agent.core.events import MessageGap
 from common.datagrams import PacketType, peek_chunk
 from common.frames import Have, Want
 from common.limits import MAX_RANGES
-from tests.harness.mesh import MESSAGES, PIECE_BYTES, Mesh, data
+from tests.harness.mesh import FILES, MESSAGES, PIECE_BYTES, Mesh, data
 
 
 def wants(mesh: Mesh, name: str, peer: str) -> list[Want]:
@@ -175,3 +179,41 @@ def test_nothing_is_asked_for_while_only_the_end_is_missing_and_chunks_still_com
         there.progress_at = mesh.now + step * 0.3
         mesh.node("B")._upkeep.exchange.tick(there, mesh.now + step * 0.3)
     assert asked == []
+
+
+@pytest.mark.parametrize("repeat", ["window", "last"])
+def test_a_late_joiner_gets_the_whole_file_whatever_the_channels_repeat_test(repeat: str) -> None:
+    files = FILES.model_copy(update={"repeat": repeat})
+    mesh = Mesh("A-B B-C", absent="C", channels=(files, MESSAGES)).linked()
+    stream = mesh.send_file("A", data(400 * PIECE_BYTES))
+    mesh.until(lambda: bool(mesh.node("B").streams.by_short) and len(mesh.stream("B", stream).held) > 50)
+    mesh.start("C")
+    mesh.until(lambda: mesh.verified(stream) == ["B", "C"])
+    before = len(mesh.crossings)
+    mesh.run(5.0)
+    assert not any(peek_chunk(crossing.datagram) for crossing in mesh.crossings[before:]), "and then all is quiet"
+
+
+@pytest.mark.parametrize("repeat", ["ranges", "window", "last"])
+def test_a_lossy_link_is_repaired_whatever_the_channels_repeat_test(repeat: str) -> None:
+    files = FILES.model_copy(update={"repeat": repeat})
+    mesh = Mesh("A-B B-C", channels=(files,)).linked()
+    rng = random.Random(1)
+    mesh.drop = lambda _: rng.random() < 0.1
+    stream = mesh.send_file("A", data(200 * PIECE_BYTES))
+    mesh.until(lambda: mesh.verified(stream) == ["B", "C"])
+
+
+def test_a_files_missing_pieces_are_never_given_up() -> None:
+    mesh = Mesh("A-B").linked()
+    mesh.drop = lambda crossing: (chunk := peek_chunk(crossing.datagram)) is not None and chunk.number == 7
+    stream = mesh.send_file("A", data(20 * PIECE_BYTES))
+    mesh.run(1.0)
+    short = int(stream[:8], 16)
+    mesh.say("A", "B", Have(short, 12, 22, ((12, 22),)))
+    mesh.run(3.0)
+    there = mesh.stream("B", stream)
+    assert there.lowest == 1
+    assert list(there.missing()) == [(7, 8)]
+    mesh.drop = lambda _: False
+    mesh.until(lambda: mesh.verified(stream) == ["B"])

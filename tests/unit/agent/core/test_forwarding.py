@@ -2,14 +2,19 @@
 
 import pytest
 
-from agent.core.events import FileFailed, MessageReceived, QueryNeighbours, ReceiptsChanged
-from agent.core.memory_store import MemoryStores
+from agent.core import stream as stream_module
+from agent.core import streams as streams_module
+from agent.core.events import FileFailed, MessageReceived, QueryNeighbours, ReceiptsChanged, Transmit
+from agent.core.memory_store import MemoryStores, MemoryStreamStore
+from agent.core.source import CUT_AT_ONCE
 from agent.core.store import StoreError
-from common.datagrams import HOP_HEADER_BYTES, PacketType, peek_chunk
-from common.frames import AskGraph, AskOpening
-from common.limits import MAX_HELD_CHUNKS
-from common.messages import ChannelSpec
-from tests.harness.mesh import FILES, MESSAGES, PIECE_BYTES, Crossing, Mesh, data, forged, with_number
+from common.datagrams import BOTH_HEADERS, HOP_HEADER_BYTES, PacketType, peek_chunk
+from common.frames import AskGraph, AskOpening, Want
+from common.graph import AcyclicGraph, Tree, short_epoch
+from common.limits import HOP_WINDOW, MAX_HELD_CHUNKS
+from common.messages import ChannelSpec, GraphBody, GraphUpdate
+from common.sealing import TAG_BYTES
+from tests.harness.mesh import FILES, FIRST_EPOCH, MESSAGES, PIECE_BYTES, Crossing, Mesh, data, forged, with_number
 
 
 def first_chunk(mesh: Mesh, source: str = "A", target: str = "B") -> bytes:
@@ -55,13 +60,46 @@ def test_m7_a_repeated_chunk_is_dropped_by_its_number_and_acknowledged() -> None
     sealed = first_chunk(mesh)[HOP_HEADER_BYTES:]
     again = mesh.chunk_to("A", "B", sealed)
     repair = mesh.chunk_to("A", "B", sealed, kind=PacketType.REPEAT)
-    mesh.inject("B", again, forged(repair), source="A")
+    mesh.inject("B", again, repair, source="A")
     assert (before.chunks_received, before.duplicates_received, before.repairs_received) == (4, 1, 1)
-    # The number alone told it, before any seal was looked at; and both are acknowledged.
     assert mesh.drops("B") == {}
     acked = mesh.hop("B", "A")._acks.take_ack(mesh.now)[2]
     sent = mesh.hop("A", "B")._number
     assert any(start <= sent - 2 and sent - 1 < stop for start, stop in acked)
+
+
+@pytest.mark.parametrize("kind", [PacketType.DATA, PacketType.REPEAT, PacketType.PULLED])
+def test_a_repeated_chunk_that_was_altered_is_not_acknowledged(kind: PacketType) -> None:
+    """Whoever may acknowledge in somebody's name may silence a hop."""
+    mesh = Mesh("A-B").linked()
+    stream = mesh.send_file("A", data(3 * PIECE_BYTES))
+    mesh.until(lambda: mesh.verified(stream) == ["B"])
+    mesh.run(1.0)
+    sealed = first_chunk(mesh)[HOP_HEADER_BYTES:]
+    counters = mesh.node("B").peers.counters["A"]
+    mesh.inject("B", forged(mesh.chunk_to("A", "B", sealed, kind=kind)), source="A")
+    assert mesh.drops("B") == {"chunk-not-authentic": 1}
+    assert (counters.duplicates_received, counters.repairs_received) == (0, 0)
+    assert mesh.hop("B", "A")._acks.due_at() is None
+
+
+@pytest.mark.parametrize("ahead", [1_000_000, HOP_WINDOW // 2 - 1_000, 1_000, -1_000])
+def test_hop_numbers_that_somebody_made_up_do_not_silence_a_hop(ahead: int) -> None:
+    """The hop header is not authenticated: whoever sees a chunk may send it again under any hop number."""
+    mesh = Mesh("A-B").linked()
+    stream = mesh.send_file("A", data(20 * PIECE_BYTES))
+    mesh.until(lambda: mesh.verified(stream) == ["B"])
+    mesh.run(1.0)
+    fields = list(BOTH_HEADERS.unpack_from(first_chunk(mesh)))
+    for step in range(1, 4):
+        fields[2] = (mesh.hop("A", "B")._number + step * ahead) & 0xFFFFFFFF
+        mesh.inject("B", BOTH_HEADERS.pack(*fields) + first_chunk(mesh)[BOTH_HEADERS.size :], source="A")
+    mesh.run(1.0)
+    start = mesh.now
+    second = mesh.send_file("A", data(200 * PIECE_BYTES))
+    mesh.until(lambda: mesh.verified(second) == ["B"])
+    assert mesh.now - start < 2.0
+    assert mesh.chunks("A", "B", PacketType.DATA)[21:] == list(range(1, 202))
 
 
 def test_m7_a_service_that_is_not_distributed_stays_with_the_sources_neighbours() -> None:
@@ -214,9 +252,42 @@ def test_a_device_without_space_refuses_with_its_reason_and_relays_to_its_childr
     mesh.run(2.0)
     assert [event.reason for event in mesh.events("B", FileFailed)] == ["no-space"]
     receipts = mesh.events("A", ReceiptsChanged)[-1].receipts
-    assert (receipts["B"].state, receipts["B"].reason) == ("refused", "no-space")
+    assert (receipts["B"].state, receipts["B"].reason) == (
+        "refused",
+        f"no-space: {20 * PIECE_BYTES} bytes are more than the 1000 left here",
+    )
     assert receipts["C"].state == "verified"
     assert mesh.content("C", stream) == data(20 * PIECE_BYTES)
+
+
+def test_a_device_that_keeps_nothing_fetches_again_what_those_below_it_want(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (stream_module, streams_module):
+        monkeypatch.setattr(module, "RING_BYTES", 20 * PIECE_BYTES)
+    mesh = Mesh("A-B B-C", absent="C", stores={"B": MemoryStores(capacity_bytes=1_000)})
+    mesh.linked()
+    stream = mesh.send_file("A", data(100 * PIECE_BYTES))
+    mesh.run(3.0)
+    there = mesh.stream("B", stream)
+    assert isinstance(there.store, MemoryStreamStore)
+    assert 0 < len(there.held) <= 20, "what is kept is bounded, and nothing else is told to be held"
+    assert not there.wanted
+    mesh.start("C")
+    mesh.until(lambda: mesh.verified(stream) == ["C"], within=60.0)
+    assert mesh.content("C", stream) == data(100 * PIECE_BYTES)
+    mesh.run(1.0)
+    assert not there.wanted
+    assert len(there.held) <= 20
+
+
+def test_a_device_that_keeps_nothing_fetches_no_number_that_does_not_exist() -> None:
+    mesh = Mesh("A-B B-C", stores={"B": MemoryStores(capacity_bytes=1_000)}).linked()
+    stream = mesh.send_file("A", data(20 * PIECE_BYTES))
+    mesh.until(lambda: mesh.verified(stream) == ["C"])
+    there = mesh.stream("B", stream)
+    there.held.remove_range(1, 5)
+    mesh.say("C", "B", Want(there.short, ((0, 3), (15, 2**40))))
+    assert list(there.wanted) == [(1, 3)]
+    mesh.until(lambda: not there.wanted)
 
 
 def test_a_refused_stream_is_forgotten_after_its_retention_like_any_other() -> None:
@@ -252,6 +323,50 @@ def test_a_disk_that_fills_up_in_mid_transfer_refuses_too_and_relays_on() -> Non
     # What lies in the ring is counted as what it is, however often a chunk was put there.
     held = mesh.stream("B", stream)
     assert held._ring_bytes == sum(len(chunk) for chunk in held._ring.values())
+
+
+def test_a_restarted_source_cuts_what_it_had_cut_a_part_at_a_time() -> None:
+    """Sealing a large file again takes seconds, and the links want looking after meanwhile."""
+    mesh = Mesh("A-B").linked()
+    pieces = 2 * CUT_AT_ONCE + 300
+    stream = mesh.send_file("A", data(pieces * PIECE_BYTES))
+    there = mesh.stream("A", stream)
+    for number in range(1, pieces + 1):
+        piece = there.store.read(number)
+        assert piece is not None
+        there.store.write(number, piece, there.seal(number, 0, piece)[-TAG_BYTES:])
+    mesh.kill("A")
+    mesh.start("A")
+    node = mesh.node("A")
+    mesh.until(lambda: bool(node.streams.sources) and "B" in node.peers.hops)
+    cut: list[int] = []
+    poll_transmit = node.poll_transmit
+
+    def counted(*, now: float) -> list[Transmit]:
+        before = len(mesh.stream("A", stream).held)
+        out = poll_transmit(now=now)
+        if not node.streams.verification:
+            cut.append(len(mesh.stream("A", stream).held) - before)
+        return out
+
+    node.poll_transmit = counted  # type: ignore[method-assign]
+    mesh.until(lambda: mesh.verified(stream) == ["B"])
+    assert max(cut) <= CUT_AT_ONCE
+
+
+def test_what_is_left_to_be_cut_is_cut_at_once_after() -> None:
+    mesh = Mesh("A-B", absent="B")
+    mesh.run(0.1)
+    for _ in range(2 * CUT_AT_ONCE):
+        mesh.node("A").publish("messages", b"x", now=mesh.now)
+    node = mesh.node("A")
+    (entry,) = node.streams.sources.values()
+    for held in (CUT_AT_ONCE, 2 * CUT_AT_ONCE):
+        node.poll_transmit(now=mesh.now)
+        assert len(entry.stream.held) == held
+        assert node.poll_timeout() == mesh.now
+    node.poll_transmit(now=mesh.now)
+    assert node.forwarder.poll_timeout(mesh.now) is None
 
 
 def test_messages_go_out_before_there_is_any_neighbour_to_take_them() -> None:
@@ -301,17 +416,36 @@ def test_a_chunk_that_names_an_unknown_epoch_waits_and_the_previous_hop_is_asked
     assert mesh.node("B").table.epoch == epoch
 
 
+@pytest.mark.parametrize("minutes", [1, 40, 100])
+def test_a_chunk_of_a_new_graph_waits_for_it_however_long_the_old_one_stood(minutes: int) -> None:
+    """Short epochs are the low 32 bits of microseconds: half their range is 36 minutes."""
+    mesh = Mesh("A-B A-C B-C", edges=None).linked()
+    edges = (("A", "B"), ("B", "C"))
+    old = AcyclicGraph(FIRST_EPOCH - minutes * 60_000_000, ("A", "B", "C"), (Tree("throughput", edges),))
+    for name in "ABC":
+        mesh.control(name, GraphUpdate(graph=GraphBody.from_graph(old)))
+    mesh.run(0.1)
+    mesh.plan("A-B A-C", to="A")
+    stream = mesh.send_file("A", data(50 * PIECE_BYTES))
+    mesh.run(0.03)
+    for name in "BC":
+        mesh._push(name)
+    mesh.until(lambda: mesh.verified(stream) == ["B", "C"])
+    assert mesh.chunks("A", "C", PacketType.DATA) == list(range(1, 52))
+    assert mesh.chunks("B", "C") == mesh.chunks("C", "B") == []
+
+
 def test_a_chunk_that_names_an_epoch_nobody_knows_goes_by_the_newest_known_after_a_second() -> None:
     mesh = Mesh("A-B B-C").linked()
     stream, _ = mesh.publish("A", b"first")
     mesh.run(0.1)
     chunk = mesh.stream("A", stream).seal(2, 0x06, b"second")
     mesh.inject("B", mesh.chunk_to("A", "B", chunk, epoch=(mesh.node("A").table.epoch or 0) + 77), source="A")
-    assert mesh.node("B").forwarder.poll_timeout() is not None
+    assert mesh.node("B").forwarder.poll_timeout(mesh.now) is not None
     start = mesh.now
     assert mesh.payloads("B") == [b"first", b"second"]
     assert mesh.chunks("B", "C", PacketType.DATA) == [1]
-    mesh.until(lambda: mesh.node("B").forwarder.poll_timeout() is None)
+    mesh.until(lambda: mesh.node("B").forwarder.poll_timeout(mesh.now) is None)
     assert 0.9 <= mesh.now - start <= 1.1
     mesh.until(lambda: mesh.payloads("C") == [b"first", b"second"])
 
@@ -332,7 +466,7 @@ def test_nobody_is_asked_about_an_epoch_when_the_previous_hop_is_gone() -> None:
 def test_the_overflow_manner_sends_by_the_answer_and_waits_on_its_own_clock() -> None:
     mesh = Mesh("A-B", channels=(MESSAGES.model_copy(update={"routing": "overflow"}), FILES)).linked()
     mesh.publish("A", b"held back")
-    due = mesh.node("A").forwarder.poll_timeout()
+    due = mesh.node("A").forwarder.poll_timeout(mesh.now)
     assert due is not None
     assert due == pytest.approx(mesh.now + 0.05)
     mesh.until(lambda: mesh.payloads("B") == [b"held back"])
@@ -356,7 +490,7 @@ def test_a_question_about_a_graph_is_one_frame_to_the_previous_hop() -> None:
     hop.open_control = noted  # type: ignore[method-assign,assignment]
     mesh.inject("B", mesh.chunk_to("A", "B", chunk, epoch=epoch), source="A")
     mesh.run(0.5)
-    assert asked == [AskGraph(0, epoch)]
+    assert asked == [AskGraph(0, short_epoch(epoch))]
 
 
 def test_a_source_cuts_no_further_than_the_overflow_manners_buffer_takes() -> None:

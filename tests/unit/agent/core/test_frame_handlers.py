@@ -21,14 +21,16 @@ from common.frames import (
     StreamOpening,
     Want,
 )
-from common.graph import AcyclicGraph, Tree
+from common.graph import AcyclicGraph, Tree, short_epoch
 from common.limits import MAX_PEERS
-from common.messages import ChannelSpec, GraphBody
+from common.messages import ChannelSpec, GraphBody, GraphUpdate
 from common.opening import Opening
 from common.sealing import GroupKeys
-from tests.harness.mesh import FILES, GROUP, MESSAGES, PIECE_BYTES, Mesh, data
+from tests.harness.mesh import FILES, FIRST_EPOCH, GROUP, MESSAGES, PIECE_BYTES, Mesh, data
 
 EMBEDDED = ChannelSpec(name="messages", kind="message", routing="embedded")
+
+LATER = FIRST_EPOCH + 9_000
 
 
 def graph_blob(epoch: int, *edges: tuple[str, str]) -> bytes:
@@ -137,8 +139,8 @@ def test_absurd_receipts_are_not_believed(what: str) -> None:
 def test_a_graph_that_was_not_asked_for_is_counted_and_not_believed() -> None:
     mesh = Mesh("A-B B-C").linked()
     epoch = mesh.node("B").table.epoch
-    mesh.say("A", "B", GraphRecord(0, 9_000, 0, 1, graph_blob(9_000, ("A", "C"))))
-    mesh.say("A", "B", GraphRecord(0, 9_000, 0, 1, b"no graph"))
+    mesh.say("A", "B", GraphRecord(0, LATER, 0, 1, graph_blob(LATER, ("A", "C"))))
+    mesh.say("A", "B", GraphRecord(0, LATER, 0, 1, b"no graph"))
     assert mesh.drops("B") == {"graphrecord-refused": 2}
     assert mesh.node("B").table.epoch == epoch
 
@@ -151,9 +153,9 @@ def test_an_embedded_graph_of_something_else_is_counted_and_not_believed(wrong: 
     short = int(stream[:8], 16)
     before = mesh.stream("B", stream).graphs.epoch
     plain = (short + (wrong == "stream")).to_bytes(4, "big")
-    plain += b"no graph" if wrong == "graph" else graph_blob(9_000 + (wrong == "epoch"), ("A", "B"))
+    plain += b"no graph" if wrong == "graph" else graph_blob(LATER + (wrong == "epoch"), ("A", "B"))
     keys = GroupKeys(GROUP, {1: bytes(32)}) if wrong == "key" else mesh.group_keys
-    mesh.say("A", "B", GraphRecord(short, 9_000, 0, 1, keys.seal(b"graph", plain, bytes(12))))
+    mesh.say("A", "B", GraphRecord(short, LATER, 0, 1, keys.seal(b"graph", plain, bytes(12))))
     assert mesh.drops("B") == {"graphrecord-refused": 1}
     assert mesh.stream("B", stream).graphs.epoch == before
 
@@ -163,12 +165,12 @@ def test_an_embedded_graph_in_several_parts_is_put_together_in_any_order() -> No
     stream, _ = mesh.publish("A", b"hello")
     mesh.until(lambda: mesh.payloads("C") == [b"hello"])
     short = int(stream[:8], 16)
-    blob = mesh.group_keys.seal(b"graph", short.to_bytes(4, "big") + graph_blob(9_000, ("A", "B")), bytes(12))
-    mesh.say("A", "B", GraphRecord(short, 9_000, 1, 2, blob[20:]))
-    assert mesh.stream("B", stream).graphs.epoch != 9_000
-    mesh.say("A", "B", GraphRecord(short, 9_000, 0, 2, blob[:20]))
-    assert mesh.stream("B", stream).graphs.epoch == 9_000
-    mesh.say("A", "B", GraphRecord(short, 9_000, 0, 2, blob[:20]), GraphRecord(short, 9_000, 1, 2, blob[20:]))
+    blob = mesh.group_keys.seal(b"graph", short.to_bytes(4, "big") + graph_blob(LATER, ("A", "B")), bytes(12))
+    mesh.say("A", "B", GraphRecord(short, LATER, 1, 2, blob[20:]))
+    assert mesh.stream("B", stream).graphs.epoch != LATER
+    mesh.say("A", "B", GraphRecord(short, LATER, 0, 2, blob[:20]))
+    assert mesh.stream("B", stream).graphs.epoch == LATER
+    mesh.say("A", "B", GraphRecord(short, LATER, 0, 2, blob[:20]), GraphRecord(short, LATER, 1, 2, blob[20:]))
     assert mesh.drops("B") == {}
     assert mesh.node("B").table.epoch is None
 
@@ -178,7 +180,7 @@ def test_graphs_in_parts_are_held_for_a_bounded_number_of_peers() -> None:
     frames = mesh.node("B")._frames
     for index in range(MAX_PEERS + 1):
         frames._graphs[f"p{index}"] = _Parts(0, 1)
-    mesh.say("A", "B", GraphRecord(0, 9_000, 0, 2, b"half"))
+    mesh.say("A", "B", GraphRecord(0, LATER, 0, 2, b"half"))
     assert list(frames._graphs) == ["A"]
 
 
@@ -196,7 +198,7 @@ def test_a_relay_that_missed_an_embedded_graph_asks_its_previous_hop_and_not_the
     stream, _ = mesh.publish("A", b"second")
     mesh.run(0.04)
     assert mesh.stream("B", stream).graphs.epoch != graph.epoch
-    assert mesh.node("B").forwarder.poll_timeout() is not None
+    assert mesh.node("B").forwarder.poll_timeout(mesh.now) is not None
     mesh.drop = lambda _: False
     mesh.until(lambda: mesh.payloads("C") == [b"first", b"second"])
     assert mesh.stream("B", stream).graphs.epoch == graph.epoch
@@ -207,9 +209,9 @@ def test_a_device_that_knows_only_its_neighbours_has_no_graph_to_answer_with() -
     mesh = Mesh("A-B", scopes={"A": "neighbours"}).linked()
     epoch = mesh.node("A").table.epoch or 0
     before = sent(mesh, "A")
-    mesh.say("B", "A", AskGraph(0, epoch))
+    mesh.say("B", "A", AskGraph(0, short_epoch(epoch)))
     assert sent(mesh, "A") == before
-    mesh.say("A", "B", AskGraph(0, epoch))
+    mesh.say("A", "B", AskGraph(0, short_epoch(epoch)))
     assert mesh.node("B").table.epoch == epoch
 
 
@@ -220,9 +222,9 @@ def test_an_embedded_graph_is_sent_again_when_it_is_asked_for() -> None:
     mesh.run(0.5)
     short, epoch = int(stream[:8], 16), mesh.stream("A", stream).graphs.epoch or 0
     before = sent(mesh, "A")[0]
-    mesh.say("B", "A", AskGraph(short, epoch + 5))
+    mesh.say("B", "A", AskGraph(short, short_epoch(epoch) + 5))
     assert sent(mesh, "A")[0] == before
-    mesh.say("B", "A", AskGraph(short, epoch))
+    mesh.say("B", "A", AskGraph(short, short_epoch(epoch)))
     assert sent(mesh, "A")[0] == before + 1
 
 
@@ -269,10 +271,37 @@ def test_an_answer_about_an_epoch_that_a_push_has_passed_over_still_frees_what_w
     stream, _ = mesh.publish("A", b"first")
     mesh.run(0.1)
     chunk = mesh.stream("A", stream).seal(2, 0x06, b"second")
-    mesh.inject("B", mesh.chunk_to("A", "B", chunk, epoch=2_500), source="A")
+    mesh.inject("B", mesh.chunk_to("A", "B", chunk, epoch=LATER), source="A")
     epoch = mesh.plan("A-B B-C")
-    assert mesh.node("B").forwarder.poll_timeout() is not None
-    mesh.say("A", "B", GraphRecord(0, 2_500, 0, 1, graph_blob(2_500, ("A", "B"), ("B", "C"))))
-    assert mesh.node("B").forwarder.poll_timeout() is None
+    assert mesh.node("B").forwarder.poll_timeout(mesh.now) is not None
+    mesh.say("A", "B", GraphRecord(0, LATER, 0, 1, graph_blob(LATER, ("A", "B"), ("B", "C"))))
+    assert mesh.node("B").forwarder.poll_timeout(mesh.now) is None
     assert mesh.node("B").table.epoch == epoch
     assert mesh.drops("B") == {}
+
+
+def test_a_graph_of_another_time_under_an_asked_epochs_short_form_is_counted_and_not_believed() -> None:
+    """An epoch far ahead of the clock would govern the group until the clock is there."""
+    mesh = Mesh("A-B B-C").linked()
+    stream, _ = mesh.publish("A", b"first")
+    mesh.run(0.1)
+    before = mesh.node("B").table.epoch
+    chunk = mesh.stream("A", stream).seal(2, 0x06, b"second")
+    mesh.inject("B", mesh.chunk_to("A", "B", chunk, epoch=LATER), source="A")
+    for epoch in (LATER + 2**32, LATER - 2**32):
+        mesh.say("A", "B", GraphRecord(0, epoch, 0, 1, graph_blob(epoch, ("A", "B"), ("B", "C"))))
+    assert mesh.drops("B") == {"graphrecord-refused": 2}
+    assert mesh.node("B").table.epoch == before
+    mesh.say("A", "B", GraphRecord(0, LATER, 0, 1, graph_blob(LATER, ("A", "B"), ("B", "C"))))
+    assert mesh.node("B").table.epoch == LATER
+
+
+def test_a_graph_too_large_to_travel_is_no_answer_and_harms_nothing() -> None:
+    mesh = Mesh("A-B").linked()
+    names = tuple(sorted(["A", "B", *(f"{number:064}" for number in range(1_100))]))
+    mesh.control("A", GraphUpdate(graph=GraphBody.from_graph(AcyclicGraph(LATER, names, (Tree("throughput", ()),)))))
+    assert mesh.node("A").table.epoch == LATER
+    before = sent(mesh, "A")
+    mesh.say("B", "A", AskGraph(0, short_epoch(LATER)))
+    assert sent(mesh, "A") == before
+    assert mesh.drops("A") == {}

@@ -179,7 +179,6 @@ def test_frames_share_datagrams_that_keep_to_the_least_size() -> None:
 def test_an_unreliable_frame_goes_once_even_if_it_is_lost() -> None:
     hop, _ = make_hops()
     hop.send(Probe(1, 0, 0, 1, 0, 250, 9), reliable=False)
-    assert not hop.idle
     assert hop.poll_timeout(5.0) == 5.0
     assert len(poll(hop, 5.0)) == 1
     assert hop.idle
@@ -227,6 +226,15 @@ def test_more_frames_than_a_queue_takes_are_dropped_and_that_is_noted(reliable: 
     assert not hop.overflowed
     hop.send(Stop(0), reliable=reliable)
     assert hop.overflowed
+
+
+@pytest.mark.parametrize(("first_crossing", "counted"), [(True, (1, 0)), (False, (0, 1))])
+def test_a_chunk_that_is_held_already_is_a_duplicate_or_a_repair(
+    first_crossing: bool, counted: tuple[int, int]
+) -> None:
+    counters = make_hops()[0].counters
+    counters.note_repeated(first_crossing=first_crossing)
+    assert (counters.duplicates_received, counters.repairs_received) == counted
 
 
 # --- what is forged -----------------------------------------------------------------------------------------------
@@ -282,23 +290,32 @@ def test_control_numbers_past_32_bits_travel_whole() -> None:
         hop.open_control(datagram, 0.0)
 
 
-def test_an_acknowledgement_of_a_number_never_sent_is_counted_and_ignored() -> None:
+def test_an_acknowledgement_after_hours_says_no_longer_delay_than_its_field_takes() -> None:
+    one, other = make_hops()
+    other.on_chunk(1, 0.0)
+    (datagram,) = poll(other, 10_000.0)
+    (found,) = one.open_control(datagram, 10_000.0)
+    assert found == Ack(1, 0xFFFFFFFF, ((1, 2),))
+
+
+def test_an_acknowledgement_of_a_number_never_sent_is_counted_and_acknowledges_only_what_was_sent() -> None:
     hop, _ = make_hops()
     cursor = cursor_at(hop, full_stream(3), 3)
     poll(hop, 0.0)
-    for ack in (Ack(4, 0, ((1, 5),)), Ack(1 << 60, 0, ()), Ack(2, 0, ((1, 1 << 50),))):
+    for ack in (Ack(4, 0, ((4, 5),)), Ack(1 << 60, 0, ())):
         hop.on_ack(ack, 0.1)
-    assert hop.recovery.bogus_acks == 3
+    assert hop.recovery.bogus_acks == 2
     assert hop.recovery.in_flight == 3
     assert not cursor.acked
-    hop.on_ack(Ack(3, 0, ((1, 4),)), 0.1)
+    hop.on_ack(Ack(1 << 50, 0, ((1, 1 << 50),)), 0.1)
+    assert hop.recovery.bogus_acks == 3
     assert list(cursor.acked) == [(1, 4)]
 
 
 def test_a_hop_number_claimed_outside_the_window_is_counted_and_not_acknowledged() -> None:
     hop, _ = make_hops()
     hop.on_chunk(1, 0.0)
-    hop.on_chunk(HOP_WINDOW + 2, 0.0)
+    hop.on_chunk(HOP_WINDOW // 2 + 1, 0.0)
     hop.on_chunk(0x80000000, 0.0)
     assert hop.bogus_numbers == 2
     (datagram,) = poll(hop, 1.0)
@@ -306,11 +323,25 @@ def test_a_hop_number_claimed_outside_the_window_is_counted_and_not_acknowledged
     assert peer.open_control(datagram, 1.0) == [Ack(1, 1_000_000, ((1, 2),))]
 
 
-def test_a_hop_number_claimed_inside_the_window_is_believed() -> None:
+def test_a_hop_number_claimed_inside_the_window_is_believed_but_does_not_move_it() -> None:
     hop, _ = make_hops()
-    hop.on_chunk(HOP_WINDOW - 2, 0.0)
+    hop.on_chunk(HOP_WINDOW // 2, 0.0)
     hop.on_chunk(1, 0.0)
     assert hop.bogus_numbers == 0
+    hop.on_chunk(HOP_WINDOW // 2 + 2, 0.0)
+    assert hop.bogus_numbers == 1
+
+
+def test_only_an_authentic_control_datagram_moves_the_window() -> None:
+    session, back = sessions()
+    hop = make_hop("B", session)
+    number = HOP_WINDOW
+    header = HOP_HEADER.pack(PacketType.CONTROL << 4, 97, number, 0, 0)
+    hop.open_control(header + Sealer(back.send_key).seal(number, header, b""), 0.0)
+    hop.on_chunk(number + 1, 0.0)
+    assert hop.bogus_numbers == 0
+    hop.on_chunk(1, 0.0)
+    assert hop.bogus_numbers == 1
 
 
 # --- chunks -------------------------------------------------------------------------------------------------------
@@ -325,14 +356,17 @@ def test_the_hop_header_names_type_tree_session_epoch_and_number() -> None:
     assert datagram[HOP_HEADER_BYTES:] == stream.sealed(1)
 
 
-def test_a_lost_chunk_goes_again_as_a_repeat_and_a_pulled_one_as_pulled() -> None:
-    for kind, again in ((DATA, REPEAT), (PULLED, PULLED)):
-        hop, _ = make_hops()
-        cursor_at(hop, full_stream(5), 5, kind)
-        assert chunks_of(poll(hop, 0.0)) == [(number, kind) for number in range(1, 6)]
-        hop.on_ack(Ack(5, 0, ((2, 6),)), 0.1)
-        assert chunks_of(poll(hop, 0.1)) == [(1, again)]
-    assert (hop.counters.pulled_sent, hop.counters.repeats_sent) == (6, 0)
+@pytest.mark.parametrize(("kind", "again", "counted"), [(DATA, REPEAT, (5, 1, 0)), (PULLED, PULLED, (0, 0, 6))])
+def test_a_lost_chunk_goes_again_as_a_repeat_and_a_pulled_one_as_pulled(
+    kind: PacketType, again: PacketType, counted: tuple[int, int, int]
+) -> None:
+    hop, _ = make_hops()
+    cursor_at(hop, full_stream(5), 5, kind)
+    assert chunks_of(poll(hop, 0.0)) == [(number, kind) for number in range(1, 6)]
+    hop.on_ack(Ack(5, 0, ((2, 6),)), 0.1)
+    assert chunks_of(poll(hop, 0.1)) == [(1, again)]
+    counters = hop.counters
+    assert (counters.chunks_sent, counters.repeats_sent, counters.pulled_sent) == counted
 
 
 def test_a_chunk_owed_twice_crosses_the_second_time_as_a_repeat() -> None:
@@ -409,6 +443,15 @@ def test_no_more_is_under_way_than_the_window_takes() -> None:
     hop.on_ack(Ack(len(sent), 0, ((1, len(sent) + 1),)), 0.05)
     assert hop.room()
     assert chunks_of(poll(hop, 0.05))
+
+
+def test_control_datagrams_spend_nothing_of_the_pace_of_chunks() -> None:
+    hop, _ = make_hops(rate_bytes_s=100_000)
+    cursor_at(hop, full_stream(1), 1)
+    for number in range(MAX_FRAMES_QUEUED):
+        hop.send(Stop(number))
+    assert hop.poll_timeout(0.0) == 0.0
+    assert chunks_of(poll(hop, 0.0)) == [(1, DATA)], "frames ahead of it do not make it wait"
 
 
 def test_the_pace_is_kept_between_trains() -> None:

@@ -51,6 +51,15 @@ def test_what_passes_the_limit_pushes_the_oldest_out() -> None:
     assert store.held() == []
 
 
+def test_what_had_to_go_is_told() -> None:
+    told: list[int] = []
+    store = MemoryStreamStore(limit_bytes=10, on_forgotten=told.append)
+    for number in range(1, 6):
+        store.write(number, bytes(4), TAG)
+    store.drop_below(5)
+    assert told == [1, 2, 3, 4]
+
+
 def test_chunks_below_a_number_are_dropped() -> None:
     store = MemoryStreamStore()
     for number in range(1, 5):

@@ -1,7 +1,8 @@
 """Who is near: a stream's neighbours in its current graph, and each peer's place in a stream."""
 
 from agent.core.neighbourhood import Neighbourhood
-from common.messages import ChannelSpec
+from common.graph import AcyclicGraph, Tree
+from common.messages import ChannelSpec, GraphBody, GraphUpdate
 from tests.harness.mesh import FILES, Mesh, data
 
 EMBEDDED = ChannelSpec(name="messages", kind="message", routing="embedded")
@@ -33,6 +34,37 @@ def test_a_stream_that_is_not_distributed_has_its_source_alone_for_a_neighbour()
     mesh.until(lambda: mesh.verified(stream) == ["B"])
     assert peers(mesh, "B", stream) == ["A"]
     assert peers(mesh, "A", stream) == ["B"]
+
+
+def up(mesh: Mesh, name: str, stream: str) -> list[str]:
+    return [hop.peer for hop in of(mesh, name).towards_source(mesh.stream(name, stream))]
+
+
+def test_where_the_whole_graph_is_known_one_hop_leads_to_the_source() -> None:
+    mesh = Mesh("A-B B-C B-D C-D", edges="A-B B-C B-D").linked()
+    stream = mesh.send_file("A", data(10))
+    mesh.until(lambda: mesh.verified(stream) == ["B", "C", "D"])
+    assert [up(mesh, name, stream) for name in "BCD"] == [["A"], ["B"], ["B"]]
+    mesh.plan("A-B B-D C-D")
+    assert [up(mesh, name, stream) for name in "BCD"] == [["A"], ["D"], ["B"]]
+
+
+def test_where_only_neighbours_are_known_all_of_them_may_lead_to_the_source_but_the_source_alone_if_it_is_one() -> None:
+    mesh = Mesh("A-B B-C C-D", scopes=dict.fromkeys("ABCD", "neighbours")).linked()
+    stream = mesh.send_file("A", data(10))
+    mesh.until(lambda: mesh.verified(stream) == ["B", "C", "D"])
+    assert [up(mesh, name, stream) for name in "BCD"] == [["A"], ["B", "D"], ["C"]]
+
+
+def test_no_hop_leads_to_a_source_that_the_graph_does_not_reach_and_all_may_if_it_does_not_know_it() -> None:
+    mesh = Mesh("A-B B-C").linked()
+    stream = mesh.send_file("A", data(10))
+    mesh.until(lambda: mesh.verified(stream) == ["B", "C"])
+    mesh.plan("B-C")
+    assert up(mesh, "C", stream) == []
+    without = AcyclicGraph(mesh.plan("B-C", to=()), ("B", "C"), (Tree("throughput", (("B", "C"),)),))
+    mesh.control("C", GraphUpdate(graph=GraphBody.from_graph(without)))
+    assert up(mesh, "C", stream) == ["B"]
 
 
 def test_a_peer_has_one_place_in_a_stream_and_learns_its_opening_once() -> None:

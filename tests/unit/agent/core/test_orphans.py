@@ -72,6 +72,7 @@ def test_what_a_peer_sent_goes_with_its_session(drops: Counter[str]) -> None:
     orphans.hold(a, 8, b"three", None, 0.0)
     orphans.hold_news(c, have(9), 0.0)
     orphans.forget_peer("A")
+    assert orphans.waiting() == [7, 9]
     assert orphans.take(7) == ([(c, b"two", None)], [])
     assert orphans.take(8) == ([], [])
     assert orphans.take(9) == ([], [(c, have(9))])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.pacer import BURST_S, LATE_S, MAX_BURST_BYTES, MIN_RATE_BYTES_S, TRAIN_S, Pacer
+from agent.core.pacer import BURST_S, GATHER_PACKETS, LATE_S, MAX_BURST_BYTES, MIN_RATE_BYTES_S, TRAIN_S, Pacer
 
 PACKET = 1_200
 
@@ -47,7 +47,13 @@ def test_a_debt_is_paid_off_first() -> None:
     pacer = Pacer(1_000_000.0, 0.0, PACKET)
     pacer.spend(pacer.burst_bytes + 5_000, 0.0)
     assert pacer.budget(0.004) == 0
-    assert pacer.next_at(0.004) == pytest.approx(0.005 + PACKET / 1_000_000)
+    assert pacer.next_at(0.004) == pytest.approx(0.005 + 2 * PACKET / 1_000_000)
+
+
+def test_a_slow_sender_gathers_a_few_packets_to_a_train() -> None:
+    pacer = Pacer(2_500_000.0, 0.0, PACKET)
+    pacer.spend(pacer.budget(0.0), 0.0)
+    assert pacer.next_at(0.0) == pytest.approx(GATHER_PACKETS * PACKET / 2_500_000)
 
 
 def test_a_late_timer_does_not_lower_the_rate_but_idling_earns_no_more_than_a_burst() -> None:

@@ -7,8 +7,8 @@ import pytest
 from agent.core.events import LinkChanged
 from agent.core.peers import DeclaredQos
 from common.datagrams import HELLO_BYTES, Hello
-from common.frames import Probe
-from common.limits import MAX_PEERS
+from common.frames import AskOpening, Probe
+from common.limits import MAX_FRAMES_QUEUED, MAX_PEERS
 from common.messages import QosFigures, Roster, RosterEntry, encode_key
 from common.sealing import Sealer, hello_key, key_id, pair_secret, public_key_of
 from tests.harness.mesh import GROUP, RATE_BPS, Mesh, data, forged
@@ -188,3 +188,19 @@ def test_a_hop_whose_address_another_peer_took_over_leaves_that_address_alone() 
     peers.by_address[mesh.address("B")] = peers.hops["C"]
     peers._drop_hop("B")
     assert peers.by_address[mesh.address("B")] is peers.hops["C"]
+
+
+def test_a_hop_whose_queue_of_frames_overflows_is_closed_and_the_link_begins_anew() -> None:
+    """What was dropped would be missed for ever: frames are reliable, and nobody repeats them."""
+    mesh = Mesh("A-B").linked()
+    stream = mesh.send_file("A", data(10))
+    mesh.until(lambda: mesh.verified(stream) == ["B"])
+    hop = mesh.hop("A", "B")
+    for number in range(MAX_FRAMES_QUEUED + 1):
+        hop.send(AskOpening(number))
+    mesh.until(lambda: mesh.node("A").peers.hops.get("B") is not hop)
+    assert mesh.drops("A") == {"hop-overflowed": 1}
+    assert mesh.events("A", LinkChanged)[-1].state == "probing"
+    mesh.linked()
+    again = mesh.send_file("A", data(10))
+    mesh.until(lambda: mesh.verified(again) == ["B"])

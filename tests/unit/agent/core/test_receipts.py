@@ -106,11 +106,22 @@ def test_only_what_changed_is_passed_on_and_all_of_it_on_request() -> None:
     assert [entry.device for entry in book.entries()] == ["B", "C"]
 
 
+@pytest.mark.parametrize(("state", "due_at"), [("receiving", 10.0 + PROGRESS_EVERY_S), ("verified", 0.0)])
+def test_all_is_passed_on_once_more_when_the_way_changed_and_at_once_if_some_is_final(
+    state: str, due_at: float
+) -> None:
+    book = book_of([ReceiptEntry("B", "receiving", 1, ""), ReceiptEntry("C", state, 2, "")])
+    book.take(10.0)
+    book.touch_all()
+    assert book.due_at() == due_at
+    assert [entry.device for entry in book.take(10.5)] == ["B", "C"]
+
+
 def test_a_long_reason_is_cut_between_two_characters() -> None:
     book = ReceiptBook()
     book.put("B", Receipt("refused", 0, "x" + "é" * MAX_REASON_BYTES))
     (entry,) = book.entries()
-    assert entry.reason == "x" + "é" * 23
+    assert entry.reason == "x" + "é" * ((MAX_REASON_BYTES - 1) // 2)
     assert len(entry.reason.encode()) <= MAX_REASON_BYTES
 
 

@@ -110,12 +110,25 @@ def test_an_older_ack_takes_no_round_trip_sample() -> None:
     assert not result.rtt_sampled
 
 
-def test_an_ack_for_a_number_never_sent_is_ignored_and_counted() -> None:
+@pytest.mark.parametrize(("largest", "ranges"), [(4, [(0, 5)]), (3, [(0, 5)]), (9, [(7, 10), (0, 4)])])
+def test_an_ack_of_numbers_never_sent_is_counted_and_takes_effect_for_those_that_were(
+    largest: int, ranges: list[tuple[int, int]]
+) -> None:
     recovery = sent(4, now=1.0)
-    assert recovery.on_ack(4, 0.0, [(0, 5)], 1.1).acked == []
-    assert recovery.on_ack(3, 0.0, [(0, 5)], 1.1).acked == []
+    result = recovery.on_ack(largest, 0.0, ranges, 1.1)
+    assert numbers_of(result.acked) == [0, 1, 2, 3]
+    assert result.rtt_sampled
+    assert recovery.bogus_acks == 1
+    assert recovery.in_flight == 0
+
+
+def test_an_ack_of_nothing_but_numbers_never_sent_changes_nothing() -> None:
+    recovery = sent(4, now=1.0)
+    assert recovery.on_ack(9, 0.0, [(4, 10)], 1.1) == AckResult(delivered=0)
+    assert recovery.on_ack(9, 0.0, [], 1.1) == AckResult(delivered=0)
     assert recovery.bogus_acks == 2
     assert recovery.in_flight == 4
+    assert ack(recovery, 1.2, (0, 4)).rtt_sampled
 
 
 def test_hop_numbers_only_grow() -> None:

@@ -12,6 +12,8 @@ from common.messages import GraphBody, NeighboursBody
 from tests.unit.agent.core.parts import graph
 
 BIG = (5 << 32) + 17
+AT = BIG / 1e6
+"""Seconds at which the clock made that epoch."""
 
 
 def body(epoch: int, *neighbours: str, objective: str = "throughput") -> NeighboursBody:
@@ -21,7 +23,7 @@ def body(epoch: int, *neighbours: str, objective: str = "throughput") -> Neighbo
 
 
 def table(*epochs: int, now: float = 0.0) -> GraphTable:
-    found = GraphTable("B")
+    found = GraphTable("B", 0.0)
     for epoch in epochs:
         found.learn_graph(graph(epoch, ("A", "B"), ("B", "C")), now)
     return found
@@ -37,7 +39,7 @@ def test_m8_next_hops_are_the_neighbours_without_the_previous_hop() -> None:
 
 def test_each_objective_has_its_tree_and_an_unknown_one_the_first() -> None:
     trees = (Tree("latency", (("A", "B"), ("B", "C"))), Tree("throughput", (("A", "C"), ("B", "C"))))
-    known_table = GraphTable("B")
+    known_table = GraphTable("B", 0.0)
     known_table.learn_graph(AcyclicGraph(1, ("A", "B", "C"), trees), 0.0)
     known = known_table.current
     assert known is not None
@@ -47,16 +49,16 @@ def test_each_objective_has_its_tree_and_an_unknown_one_the_first() -> None:
 
 
 def test_nothing_is_known_at_first_and_anything_is_newer() -> None:
-    empty = GraphTable("B")
+    empty = GraphTable("B", 0.0)
     assert empty.epoch is None
-    assert empty.is_newer(5)
-    assert empty.expand(5) == 5
+    assert empty.is_newer(5, 0.0)
+    assert empty.expand(5, 0.0) == 5
     assert empty.get(5) is None
     assert not empty.learn_epoch(5, 0.0)
 
 
 def test_a_device_that_the_graph_does_not_know_has_no_neighbours_in_it() -> None:
-    lone = GraphTable("Z")
+    lone = GraphTable("Z", 0.0)
     assert lone.learn_graph(graph(1, ("A", "B")), 0.0)
     assert lone.current is not None
     assert lone.current.all_neighbours() == ()
@@ -74,21 +76,18 @@ def test_only_a_newer_epoch_becomes_the_current_one() -> None:
 
 
 def test_own_neighbours_serve_as_well_as_the_whole_graph_and_give_way_to_it() -> None:
-    known = GraphTable("B")
+    known = GraphTable("B", 0.0)
     assert known.learn_body(body(5, "C", "A"), 0.0)
-    assert known.current is not None
-    assert known.current.in_tree(0) == ("A", "C")
-    assert known.current.graph is None
     assert not known.learn_body(body(5, "A"), 0.0)
-    assert known.current.in_tree(0) == ("A", "C")
-    assert not known.learn_graph(graph(5, ("A", "B")), 1.0)
-    assert known.current.graph is not None
+    assert known.current == Known(5, ("throughput",), (("A", "C"),), None, 0.0)
+    whole = graph(5, ("A", "B"))
+    assert not known.learn_graph(whole, 1.0)
     assert not known.learn_body(body(5, "C"), 2.0)
-    assert known.current.in_tree(0) == ("A",)
+    assert known.current == Known(5, ("throughput",), (("A",),), whole, 1.0)
 
 
 def test_a_whole_graph_of_a_past_epoch_does_not_become_the_current_one() -> None:
-    known = GraphTable("B")
+    known = GraphTable("B", 0.0)
     known.learn_body(body(5, "A"), 0.0)
     known.learn_body(body(6, "C"), 0.0)
     assert not known.learn_graph(graph(5, ("A", "B")), 1.0)
@@ -96,7 +95,7 @@ def test_a_whole_graph_of_a_past_epoch_does_not_become_the_current_one() -> None
 
 
 def test_the_servers_answer_may_be_a_whole_graph() -> None:
-    known = GraphTable("B")
+    known = GraphTable("B", 0.0)
     assert known.learn_body(GraphBody.from_graph(graph(5, ("A", "B"))), 0.0)
     assert known.current is not None
     assert known.current.graph == graph(5, ("A", "B"))
@@ -107,7 +106,7 @@ def test_a_graph_that_does_not_hold_together_is_refused_and_changes_nothing() ->
     answer = GraphBody.model_validate(
         {"epoch": 5, "devices": ["A", "B", "C"], "trees": [{"objective": "throughput", "edges": cycle}]}
     )
-    known = GraphTable("B")
+    known = GraphTable("B", 0.0)
     with pytest.raises(DecodeError):
         known.learn_body(answer, 0.0)
     assert known.epoch is None
@@ -123,14 +122,22 @@ def test_the_news_of_an_epoch_keeps_the_neighbours() -> None:
     assert not known.learn_epoch(6, 1.0)
 
 
-def test_short_forms_are_resolved_by_what_is_known_and_expanded_near_the_current_epoch() -> None:
+def test_short_forms_are_resolved_by_what_is_known_and_expanded_near_the_clock() -> None:
     known = table(BIG)
     assert known.by_short(short_epoch(BIG)) is known.get(BIG) is known.current
-    assert known.expand(18) == BIG + 1
-    assert known.is_newer(18)
-    assert not known.is_newer(16)
-    assert not known.is_newer(17)
-    assert known.expand(0xFFFFFFFF) == (5 << 32) - 1
+    assert known.expand(18, AT) == BIG + 1
+    assert known.is_newer(18, AT)
+    assert not known.is_newer(16, AT)
+    assert not known.is_newer(17, AT)
+    assert known.expand(0xFFFFFFFF, AT) == (5 << 32) - 1
+
+
+def test_a_short_form_is_new_also_after_a_graph_that_stood_for_hours() -> None:
+    known = table(BIG)
+    for hours in (0.1, 1.0, 5.0, 100.0):
+        fresh = BIG + int(hours * 3_600e6)
+        assert known.expand(short_epoch(fresh), AT + hours * 3_600) == fresh
+        assert known.is_newer(short_epoch(fresh), AT + hours * 3_600)
 
 
 def test_the_last_eight_epochs_are_kept_whatever_their_age() -> None:
@@ -151,7 +158,7 @@ def kept(known: GraphTable, most: int) -> list[int]:
 
 @given(st.lists(st.tuples(st.integers(0, 200), st.booleans(), st.floats(0, 5)), max_size=150))
 def test_the_current_epoch_is_the_newest_learnt_and_never_forgotten(news: list[tuple[int, bool, float]]) -> None:
-    known = GraphTable("B")
+    known = GraphTable("B", 0.0)
     now, newest = 0.0, -1
     for epoch, whole, pause in news:
         now += pause

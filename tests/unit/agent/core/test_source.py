@@ -41,7 +41,7 @@ def cut_all(source: FileSource | MessageSource) -> list[tuple[int, int, bytes]]:
         number, chunk = cut
         flags, written = split_word(CHUNK_HEADER.unpack_from(chunk)[1])
         assert written == number
-        out.append((number, flags, receiver.open(number, chunk)))
+        out.append((number, flags, receiver.open(number, flags, chunk)))
     return out
 
 

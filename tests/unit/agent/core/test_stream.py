@@ -9,12 +9,13 @@ from agent.core.memory_store import MemoryStreamStore
 from agent.core.store import StoreError
 from agent.core.stream import Stream, split_word
 from agent.core.window import MIN_WINDOW
-from common.datagrams import CHUNK_HEADER, FLAG_CLOSING, FLAG_END, FLAG_START, NUMBER_MASK
+from common.datagrams import CHUNK_HEADER, FLAG_CLOSING, FLAG_END, FLAG_START, KNOWN_FLAGS, NUMBER_MASK, PacketType
 from common.errors import DecodeError
 from common.opening import Opening
 from tests.unit.agent.core.parts import FILE, MESSAGE, make_stream
 
 PIECE = bytes(1_000)
+DATA, REPEAT, PULLED = PacketType.DATA, PacketType.REPEAT, PacketType.PULLED
 
 
 class Broken(MemoryStreamStore):
@@ -40,18 +41,12 @@ def keep(stream: Stream, number: int, plain: bytes = PIECE, flags: int = 0) -> b
     return chunk
 
 
-def forget_ring(stream: Stream) -> None:
-    """Push a stream's sealed chunks out of memory, as later ones do."""
-    stream._ring.clear()
-    stream._ring_bytes = 0
-
-
 # --- opening ------------------------------------------------------------------------------------------------------
 
 
 def test_what_the_source_sealed_opens_at_a_receiver() -> None:
     chunk = make_stream(role="source").seal(2, 0, b"piece")
-    assert make_stream().open(2, chunk) == b"piece"
+    assert make_stream().open(2, 0, chunk) == b"piece"
 
 
 def test_every_changed_byte_of_a_chunk_is_noticed() -> None:
@@ -60,23 +55,30 @@ def test_every_changed_byte_of_a_chunk_is_noticed() -> None:
         forged = bytearray(chunk)
         forged[at] ^= 1
         with pytest.raises(DecodeError):
-            receiver.open(2, bytes(forged))
+            receiver.open(2, 0, bytes(forged))
     with pytest.raises(DecodeError):
-        receiver.open(3, chunk)
+        receiver.open(3, 0, chunk)
 
 
 @given(st.integers(0, NUMBER_MASK), st.binary(min_size=28, max_size=80))
 def test_random_bytes_do_not_open(number: int, data: bytes) -> None:
     for opening in (FILE, MESSAGE):
         with pytest.raises(DecodeError):
-            make_stream(opening).open(number, data)
+            make_stream(opening).open(number, 0, data)
 
 
 @pytest.mark.parametrize("number", [0, FILE.pieces + 2, NUMBER_MASK])
 def test_a_number_outside_the_file_is_refused_even_if_it_is_authentic(number: int) -> None:
     chunk = make_stream(role="source").seal(number, 0, b"piece")
     with pytest.raises(DecodeError, match="outside the file"):
-        make_stream().open(number, chunk)
+        make_stream().open(number, 0, chunk)
+
+
+@pytest.mark.parametrize("flags", [KNOWN_FLAGS + 1, 0x80, 0xFF])
+def test_flags_that_this_version_does_not_know_are_refused_even_if_they_are_authentic(flags: int) -> None:
+    chunk = make_stream(role="source").seal(2, flags, b"piece")
+    with pytest.raises(DecodeError, match="unknown chunk flags"):
+        make_stream().open(2, flags, chunk)
 
 
 def test_a_chunk_word_splits_into_flags_and_number() -> None:
@@ -92,7 +94,7 @@ def test_m7_each_channel_chooses_its_repeat_test(repeat: str, fresh: list[int]) 
     stream = make_stream(MESSAGE, repeat=repeat)
     taken = []
     for number in (1, 1, 3, 2, 3):
-        if not stream.is_repeated(number):
+        if not stream.is_repeated(number, DATA):
             keep(stream, number)
             taken.append(number)
     assert taken == fresh
@@ -102,15 +104,25 @@ def test_m7_a_window_repeats_what_lies_below_it_and_held_ranges_do_not() -> None
     for repeat, repeated in (("window", True), ("ranges", False)):
         stream = make_stream(MESSAGE, repeat=repeat)
         keep(stream, MIN_WINDOW + 5)
-        assert stream.is_repeated(5) is repeated
+        assert stream.is_repeated(5, DATA) is repeated
+
+
+@pytest.mark.parametrize("repeat", ["ranges", "window", "last"])
+@pytest.mark.parametrize("kind", [REPEAT, PULLED])
+def test_m7_a_repair_is_judged_by_what_is_held_whatever_the_test(repeat: str, kind: PacketType) -> None:
+    stream = make_stream(MESSAGE, repeat=repeat)
+    keep(stream, MIN_WINDOW + 5)
+    assert not stream.is_repeated(5, kind)
+    keep(stream, 5)
+    assert stream.is_repeated(5, kind)
 
 
 def test_what_passed_its_retention_is_repeated_and_so_is_number_zero() -> None:
     stream = make_stream(MESSAGE)
-    assert stream.is_repeated(0)
+    assert stream.is_repeated(0, DATA)
     stream.give_up_below(10)
-    assert stream.is_repeated(9)
-    assert not stream.is_repeated(10)
+    assert stream.is_repeated(9, DATA)
+    assert not stream.is_repeated(10, DATA)
 
 
 # --- keeping ------------------------------------------------------------------------------------------------------
@@ -185,7 +197,7 @@ def test_the_ring_is_bounded_also_for_a_chunk_remembered_twice(monkeypatch: pyte
 def test_a_chunk_sealed_again_from_the_store_is_the_chunk_that_came(opening: Opening, number: int, flags: int) -> None:
     stream = make_stream(opening)
     chunk = keep(stream, number, b"plain", flags)
-    forget_ring(stream)
+    stream.forget_ring()
     assert stream.sealed(number) == chunk
     assert stream.sealed(number) is stream.sealed(number)
 
@@ -194,7 +206,7 @@ def test_a_chunk_whose_bytes_changed_is_never_sealed_again_and_counts_as_missing
     store = MemoryStreamStore()
     stream = make_stream(store=store)
     keep(stream, 1)
-    forget_ring(stream)
+    stream.forget_ring()
     store._chunks[1] = b"edited" + PIECE[6:]
     assert stream.sealed(1) is None
     assert 1 not in stream.held
@@ -206,7 +218,7 @@ def test_a_chunk_that_cannot_be_read_back_counts_as_missing() -> None:
     stream = make_stream(store=store)
     for number in (1, 2):
         keep(stream, number)
-    forget_ring(stream)
+    stream.forget_ring()
     store._tags.pop(2)
     assert stream.sealed(2) is None
     store.failing = True
@@ -225,7 +237,7 @@ def test_no_number_is_ever_sealed_twice_with_different_bytes(pieces: list[bytes]
         if data.draw(st.booleans()):
             store._chunks[number] = data.draw(st.binary(max_size=8))
         if data.draw(st.booleans()):
-            forget_ring(stream)
+            stream.forget_ring()
         assert stream.sealed(number) in (sealed[number], None)
 
 

@@ -4,18 +4,21 @@ from dataclasses import replace
 
 import pytest
 
+from agent.core.entry import Entry
 from agent.core.events import FileFailed, FileVerified, MessageGap, ReceiptsChanged, StreamOpened
 from agent.core.memory_store import MemoryStores, MemoryStreamStore
+from agent.core.receipts import ReceiptBook
 from agent.core.store import StoreError
-from agent.core.streams import PURPOSE_OPENING
+from agent.core.streams import PURPOSE_OPENING, RING_IDLE_S
 from common.datagrams import PacketType, peek_chunk
 from common.errors import RefusedError
-from common.frames import StreamOpening
-from common.limits import MAX_FILE_BYTES, MAX_STREAMS
+from common.frames import StreamOpening, Want
+from common.limits import MAX_FILE_BYTES, MAX_REASON_BYTES, MAX_STREAMS
 from common.messages import Channels, Roster, encode_key
 from common.opening import Opening
 from common.sealing import GroupKeys
 from tests.harness.mesh import FILES, GROUP, MESSAGES, PIECE_BYTES, WALL, Crossing, Mesh, data
+from tests.unit.agent.core.parts import make_stream
 
 
 def made_opening(mesh: Mesh, **changes: object) -> Opening:
@@ -40,6 +43,12 @@ def hand_over(mesh: Mesh, opening: Opening, *, keys: GroupKeys | None = None) ->
     """Let A hand an opening to B."""
     sealed = (keys or mesh.group_keys).seal(PURPOSE_OPENING, opening.encode(), bytes(12))
     mesh.say("A", "B", StreamOpening(sealed))
+
+
+def with_new_key(mesh: Mesh) -> Roster:
+    """Return the mesh's roster with one more group key."""
+    keys = {**mesh.roster.group_keys, 2: encode_key(bytes(range(32, 64)))}
+    return Roster(version=2, devices=mesh.roster.devices, key_epoch=2, group_keys=keys)
 
 
 # --- streams that begin here --------------------------------------------------------------------------------------
@@ -165,6 +174,24 @@ def test_an_opening_is_sealed_anew_under_the_group_key_of_today() -> None:
     assert mesh.stream("C", stream).sealed_opening[:4] == (2).to_bytes(4, "big")
 
 
+def test_what_is_published_under_a_new_group_key_goes_in_a_stream_of_its_own() -> None:
+    """Whoever knew the old key may know the old stream's key too, and is gone from the group."""
+    mesh = Mesh("A-B").linked()
+    first, _ = mesh.publish("A", b"one")
+    mesh.run(0.5)
+    for name in "AB":
+        mesh.control(name, with_new_key(mesh))
+    mesh.run(0.5)
+    second, number = mesh.publish("A", b"two")
+    assert second != first
+    assert number == 1
+    assert mesh.publish("A", b"three") == (second, 2)
+    mesh.until(lambda: mesh.payloads("B") == [b"one", b"two", b"three"])
+    assert mesh.stream("A", first).finished_at is not None
+    assert mesh.stream("A", second).finished_at is None
+    assert mesh.stream("A", first).opening.key != mesh.stream("A", second).opening.key
+
+
 def test_a_roster_without_keys_leaves_the_known_ones() -> None:
     mesh = Mesh("A-B").linked()
     mesh.control("A", Roster(version=2, devices=mesh.roster.devices, key_epoch=1, group_keys={}))
@@ -245,7 +272,8 @@ def test_an_opening_of_an_unknown_channel_is_declined_and_its_chunks_are_acknowl
     assert len(mesh.chunks("A", "B")) == before, "nothing is repeated for ever"
     mesh.control("B", Channels(version=3, channels=(FILES,)))
     assert mesh.node("B").streams.declined == {}
-    assert mesh.verified(stream) == []
+    mesh.until(lambda: mesh.verified(stream) == ["B"])
+    assert mesh.content("B", stream) == data(20 * PIECE_BYTES)
 
 
 def test_more_streams_than_the_limit_are_declined_until_one_is_forgotten() -> None:
@@ -260,12 +288,35 @@ def test_more_streams_than_the_limit_are_declined_until_one_is_forgotten() -> No
     hand_over(mesh, made_opening(mesh))
     assert mesh.drops("B") == {"too-many-streams": 1}
     assert table.declined == {made_opening(mesh).short: None}
+    assert mesh.verified(made_opening(mesh).hex) == []
     table.bury(entry)
     assert table.declined == {entry.stream.short: None}
     for short in fillers:
         del table.by_short[short]
     hand_over(mesh, made_opening(mesh))
     assert made_opening(mesh).short in table.by_short
+
+
+def test_a_source_hears_of_a_device_with_too_many_streams_and_of_no_other_reason() -> None:
+    mesh = Mesh("A-B").linked()
+    mesh.drop = lambda crossing: crossing.source == "A" and peek_chunk(crossing.datagram) is not None
+    stream = mesh.send_file("A", data(10))
+    mesh.run(1.0)
+    mesh.drop = lambda _: False
+    table = mesh.node("B").streams
+    if table.by_short:
+        table.bury(next(iter(table.by_short.values())))
+    table.declined.clear()
+    table._buried.clear()
+    for short in range(1, MAX_STREAMS + 1):
+        table.by_short[short] = Entry(make_stream(), ReceiptBook())
+    hand_over(mesh, mesh.stream("A", stream).opening)
+    hand_over(mesh, made_opening(mesh, channel="nowhere"))
+    table.by_short.clear()
+    mesh.run(0.1)
+    receipt = mesh.events("A", ReceiptsChanged)[-1].receipts["B"]
+    assert (receipt.state, receipt.reason) == ("refused", f"too-many-streams: at most {MAX_STREAMS} at a device")
+    assert mesh.drops("A") == {}
 
 
 def test_the_streams_that_were_declined_are_remembered_in_a_bounded_place() -> None:
@@ -363,6 +414,27 @@ def test_a_stored_stream_that_is_stale_is_counted_and_left(why: str) -> None:
     assert len(mesh.node("B").streams.by_short) == (why == "open")
 
 
+def test_a_stored_stream_under_a_newer_group_key_waits_for_the_roster_of_today() -> None:
+    """A restarted device may first be told what it knew before: its last roster."""
+    mesh = Mesh("A-B").linked()
+    old = mesh.roster
+    mesh.roster = with_new_key(mesh)
+    for name in "AB":
+        mesh.control(name, mesh.roster)
+    stream = mesh.send_file("A", data(200 * PIECE_BYTES))
+    mesh.until(lambda: bool(mesh.node("B").streams.by_short) and len(mesh.stream("B", stream).held) >= 100)
+    held = len(mesh.stream("B", stream).held)
+    mesh.kill("B")
+    newer, mesh.roster = mesh.roster, old
+    mesh.start("B")
+    assert mesh.drops("B") == {}
+    assert mesh.node("B").streams.by_short == {}
+    assert mesh.node("B").streams.moving(mesh.now)
+    mesh.control("B", newer)
+    mesh.until(lambda: mesh.verified(stream) == ["B"])
+    assert mesh.node("B").peers.counters["A"].chunks_received == 201 - held
+
+
 def test_what_was_stored_waits_for_keys_and_channels() -> None:
     mesh, stream = halfway()
     mesh.kill("A")
@@ -384,7 +456,7 @@ def test_a_stream_is_refused_once_whatever_fails_after() -> None:
     stream = mesh.send_file("A", data(20))
     mesh.run(1.0)
     entry = mesh.node("B").streams.by_short[int(stream[:8], 16)]
-    mesh.node("B").streams.refuse(entry, StoreError("io", "and again"))
+    mesh.node("B").streams.refuse(entry, StoreError("io", "and again"), mesh.now)
     mesh.run(0.1)
     assert [event.reason for event in mesh.events("B", FileFailed)] == ["no-space"]
 
@@ -404,7 +476,7 @@ def test_a_file_that_cannot_take_its_name_is_refused_and_the_source_hears_why() 
     mesh.run(1.0)
     assert [event.reason for event in mesh.events("B", FileFailed)] == ["bad-name"]
     receipt = mesh.events("A", ReceiptsChanged)[-1].receipts["B"]
-    assert (receipt.state, receipt.reason) == ("refused", "bad-name")
+    assert (receipt.state, receipt.reason) == ("refused", "bad-name: there is a folder of that name")
 
 
 def test_a_stream_is_forgotten_when_its_opening_expires() -> None:
@@ -458,3 +530,112 @@ def test_what_arrived_behind_a_gap_is_delivered_when_the_gap_passes_its_retentio
     mesh.drop = lambda _: False
     mesh.publish("A", b"7")
     mesh.until(lambda: mesh.payloads("B")[-1] == b"7")
+
+
+def test_a_branch_that_takes_longer_than_the_retention_gets_the_whole_file() -> None:
+    mesh = Mesh("A-B A-C", channels=(FILES.model_copy(update={"retention_s": 0.5}),)).linked()
+    passed = [mesh.now]
+
+    def drop(crossing: Crossing) -> bool:
+        if (crossing.source, crossing.target) != ("A", "C") or peek_chunk(crossing.datagram) is None:
+            return False
+        if mesh.now - passed[-1] < 0.1:
+            return True
+        passed.append(mesh.now)
+        return False
+
+    mesh.drop = drop
+    stream = mesh.send_file("A", data(30 * PIECE_BYTES))
+    start = mesh.now
+    mesh.until(lambda: mesh.verified(stream) == ["B", "C"])
+    assert mesh.now - start > 2.0
+    mesh.run(2.0)
+    assert mesh.node("A").streams.by_short == {}, "and then its retention passes"
+
+
+def test_a_stream_that_is_asked_for_is_in_use() -> None:
+    mesh = Mesh("A-B", channels=(FILES.model_copy(update={"retention_s": 1.0}),)).linked()
+    stream = mesh.send_file("A", data(10))
+    mesh.until(lambda: mesh.verified(stream) == ["B"])
+    short = int(stream[:8], 16)
+    for _ in range(4):
+        mesh.run(0.7)
+        mesh.say("B", "A", Want(short, ()))
+    assert short in mesh.node("A").streams.by_short
+    assert short not in mesh.node("B").streams.by_short
+
+
+def test_a_finished_stream_that_nobody_asks_for_keeps_no_sealed_chunks_in_memory_and_serves_on() -> None:
+    mesh = Mesh("A-B B-C", absent="C").linked()
+    stream = mesh.send_file("A", data(50 * PIECE_BYTES))
+    mesh.until(lambda: mesh.verified(stream) == ["B"])
+    mesh.run(RING_IDLE_S / 2)
+    assert len(mesh.stream("B", stream)._ring) == 51
+    mesh.run(RING_IDLE_S)
+    for name in "AB":
+        assert not mesh.stream(name, stream)._ring
+        assert mesh.stream(name, stream)._ring_bytes == 0
+    mesh.start("C")
+    mesh.until(lambda: mesh.verified(stream) == ["B", "C"])
+
+
+def test_a_restarted_publishers_new_stream_lets_its_older_ones_go_everywhere() -> None:
+    channel = MESSAGES.model_copy(update={"retention_s": 3.0})
+    mesh = Mesh("A-B B-C", channels=(channel, FILES)).linked()
+    mesh.publish("B", b"of another source")
+    for number in range(3):
+        mesh.publish("A", b"%d" % number)
+        mesh.run(0.2)
+        mesh.kill("A")
+        mesh.run(0.5)
+        mesh.start("A")
+        mesh.linked()
+    mesh.publish("A", b"last")
+    mesh.until(lambda: b"last" in mesh.payloads("C"))
+    assert mesh.payloads("C") == [b"of another source", b"0", b"1", b"2", b"last"]
+    assert len(mesh.node("C").streams.by_short) == 5
+    mesh.run(6.0)
+    left = sorted(entry.stream.opening.source for entry in mesh.node("C").streams.by_short.values())
+    assert left == ["A", "B"]
+
+
+def test_a_stream_that_came_late_does_not_let_a_newer_one_of_its_source_go() -> None:
+    mesh = Mesh("A-B").linked()
+    wall = WALL + mesh.now
+    facts: dict[str, object] = {"channel": "messages", "kind": "message", "name": "", "size_bytes": None}
+    newer = made_opening(mesh, created=wall, **facts)
+    older = made_opening(mesh, stream=bytes(range(2, 18)), created=wall - 5, **facts)
+    other = made_opening(mesh, stream=bytes(range(3, 19)), created=wall - 5, source="C", **facts)
+    for opening in (other, newer, older):
+        hand_over(mesh, opening)
+    finished = {short: entry.stream.finished_at for short, entry in mesh.node("B").streams.by_short.items()}
+    assert finished == {newer.short: None, older.short: None, other.short: None}
+    hand_over(mesh, made_opening(mesh, stream=bytes(range(4, 20)), created=wall + 1, **facts))
+    finished = {short: entry.stream.finished_at for short, entry in mesh.node("B").streams.by_short.items()}
+    assert [finished[opening.short] for opening in (newer, older, other)] == [mesh.now, mesh.now, None]
+
+
+def test_a_stream_that_is_forgotten_leaves_nothing_in_its_store_and_its_tombstone_goes_in_time() -> None:
+    mesh = Mesh("A-B", channels=(FILES.model_copy(update={"retention_s": 1.0}),)).linked()
+    mesh.drop = lambda crossing: (chunk := peek_chunk(crossing.datagram)) is not None and chunk.number > 10
+    stream = mesh.send_file("A", data(50 * PIECE_BYTES))
+    mesh.run(1.0)
+    table, store = mesh.node("B").streams, mesh.devices["B"].stores.streams[stream]
+    assert len(list(store.held())) == 10
+    lifetime = mesh.stream("B", stream).opening.expires - (WALL + mesh.now)
+    assert [gone.opening.hex for gone in table.expire(mesh.now + lifetime + 1.0)] == [stream]
+    assert list(store.held()) == []
+    assert list(table._buried) == [stream]
+    assert table.expire(mesh.now + lifetime + 2.0) == []
+    assert table._buried == {}
+
+
+def test_the_reason_of_a_refusal_travels_with_a_sentence_as_long_as_it_fits() -> None:
+    class Long(MemoryStores):
+        def receive(self, opening: Opening, sealed: bytes) -> MemoryStreamStore:
+            raise StoreError("io", "ä" * 400)
+
+    mesh = Mesh("A-B", stores={"B": Long()}).linked()
+    mesh.send_file("A", data(10))
+    mesh.run(1.0)
+    assert mesh.events("A", ReceiptsChanged)[-1].receipts["B"].reason == "io: " + "ä" * ((MAX_REASON_BYTES - 4) // 2)

@@ -12,10 +12,11 @@ from agent.core.events import (
     StreamCancelled,
     StreamProgress,
 )
+from agent.core.hop import Hop
 from agent.core.store import StoreError
 from common.datagrams import PacketType, peek_chunk
 from common.errors import RefusedError
-from common.frames import Cancel, Stop
+from common.frames import Bye, Cancel, Stop
 from common.limits import MAX_RECEIPTS_PER_FRAME
 from common.messages import ChannelSpec
 from tests.harness.mesh import PIECE_BYTES, Crossing, Mesh, data
@@ -32,6 +33,11 @@ class ChangingReader:
         if self.changed:
             raise StoreError("changed", "the file changed while it was being sent")
         return self.content[offset : offset + length]
+
+
+def near(mesh: Mesh, name: str, stream: str) -> list[Hop]:
+    """Return the hops by which a device passes its receipts on."""
+    return mesh.node(name)._upkeep._neighbourhood.towards_source(mesh.stream(name, stream))
 
 
 def test_a_cancelled_stream_is_cancelled_everywhere_with_its_reason() -> None:
@@ -138,12 +144,12 @@ def test_receipts_are_kept_until_there_is_somebody_to_pass_them_to() -> None:
     mesh = Mesh("A-B B-C").linked()
     stream = mesh.send_file("A", data(5 * PIECE_BYTES))
     mesh.until(lambda: mesh.verified(stream) == ["B", "C"])
-    assert mesh.stream("C", stream).upstream == "B"
+    assert [hop.peer for hop in near(mesh, "C", stream)] == ["B"]
     mesh.node("B").leave(now=mesh.now)
     mesh._drain("B")
     mesh.kill("B")
     mesh.run(0.1)
-    assert mesh.stream("C", stream).upstream is None
+    assert near(mesh, "C", stream) == []
     mesh.run(1.0)
     mesh.start("B")
     mesh.linked()
@@ -261,3 +267,78 @@ def test_a_stream_without_a_graph_of_its_own_has_nobody_to_greet() -> None:
     before = len(mesh.crossings)
     mesh.node("A")._upkeep.on_stream_graph(mesh.stream("A", stream), None)
     assert len(mesh.crossings) == before
+
+
+def test_receipts_find_the_source_by_the_graph_whoever_brought_the_last_chunk() -> None:
+    mesh = Mesh("A-B B-C A-C", edges="A-C", absent="B").linked()
+    stream = mesh.send_file("A", data(60 * PIECE_BYTES))
+    mesh.until(lambda: mesh.verified(stream) == ["C"])
+    mesh.cut.add(("A", "C"))
+    mesh.run(7.0)
+    mesh.start("B")
+    mesh.plan("A-B B-C")
+    until = mesh.now + 3.0
+
+    def drop(crossing: Crossing) -> bool:
+        chunk = peek_chunk(crossing.datagram)
+        return mesh.now < until and crossing.source == "A" and chunk is not None and chunk.number > 30
+
+    mesh.drop = drop
+    mesh.until(lambda: mesh.verified(stream) == ["B", "C"])
+    assert mesh.chunks("C", "B") != [], "B has its last chunks from its own child"
+    mesh.run(2.0)
+    states = {name: receipt.state for name, receipt in mesh.events("A", ReceiptsChanged)[-1].receipts.items()}
+    assert states == {"B": "verified", "C": "verified"}
+
+
+@pytest.mark.parametrize("scope", ["graph", "neighbours"])
+def test_receipts_that_went_to_a_relay_that_died_go_again_by_the_new_way(scope: str) -> None:
+    mesh = Mesh("A-B B-C A-D C-D", edges="A-B B-C", scopes=dict.fromkeys("ABCD", scope)).linked()
+    stream = mesh.send_file("A", data(60 * PIECE_BYTES))
+    mesh.until(lambda: mesh.verified(stream) == ["B", "C"])
+    mesh.drop = lambda crossing: (crossing.source, crossing.target) == ("B", "A")
+    mesh.run(1.0)
+    assert {receipt.state for receipt in mesh.events("A", ReceiptsChanged)[-1].receipts.values()} == {"waiting"}
+    mesh.kill("B")
+    mesh.plan("A-D C-D")
+    mesh.until(lambda: mesh.verified(stream) == ["B", "C", "D"])
+    mesh.run(2.0)
+    states = {name: receipt.state for name, receipt in mesh.events("A", ReceiptsChanged)[-1].receipts.items()}
+    assert {name: states[name] for name in "CD"} == {"C": "verified", "D": "verified"}
+
+
+def test_receipts_lost_with_a_link_go_again_when_it_is_back() -> None:
+    mesh = Mesh("A-B").linked()
+    stream = mesh.send_file("A", data(60 * PIECE_BYTES))
+    mesh.until(lambda: mesh.verified(stream) == ["B"])
+    mesh.drop = lambda crossing: crossing.source == "B"
+    mesh.run(0.6)
+    assert mesh.events("A", ReceiptsChanged)[-1].receipts["B"].state == "waiting"
+    assert mesh.node("B").streams.by_short[int(stream[:8], 16)].book.due_at() is None
+    mesh.say("A", "B", Bye())
+    mesh.drop = lambda _: False
+    mesh.until(lambda: mesh.events("A", ReceiptsChanged)[-1].receipts["B"].state == "verified")
+
+
+def test_an_old_neighbour_delivers_until_a_new_one_speaks_whatever_the_others_say() -> None:
+    mesh = Mesh("A-B B-D A-C B-C", edges="A-B B-D A-C", rate_bps=5e6).linked()
+    stopped: list[float] = []
+    hop = mesh.hop("B", "A")
+    send = hop.send
+
+    def noted(frame: object, *, reliable: bool = True) -> None:
+        if isinstance(frame, Stop):
+            stopped.append(mesh.now)
+        send(frame, reliable=reliable)  # type: ignore[arg-type]
+
+    hop.send = noted  # type: ignore[method-assign]
+    stream = mesh.send_file("A", data(600 * PIECE_BYTES))
+    mesh.until(lambda: bool(mesh.node("D").streams.by_short) and len(mesh.stream("B", stream).held) > 100)
+    mesh.until(lambda: mesh.hop("B", "D").cursors[int(stream[:8], 16)].heard)
+    assert len(mesh.stream("B", stream).held) < 400
+    silent_until = mesh.now + 0.5
+    mesh.drop = lambda crossing: mesh.now < silent_until and (crossing.source, crossing.target) == ("C", "B")
+    mesh.plan("A-C B-C B-D")
+    mesh.until(lambda: mesh.verified(stream) == ["B", "C", "D"])
+    assert len(stopped) == 1
+    assert stopped[0] > silent_until

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.rangeset import RangeSet
-from agent.core.window import MIN_WINDOW, BitmapWindow, HeldRanges, LastNumber, RepeatTest
+from agent.core.window import MIN_WINDOW, BitmapWindow, LastNumber, RepeatTest
 
 # Steps forward from the highest number and looks back below it, some of them past the whole window.
 steps = st.lists(
@@ -55,8 +54,8 @@ def test_a_window_below_the_least_size_is_refused() -> None:
         BitmapWindow(MIN_WINDOW - 1)
 
 
-def test_m7_reordered_first_copies_pass_the_held_ranges_but_not_the_literal_rule() -> None:
-    tests: list[RepeatTest] = [HeldRanges(), BitmapWindow(), LastNumber()]
+def test_m7_reordered_first_copies_pass_the_window_but_not_the_literal_rule() -> None:
+    tests: list[RepeatTest] = [BitmapWindow(), LastNumber()]
     passed: list[list[int]] = []
     for test in tests:
         fresh = []
@@ -65,16 +64,7 @@ def test_m7_reordered_first_copies_pass_the_held_ranges_but_not_the_literal_rule
                 fresh.append(number)
                 test.mark(number)
         passed.append(fresh)
-    assert passed == [[1, 3, 2, 5, 4], [1, 3, 2, 5, 4], [1, 3, 5]]
-
-
-def test_held_ranges_test_and_mark_the_set_they_are_given() -> None:
-    held = RangeSet([(1, 5)])
-    test = HeldRanges(held)
-    assert test.seen(4)
-    assert not test.seen(5)
-    test.mark(5)
-    assert list(held) == [(1, 6)]
+    assert passed == [[1, 3, 2, 5, 4], [1, 3, 5]]
 
 
 def test_the_literal_rule_never_goes_back() -> None:

@@ -1,7 +1,9 @@
 import json
 
+import networkx as nx
+
 from common.graph import AcyclicGraph, Tree
-from server.api.formats import as_dot, as_json, as_list, as_matrix, as_mermaid
+from server.api.formats import as_dot, as_json, as_list, as_matrix, as_mermaid, as_node_link
 
 GRAPH = AcyclicGraph(
     7,
@@ -75,3 +77,21 @@ def test_mermaid_draws_numbered_nodes_in_subgraphs() -> None:
         "  n0 --- n1\n  n1 --- n2\n"
     )
     assert as_mermaid(GRAPH, 0, "C").endswith("  n2 --> n1\n  n1 --> n0\n")
+
+
+def test_node_link_is_what_networkx_reads_back_with_every_device_a_node() -> None:
+    model = nx.node_link_graph(json.loads(as_node_link(GRAPH, None, None)), edges="edges")
+    assert not model.is_directed()
+    assert model.graph == {"epoch": 7, "objective": "throughput"}
+    assert list(model.nodes) == ["A", "B", "C", "D.x-1"]
+    assert sorted(map(sorted, model.edges)) == [["A", "B"], ["B", "C"]]
+    assert nx.is_forest(model)
+
+
+def test_node_link_of_another_tree_or_from_a_root_says_so() -> None:
+    latency = nx.node_link_graph(json.loads(as_node_link(GRAPH, 1, None)), edges="edges")
+    assert (latency.graph["objective"], list(latency.edges)) == ("latency", [("A", "C")])
+    rooted = nx.node_link_graph(json.loads(as_node_link(GRAPH, 0, "C")), edges="edges")
+    assert rooted.is_directed()
+    assert sorted(rooted.edges) == [("B", "A"), ("C", "B")]
+    assert "D.x-1" in rooted

@@ -268,6 +268,7 @@ class StreamTable:
         if stream.refused is not None:
             return
         stream.refused = error.reason
+        stream.store.discard()
         stream.store = MemoryStreamStore(limit_bytes=RING_BYTES, on_forgotten=stream.held.discard)
         # Only what this memory keeps can be served from here on.
         stream.held.difference_update(stream.held.copy())

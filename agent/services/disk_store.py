@@ -18,7 +18,8 @@ from typing import Final
 from agent.core.memory_store import MemoryStreamStore
 from agent.core.store import PieceReader, Resumed, Role, StoreError, StreamStore
 from agent.services.file_reader import FileReader
-from agent.services.file_stream import FileStreamStore, Handles, Meta, store_error
+from agent.services.file_stream import FileStreamStore, Meta, store_error
+from agent.services.handles import Handles
 from agent.services.identity import write_atomically
 from agent.services.names import part_name, safe_name
 from common.ids import ChannelId

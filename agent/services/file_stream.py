@@ -4,7 +4,9 @@ Theory of operation. A stream has a folder of its own in the agent's state, with
 sealed opening and what is known of the file), ``tags`` (16 bytes for each piece, zero where it is missing) and
 ``records`` (every chunk that is no piece of the file, such as the closing record, one after the other). A piece's
 bytes go to the ``.part`` file in the receive folder before its tag goes to ``tags``, so after a crash a tag means
-bytes; the core verifies them nevertheless. The finished file gets its name by a link that never replaces what is
+bytes; the core verifies them nevertheless. A receiver gathers consecutive pieces and writes them together: a crash
+costs it the last few, which it gets again. A source writes each tag at once, since no number may be sealed twice with
+different bytes. The finished file gets its name by a link that never replaces what is
 there.
 """
 
@@ -17,23 +19,25 @@ import json
 import os
 import shutil
 import struct
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
 from agent.core.store import PieceReader, StoreError
+from agent.services.handles import Handles
 from agent.services.identity import write_atomically
 from agent.services.names import numbered
+from agent.services.piece_run import PieceRun
 
 TAG_BYTES: Final = 16
 _MISSING: Final = bytes(TAG_BYTES)
 _RECORD: Final = struct.Struct("<QI16s")
 """A record's number, length and tag; its bytes follow."""
 _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_HANDLES_OPEN: Final = 256
 _TAGS_READ_BYTES: Final = 1024 * 1024
+RUN_BYTES: Final = 128 * 1024
+"""Bytes of consecutive pieces that are written together."""
 MAX_COPIES: Final = 10_000
 """Files of one name in the receive folder."""
 
@@ -108,41 +112,6 @@ class Meta:
         write_atomically(folder / "meta.json", json.dumps(asdict(self)).encode())
 
 
-class Handles:
-    """Open files of all streams, the least used closed first."""
-
-    def __init__(self, most: int = _HANDLES_OPEN) -> None:
-        self._most = most
-        self._open: OrderedDict[tuple[Path, int], int] = OrderedDict()
-
-    def get(self, path: Path, flags: int) -> int:
-        """Return a descriptor for a regular file, opening it if it is not.
-
-        Raises:
-            OSError: it cannot be opened.
-        """
-        key = (path, flags)
-        handle = self._open.get(key)
-        if handle is None:
-            handle = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            self._open[key] = handle
-            if len(self._open) > self._most:
-                os.close(self._open.popitem(last=False)[1])
-        else:
-            self._open.move_to_end(key)
-        return handle
-
-    def forget(self, path: Path) -> None:
-        """Close what is open of one file."""
-        for key in [key for key in self._open if key[0] == path]:
-            os.close(self._open.pop(key))
-
-    def close(self) -> None:
-        """Close everything."""
-        while self._open:
-            os.close(self._open.popitem()[1])
-
-
 class FileStreamStore:
     """One file stream's chunks on disk.
 
@@ -166,6 +135,9 @@ class FileStreamStore:
         self._handles = handles
         self._reader = reader
         self._path = Path(meta.path)
+        self._tags_path = folder / "tags"
+        self._tags_end = _tags_in(self._tags_path)
+        self._run = PieceRun()
         self._records, self._records_bytes = _load_records(folder / "records")
 
     @property
@@ -175,6 +147,7 @@ class FileStreamStore:
 
     def held(self) -> Iterable[tuple[int, int]]:
         """Return the half-open number ranges that have a tag."""
+        self._flush()
         return _ranges(itertools.chain(self._tagged(), sorted(self._records)))
 
     def write(self, number: int, data: bytes, tag: bytes) -> None:
@@ -190,10 +163,13 @@ class FileStreamStore:
             if self._meta.role == "receive":
                 if self._meta.done:
                     return  # the file is its user's now
-                offset = (number - 1) * self._meta.piece_bytes
-                _write_at(self._handles.get(self._path, os.O_WRONLY), data, offset)
-            tags = self._handles.get(self._folder / "tags", os.O_RDWR | os.O_CREAT)
-            _write_at(tags, tag, (number - 1) * TAG_BYTES)
+                if number != self._run.stop:
+                    self._write_run()
+                self._run.add(number, data, tag)
+                if self._run.size_bytes >= RUN_BYTES or number == self._pieces:
+                    self._write_run()
+                return
+            self._write_tags(number, tag)
         except OSError as error:
             raise store_error(error, f"writing {self._meta.name!r}") from error
 
@@ -202,6 +178,8 @@ class FileStreamStore:
         if not self._is_piece(number):
             record = self._records.get(number)
             return record[1] if record else None
+        if number in self._run:
+            return self._run.piece(number)
         offset = (number - 1) * self._meta.piece_bytes
         length = min(self._meta.piece_bytes, self._meta.size_bytes - offset)
         if self._reader is not None:
@@ -219,8 +197,12 @@ class FileStreamStore:
         if not self._is_piece(number):
             record = self._records.get(number)
             return record[0] if record else None
+        if number in self._run:
+            return self._run.tag(number)
+        if number > self._tags_end:
+            return None
         try:
-            tags = self._handles.get(self._folder / "tags", os.O_RDWR | os.O_CREAT)
+            tags = self._handles.get(self._tags_path, os.O_RDWR | os.O_CREAT)
             tag = os.pread(tags, TAG_BYTES, (number - 1) * TAG_BYTES)
         except OSError:
             return None
@@ -237,6 +219,7 @@ class FileStreamStore:
         """
         sha256 = digest.hex() if digest else ""
         try:
+            self._write_run()
             if self._meta.role == "receive" and not self._meta.done:
                 self._handles.forget(self._path)
                 self._path = _take_name(self._path, self._meta.name)
@@ -251,10 +234,34 @@ class FileStreamStore:
             self._handles.forget(self._path)
             self._path.unlink(missing_ok=True)
         self._handles.forget(self._path)
-        self._handles.forget(self._folder / "tags")
+        self._run.clear()
+        self._tags_end = 0
+        self._handles.forget(self._tags_path)
         self._handles.forget(self._folder / "records")
         shutil.rmtree(self._folder, ignore_errors=True)
         self._records.clear()
+
+    def _flush(self) -> None:
+        try:
+            self._write_run()
+        except OSError as error:
+            raise store_error(error, f"writing {self._meta.name!r}") from error
+
+    def _write_run(self) -> None:
+        """Write the pieces that were gathered, then their tags."""
+        run = self._run
+        if not run:
+            return
+        start, data, tags = run.start, b"".join(run.pieces), b"".join(run.tags)
+        run.clear()
+        handle = self._handles.get(self._path, os.O_WRONLY)
+        _write_at(handle, data, (start - 1) * self._meta.piece_bytes)
+        self._write_tags(start, tags)
+
+    def _write_tags(self, number: int, tags: bytes) -> None:
+        handle = self._handles.get(self._tags_path, os.O_RDWR | os.O_CREAT)
+        _write_at(handle, tags, (number - 1) * TAG_BYTES)
+        self._tags_end = max(self._tags_end, number - 1 + len(tags) // TAG_BYTES)
 
     def _is_piece(self, number: int) -> bool:
         return 1 <= number <= self._pieces
@@ -262,7 +269,7 @@ class FileStreamStore:
     def _tagged(self) -> Iterable[int]:
         """Yield the numbers of the pieces that have a tag."""
         try:
-            with (self._folder / "tags").open("rb") as tags:
+            with self._tags_path.open("rb") as tags:
                 number = 0
                 while block := tags.read(_TAGS_READ_BYTES):
                     for start in range(0, len(block) - TAG_BYTES + 1, TAG_BYTES):
@@ -292,6 +299,14 @@ def store_error(error: OSError, doing: str) -> StoreError:
     if error.errno in _NO_SPACE:
         return StoreError("no-space", f"no space left {doing}: {reason}")
     return StoreError("io", f"{doing} failed: {reason}")
+
+
+def _tags_in(path: Path) -> int:
+    """Return how many tags a file has room for."""
+    try:
+        return path.stat().st_size // TAG_BYTES
+    except FileNotFoundError:
+        return 0
 
 
 def _write_at(handle: int, data: bytes, offset: int) -> None:

@@ -197,3 +197,17 @@ def test_a_source_that_embeds_its_graph_asks_again_soon_after_the_server_was_gon
         mesh.node(name).control_connected(now=mesh.now)
         mesh._drain(name)
     mesh.until(lambda: mesh.verified(stream) == ["B"], within=3.0)
+
+
+@pytest.mark.parametrize("routing", ["query", "overflow"])
+def test_a_device_that_is_told_nothing_asks_when_a_peer_knows_a_newer_epoch(routing: str) -> None:
+    asking = FILES.model_copy(update={"routing": routing, "query_interval_s": 3_600.0})
+    mesh = Mesh("A-B", channels=(asking,)).linked()
+    mesh.run(60.0)
+    epoch = mesh.plan("A-B", to=())
+    graph = mesh.graph
+    assert graph is not None
+    before = len(mesh.requests("B", QueryNeighbours))
+    mesh.control("A", GraphBody.from_graph(graph))
+    mesh.until(lambda: known(mesh, "B")[0] == epoch, within=2.0)
+    assert len(mesh.requests("B", QueryNeighbours)) == before + 1

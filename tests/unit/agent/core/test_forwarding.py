@@ -5,7 +5,9 @@ import pytest
 from agent.core import stream as stream_module
 from agent.core import streams as streams_module
 from agent.core.events import FileFailed, MessageReceived, QueryNeighbours, ReceiptsChanged, Transmit
+from agent.core.manners import FLUSH_S
 from agent.core.memory_store import MemoryStores, MemoryStreamStore
+from agent.core.rangeset import RangeSet
 from agent.core.source import CUT_AT_ONCE
 from agent.core.store import StoreError
 from common.datagrams import BOTH_HEADERS, HOP_HEADER_BYTES, PacketType, peek_chunk
@@ -323,6 +325,10 @@ def test_a_disk_that_fills_up_in_mid_transfer_refuses_too_and_relays_on() -> Non
     # What lies in the ring is counted as what it is, however often a chunk was put there.
     held = mesh.stream("B", stream)
     assert held._ring_bytes == sum(len(chunk) for chunk in held._ring.values())
+    # What was on the disk is given back, and is no longer told to be held.
+    assert list(store.held()) == []
+    assert list(held.held) == list(RangeSet(held.store.held()))
+    assert full[0] - 1 not in held.held
 
 
 def test_a_restarted_source_cuts_what_it_had_cut_a_part_at_a_time() -> None:
@@ -470,6 +476,15 @@ def test_the_overflow_manner_sends_by_the_answer_and_waits_on_its_own_clock() ->
     assert due is not None
     assert due == pytest.approx(mesh.now + 0.05)
     mesh.until(lambda: mesh.payloads("B") == [b"held back"])
+
+
+def test_a_device_that_keeps_nothing_knows_the_end_of_a_file_by_its_closing_record() -> None:
+    files = FILES.model_copy(update={"routing": "overflow"})
+    mesh = Mesh("A-B B-C", channels=(files,), stores={"B": MemoryStores(capacity_bytes=10)}).linked()
+    start = mesh.now
+    stream = mesh.send_file("A", data(3 * PIECE_BYTES))
+    mesh.until(lambda: mesh.verified(stream) == ["C"])
+    assert mesh.now - start < FLUSH_S, "no buffer on the way waited for its timer"
 
 
 def test_a_question_about_a_graph_is_one_frame_to_the_previous_hop() -> None:

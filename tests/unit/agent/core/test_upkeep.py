@@ -13,6 +13,7 @@ from agent.core.events import (
     StreamProgress,
 )
 from agent.core.hop import Hop
+from agent.core.memory_store import MemoryStores
 from agent.core.store import StoreError
 from common.datagrams import PacketType, peek_chunk
 from common.errors import RefusedError
@@ -305,6 +306,46 @@ def test_receipts_that_went_to_a_relay_that_died_go_again_by_the_new_way(scope: 
     mesh.run(2.0)
     states = {name: receipt.state for name, receipt in mesh.events("A", ReceiptsChanged)[-1].receipts.items()}
     assert {name: states[name] for name in "CD"} == {"C": "verified", "D": "verified"}
+
+
+@pytest.mark.parametrize("relay", ["a new one", "the old one without its disk"])
+def test_receipts_that_reach_a_relay_before_the_opening_does_go_again(relay: str) -> None:
+    children = [f"K{number}" + "x" * 55 for number in range(20)]
+    below = " ".join(f"C-{child}" for child in children)
+    mesh = Mesh(f"A-B B-C A-X X-C {below}", edges=f"A-B B-C {below}", absent="X").linked()
+    stream = mesh.send_file("A", data(20 * PIECE_BYTES))
+    mesh.until(lambda: len(mesh.verified(stream)) == 22)
+    mesh.drop = lambda crossing: (crossing.source, crossing.target) == ("B", "A")
+    mesh.run(1.0)
+    if relay != "a new one":
+        mesh.kill("B")
+        mesh.run(8.0)
+    lost: list[Crossing] = []
+
+    def drop(crossing: Crossing) -> bool:
+        """Lose the first large datagram from C, and until a little later all from A, which brings the opening too."""
+        if relay == "a new one" and (crossing.source, crossing.target) == ("B", "A"):
+            return True
+        if crossing.target not in ("B", "X") or crossing.kind != PacketType.CONTROL:
+            return False
+        if crossing.source == "C" and len(crossing.datagram) > 600 and not lost:
+            lost.append(crossing)
+            return True
+        return crossing.source == "A" and (not lost or mesh.now - lost[0].at < 0.5)
+
+    mesh.drop = drop
+    if relay == "a new one":
+        mesh.start("X")
+        mesh.run(2.0)
+        assert not lost
+        mesh.plan(f"A-X X-C {below}")
+    else:
+        mesh.devices["B"].stores = MemoryStores()
+        mesh.start("B")
+    mesh.run(5.0)
+    assert lost
+    states = {name: receipt.state for name, receipt in mesh.events("A", ReceiptsChanged)[-1].receipts.items()}
+    assert {name: states[name] for name in ["C", *children]} == dict.fromkeys(["C", *children], "verified")
 
 
 def test_receipts_lost_with_a_link_go_again_when_it_is_back() -> None:

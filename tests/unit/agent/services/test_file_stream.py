@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from agent.core.memory_store import BytesReader
 from agent.core.store import StoreError
 from agent.services import file_stream
-from agent.services.file_stream import FileStreamStore, Handles, Meta
+from agent.services.file_stream import FileStreamStore, Meta
+from agent.services.handles import Handles
 
 DATA = bytes(range(250)) * 10
 PIECES = [DATA[:1_000], DATA[1_000:2_000], DATA[2_000:]]
@@ -69,9 +70,23 @@ def test_held_ranges_outlive_the_process(tmp_path: Path, meta: Meta, store: File
     store.write(1, PIECES[0], tag(1))
     store.write(4, b"closing", tag(4))
     store.write(90, b"record", tag(90))
+    assert list(store.held()) == [(1, 2), (3, 5), (90, 91)]
     again = FileStreamStore(tmp_path / "stream", meta, Handles())
     assert list(again.held()) == [(1, 2), (3, 5), (90, 91)]
     assert again.read(4) == b"closing"
+
+
+def test_pieces_in_order_are_written_together_and_a_crash_costs_the_last_few(
+    tmp_path: Path, meta: Meta, store: FileStreamStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_stream, "RUN_BYTES", 2_000)
+    store.write(1, PIECES[0], tag(1))
+    assert (store.read(1), store.tag(1)) == (PIECES[0], tag(1))
+    assert list(FileStreamStore(tmp_path / "stream", meta, Handles()).held()) == []
+    store.write(2, PIECES[1], tag(2))
+    again = FileStreamStore(tmp_path / "stream", meta, Handles())
+    assert list(again.held()) == [(1, 3)]
+    assert again.read(2) == PIECES[1]
 
 
 def test_an_empty_stream_holds_nothing(store: FileStreamStore) -> None:
@@ -173,8 +188,9 @@ def test_a_part_is_never_written_through_a_symlink(tmp_path: Path, meta: Meta, s
     victim.write_bytes(b"mine")
     Path(meta.path).unlink()
     Path(meta.path).symlink_to(victim)
+    store.write(1, PIECES[0], tag(1))
     with pytest.raises(StoreError) as caught:
-        store.write(1, PIECES[0], tag(1))
+        list(store.held())
     assert caught.value.reason == "io"
     assert store.tag(1) is None
     assert victim.read_bytes() == b"mine"
@@ -186,6 +202,7 @@ def test_a_full_disk_is_no_space(store: FileStreamStore, monkeypatch: pytest.Mon
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(file_stream, "RUN_BYTES", 1)
     for chunk in (1, 4):
         with pytest.raises(StoreError) as caught:
             store.write(chunk, b"x" * 1_000, tag(chunk))
@@ -204,6 +221,7 @@ def test_a_write_that_the_disk_takes_in_parts_is_finished(
     monkeypatch.undo()
     assert store.read(2) == PIECES[1]
     monkeypatch.setattr(os, "pwrite", lambda *_: 0)
+    monkeypatch.setattr(file_stream, "RUN_BYTES", 1)
     with pytest.raises(StoreError):
         store.write(1, PIECES[0], tag(1))
 
@@ -292,19 +310,3 @@ def test_a_record_with_a_wrong_field_is_an_error(tmp_path: Path, meta: Meta, cha
     replace(meta, **change).save(tmp_path)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r".*"):
         Meta.load(tmp_path)
-
-
-def test_few_files_are_open_at_a_time(tmp_path: Path) -> None:
-    handles = Handles(most=2)
-    paths = [tmp_path / name for name in "abc"]
-    for path in paths:
-        path.write_text(path.name)
-    for _ in range(2):
-        for path in paths:
-            assert os.pread(handles.get(path, os.O_RDONLY), 1, 0) == path.name.encode()
-    assert len(handles._open) == 2
-    first = handles.get(paths[2], os.O_RDONLY)
-    assert handles.get(paths[2], os.O_RDONLY) == first
-    handles.forget(paths[2])
-    assert len(handles._open) == 1
-    handles.close()

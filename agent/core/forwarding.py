@@ -164,6 +164,7 @@ class Forwarder:
         for entry in list(self._streams.sources.values()):
             source = entry.source
             self._cut(entry, now)
+            self._settle(entry)
             if isinstance(source, FileSource) and source.done and not entry.ended:
                 entry.ended = True
                 entry.stream.finished_at = now
@@ -192,6 +193,17 @@ class Forwarder:
                     self._distribute(Forwarding(stream, number, len(chunk), None, 0, None, PacketType.DATA), now)
                 if not manner.may_cut(stream):
                     return
+
+    def _settle(self, entry: Entry) -> None:
+        """Let the tags of what was just cut outlive a crash before any of it is sent."""
+        source, stream = entry.source, entry.stream
+        try:
+            stream.store.flush()
+        except StoreError as error:
+            if isinstance(source, FileSource):
+                source.failed = error
+            for hop in self._neighbourhood.hops_of(stream):
+                self._neighbourhood.cursor(hop, stream).forget_owed()
 
     def _room(self, stream: Stream) -> int:
         """Return how many chunks the fastest next hop would take; a message never waits for a missing neighbour."""

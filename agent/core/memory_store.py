@@ -66,6 +66,9 @@ class MemoryStreamStore:
         """Return a chunk's tag, or None."""
         return self._tags.get(number)
 
+    def flush(self) -> None:
+        """Do nothing: memory is all there is."""
+
     def drop_below(self, number: int) -> None:
         """Forget the chunks below ``number``."""
         while self._chunks and (old := next(iter(self._chunks))) < number:

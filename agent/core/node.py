@@ -260,6 +260,9 @@ class Node:
         while (hello := self.peers.poll_hello()) is not None:
             out.append(Transmit(0, hello[0], [hello[1]]))
         self.forwarder.cut(now)
+        # What was cut may have filled a buffer: its question goes out with this drain, not at the next timer.
+        self.control.handle_timeout(now)
+        self.forwarder.release(now)
         for hop in list(self.peers.hops.values()):
             for channel, datagrams in hop.poll(now):
                 out.append(self._transmit(hop, channel, datagrams))

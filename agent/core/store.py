@@ -61,6 +61,13 @@ class StreamStore(Protocol):
     def tag(self, number: int) -> bytes | None:
         """Return the tag stored with a chunk, or None."""
 
+    def flush(self) -> None:
+        """Make the tags written so far outlive a crash; a source calls it before their chunks are sent.
+
+        Raises:
+            StoreError: no space, or the medium fails.
+        """
+
     def drop_below(self, number: int) -> None:
         """Forget the chunks below ``number`` (they passed their retention)."""
 

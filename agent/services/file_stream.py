@@ -5,9 +5,9 @@ sealed opening and what is known of the file), ``tags`` (16 bytes for each piece
 ``records`` (every chunk that is no piece of the file, such as the closing record, one after the other). A piece's
 bytes go to the ``.part`` file in the receive folder before its tag goes to ``tags``, so after a crash a tag means
 bytes; the core verifies them nevertheless. A receiver gathers consecutive pieces and writes them together: a crash
-costs it the last few, which it gets again. A source writes each tag at once, since no number may be sealed twice with
-different bytes. The finished file gets its name by a link that never replaces what is
-there.
+costs it the last few, which it gets again. A source gathers tags until it is told to flush, which it is before their
+chunks are sent: no number may be sealed twice with different bytes. The finished file gets its name by a link that
+never replaces what is there.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class FileStreamStore:
 
     def held(self) -> Iterable[tuple[int, int]]:
         """Return the half-open number ranges that have a tag."""
-        self._flush()
+        self.flush()
         return _ranges(itertools.chain(self._tagged(), sorted(self._records)))
 
     def write(self, number: int, data: bytes, tag: bytes) -> None:
@@ -160,16 +160,14 @@ class FileStreamStore:
             if not self._is_piece(number):
                 self._write_record(number, data, tag)
                 return
-            if self._meta.role == "receive":
-                if self._meta.done:
-                    return  # the file is its user's now
-                if number != self._run.stop:
-                    self._write_run()
-                self._run.add(number, data, tag)
-                if self._run.size_bytes >= RUN_BYTES or number == self._pieces:
-                    self._write_run()
-                return
-            self._write_tags(number, tag)
+            receives = self._meta.role == "receive"
+            if receives and self._meta.done:
+                return  # the file is its user's now
+            if number != self._run.stop:
+                self._write_run()
+            self._run.add(number, data if receives else b"", tag)
+            if self._run.size_bytes >= RUN_BYTES or (receives and number == self._pieces):
+                self._write_run()
         except OSError as error:
             raise store_error(error, f"writing {self._meta.name!r}") from error
 
@@ -178,7 +176,7 @@ class FileStreamStore:
         if not self._is_piece(number):
             record = self._records.get(number)
             return record[1] if record else None
-        if number in self._run:
+        if self._reader is None and number in self._run:
             return self._run.piece(number)
         offset = (number - 1) * self._meta.piece_bytes
         length = min(self._meta.piece_bytes, self._meta.size_bytes - offset)
@@ -207,6 +205,17 @@ class FileStreamStore:
         except OSError:
             return None
         return tag if len(tag) == TAG_BYTES and tag != _MISSING else None
+
+    def flush(self) -> None:
+        """Write what was gathered.
+
+        Raises:
+            StoreError: no space, or the medium fails.
+        """
+        try:
+            self._write_run()
+        except OSError as error:
+            raise store_error(error, f"writing {self._meta.name!r}") from error
 
     def drop_below(self, number: int) -> None:
         """Do nothing: a file is kept whole."""
@@ -241,12 +250,6 @@ class FileStreamStore:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._records.clear()
 
-    def _flush(self) -> None:
-        try:
-            self._write_run()
-        except OSError as error:
-            raise store_error(error, f"writing {self._meta.name!r}") from error
-
     def _write_run(self) -> None:
         """Write the pieces that were gathered, then their tags."""
         run = self._run
@@ -254,8 +257,9 @@ class FileStreamStore:
             return
         start, data, tags = run.start, b"".join(run.pieces), b"".join(run.tags)
         run.clear()
-        handle = self._handles.get(self._path, os.O_WRONLY)
-        _write_at(handle, data, (start - 1) * self._meta.piece_bytes)
+        if data:
+            handle = self._handles.get(self._path, os.O_WRONLY)
+            _write_at(handle, data, (start - 1) * self._meta.piece_bytes)
         self._write_tags(start, tags)
 
     def _write_tags(self, number: int, tags: bytes) -> None:

@@ -478,7 +478,28 @@ def test_the_overflow_manner_sends_by_the_answer_and_waits_on_its_own_clock() ->
     mesh.until(lambda: mesh.payloads("B") == [b"held back"])
 
 
-def test_a_device_that_keeps_nothing_knows_the_end_of_a_file_by_its_closing_record() -> None:
+def test_a_source_whose_file_is_cut_asks_at_once_where_to_send_it() -> None:
+    mesh = Mesh("A-B", channels=(FILES.model_copy(update={"routing": "overflow"}),)).linked()
+    before = len(mesh.requests("A", QueryNeighbours))
+    mesh.send_file("A", data(3 * PIECE_BYTES))
+    assert len(mesh.requests("A", QueryNeighbours)) == before + 1
+
+
+def test_a_source_without_a_server_sends_by_the_newest_graph_at_once() -> None:
+    mesh = Mesh("A-B", channels=(FILES.model_copy(update={"routing": "overflow"}),)).linked()
+    first = mesh.send_file("A", data(10))
+    mesh.until(lambda: mesh.verified(first) == ["B"])
+    mesh.lose_server()
+    start = mesh.now
+    stream = mesh.send_file("A", data(3 * PIECE_BYTES))
+    mesh.until(lambda: mesh.verified(stream) == ["B"])
+    assert mesh.now - start < FLUSH_S
+
+
+def test_a_device_that_keeps_little_knows_the_end_of_a_file_by_its_closing_record(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(streams_module, "RING_BYTES", 2 * PIECE_BYTES)
     files = FILES.model_copy(update={"routing": "overflow"})
     mesh = Mesh("A-B B-C", channels=(files,), stores={"B": MemoryStores(capacity_bytes=10)}).linked()
     start = mesh.now

@@ -13,7 +13,7 @@ from agent.core.events import (
     StreamProgress,
 )
 from agent.core.hop import Hop
-from agent.core.memory_store import MemoryStores
+from agent.core.memory_store import MemoryStores, MemoryStreamStore
 from agent.core.store import StoreError
 from common.datagrams import PacketType, peek_chunk
 from common.errors import RefusedError
@@ -125,6 +125,20 @@ def test_a_file_that_changes_while_it_is_sent_is_taken_back_everywhere() -> None
     assert [event.reason for event in mesh.events("A", FileFailed)] == ["changed"]
     assert [event.reason for event in mesh.events("C", StreamCancelled)] == ["changed"]
     assert mesh.verified(stream) == []
+
+
+def test_nothing_is_sent_whose_tag_would_not_outlive_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: MemoryStreamStore) -> None:
+        raise StoreError("no-space", "no space left")
+
+    mesh = Mesh("A-B").linked()
+    monkeypatch.setattr(MemoryStreamStore, "flush", full)
+    mesh.send_file("A", data(600 * PIECE_BYTES))
+    mesh.publish("A", b"a message is kept in memory alone, and fails the same way here")
+    mesh.until(lambda: bool(mesh.events("A", FileFailed)))
+    assert mesh.events("A", FileFailed)[0].reason == "no-space"
+    mesh.run(1.0)
+    assert mesh.chunks("A", "B") == []
 
 
 def test_receipts_of_all_devices_come_to_the_source() -> None:

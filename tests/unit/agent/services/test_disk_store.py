@@ -93,6 +93,7 @@ def test_a_source_goes_on_with_its_file(make: Make, tmp_path: Path) -> None:
     file.write_bytes(DATA)
     store = make().source(make_opening(), SEALED, FileReader(file))
     store.write(1, DATA[:1_000], tag(1))
+    store.flush()
     resumed = only(make().resume())
     assert resumed.role == "source"
     assert list(resumed.store.held()) == [(1, 2)]

@@ -158,7 +158,10 @@ class ControlPlane:
         scope = self._config.scope if self._channels.subscribes() else "roster"
         if scope != self.subscribed:
             self.subscribed = scope
-            self._ask(Subscribe(scope=scope, epoch=self._table.epoch))
+            current = self._table.current
+            # Whoever knows an epoch by its own neighbours alone still lacks the graph.
+            lacks = current is None or (scope == "graph" and current.graph is None)
+            self._ask(Subscribe(scope=scope, epoch=None if lacks else self._table.epoch))
 
     def _ask(self, request: ControlRequest) -> None:
         self.requests[type(request).__name__] += 1

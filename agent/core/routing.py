@@ -117,8 +117,15 @@ class GraphTable:
         return self.current is None or self.expand(short, now) > self.current.epoch
 
     def expand(self, short: int, now: float) -> int:
-        """Return the epoch with these low 32 bits that is nearest to the clock in µs."""
-        return expand_number(short, max(int((now + self._wall_offset) * _MICRO), 0))
+        """Return the epoch with these low 32 bits that is nearest to the clock in µs.
+
+        The clock is this device's, or the server's as the current epoch tells it, whichever is ahead: a device may
+        have started with a wrong clock, and the current epoch may be hours old.
+        """
+        clock = int((now + self._wall_offset) * _MICRO)
+        if self.current is not None:
+            clock = max(clock, self.current.epoch + int((now - self.current.learned_at) * _MICRO))
+        return expand_number(short, max(clock, 0))
 
     def _learn(self, known: Known) -> bool:
         short = short_epoch(known.epoch)

@@ -102,6 +102,14 @@ def test_a_channel_that_wants_the_graph_makes_the_device_subscribe_to_it() -> No
     assert len(mesh.requests("A", Subscribe)) == 2
 
 
+def test_who_knows_an_epoch_by_its_neighbours_alone_asks_for_the_graph_as_if_it_knew_none() -> None:
+    mesh = Mesh("A-B", channels=(QUERY,), edges=None).linked()
+    mesh.control("A", NeighboursBody(epoch=5, trees=trees("B")))
+    mesh.control("A", Channels(version=2, channels=(QUERY, MESSAGES)))
+    assert mesh.node("A").table.epoch == 5
+    assert mesh.requests("A", Subscribe)[-1] == Subscribe(scope="graph", epoch=None)
+
+
 def test_epochs_that_were_passed_over_are_learnt_too() -> None:
     mesh = Mesh("A-B", edges=None).linked()
     old = GraphBody.model_validate(

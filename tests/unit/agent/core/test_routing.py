@@ -123,7 +123,7 @@ def test_the_news_of_an_epoch_keeps_the_neighbours() -> None:
 
 
 def test_short_forms_are_resolved_by_what_is_known_and_expanded_near_the_clock() -> None:
-    known = table(BIG)
+    known = table(BIG, now=AT)
     assert known.by_short(short_epoch(BIG)) is known.get(BIG) is known.current
     assert known.expand(18, AT) == BIG + 1
     assert known.is_newer(18, AT)
@@ -133,11 +133,20 @@ def test_short_forms_are_resolved_by_what_is_known_and_expanded_near_the_clock()
 
 
 def test_a_short_form_is_new_also_after_a_graph_that_stood_for_hours() -> None:
-    known = table(BIG)
+    known = table(BIG, now=AT)
     for hours in (0.1, 1.0, 5.0, 100.0):
         fresh = BIG + int(hours * 3_600e6)
         assert known.expand(short_epoch(fresh), AT + hours * 3_600) == fresh
         assert known.is_newer(short_epoch(fresh), AT + hours * 3_600)
+
+
+def test_a_device_whose_clock_is_hours_behind_goes_by_the_epochs_it_learnt() -> None:
+    ahead = BIG + int(3 * 3_600e6)
+    known = table(ahead, now=AT)
+    fresh = ahead + int(2 * 3_600e6)
+    assert known.expand(short_epoch(fresh), AT + 2 * 3_600) == fresh
+    assert known.is_newer(short_epoch(ahead + 1), AT)
+    assert not known.is_newer(short_epoch(ahead - 1), AT)
 
 
 def test_the_last_eight_epochs_are_kept_whatever_their_age() -> None:

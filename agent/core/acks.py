@@ -1,7 +1,7 @@
 """What the receiving side of one hop has to acknowledge, and when.
 
 Source:
-    RFC 9000 section 13.2; design section 5.
+    RFC 9000 section 13.2; docs/protocol.md.
 """
 
 from typing import NamedTuple
@@ -43,7 +43,7 @@ class AckTracker:
     that lies further than `HOP_WINDOW` from the largest seen is not recorded.
 
     Source:
-        RFC 9000 section 13.2; design section 5.
+        RFC 9000 section 13.2; docs/protocol.md.
     """
 
     __slots__ = ("_due_at", "_immediate_at", "_largest", "_largest_at", "_received", "_waiting", "outside_window")

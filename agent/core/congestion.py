@@ -14,7 +14,7 @@ Packet loss as such is not a signal, so random loss costs only what was lost; bu
 is being sent more than it carries, and its bandwidth is then taken from the latest round alone.
 
 Source:
-    draft-cardwell-iccrg-bbr-congestion-control-02; design section 5.
+    draft-cardwell-iccrg-bbr-congestion-control-02.
 """
 
 from collections import deque

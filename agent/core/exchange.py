@@ -1,4 +1,4 @@
-"""HAVE and WANT: how a device gets what the tree did not bring (design section 5).
+"""HAVE and WANT: how a device gets what the tree did not bring.
 
 Neighbours tell each other what they hold. What is missing here for 200 ms + 3 RTT without progress is asked of one
 neighbour that reported it; if nothing comes, of the next. What a neighbour of an earlier epoch still delivers is left

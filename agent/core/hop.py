@@ -4,7 +4,7 @@ Chunks and control frames share one number space, so that one loss detection ser
 carried is sent again under a new number: a chunk as REPEAT, frames as they were. Everything a session knows lives
 here; a new session begins with a new Hop.
 
-Source: RFC 9002 sections 5 and 6, by way of ``recovery``; design section 5.
+Source: RFC 9002 sections 5 and 6, by way of ``recovery``; docs/protocol.md.
 """
 
 from __future__ import annotations

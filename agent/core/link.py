@@ -30,7 +30,7 @@ HELLO_MOST_S: Final = 5.0
 PROBE_IN_TREE_S: Final = 0.25
 PROBE_IDLE_S: Final = 1.0
 SILENT_PROBES: Final = 4
-"""Probe intervals without a sign of life that make a link suspect (design section 6)."""
+"""Probe intervals without a sign of life that make a link suspect."""
 SILENT_LEAST_S: Final = 1.0
 SUSPECT_FOR_S: Final = 4.0
 """How long a suspect link may stay silent before it closes and its session is dropped."""

@@ -13,7 +13,7 @@ embedded    only at the source                                      the graph th
 ==========  ======================================================  ===============================================
 
 A chunk that names a newer epoch than any known here waits: 50 ms for a push, then the previous hop is asked, then
-the server (jittered, at most once a second); after 1 s the newest known epoch serves (design hole 2).
+the server (jittered, at most once a second); after 1 s the newest known epoch serves.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ the last packet of a train. A sender that was told when to come back (`next_at`)
 owed what it missed: then they run up to a deeper bound, so that a busy event loop does not lower the rate.
 
 Source:
-    RFC 9002 section 7.7; design section 5.
+    RFC 9002 section 7.7.
 """
 
 MAX_BURST_BYTES = 64 * 1024

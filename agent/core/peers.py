@@ -236,6 +236,10 @@ class Peers:
             self._drops["peers-beyond-limit"] += 1
             return
         public_key = decode_key(entry.public_key)
+        if key_id(public_key) in self._by_key_id:
+            # Whoever enrolled with another device's key must not take that device's hellos.
+            self._drops["roster-key-twice"] += 1
+            return
         try:
             secret = pair_secret(self._private_key, public_key)
         except DecodeError:

@@ -20,7 +20,7 @@ class RangeSet:
         ranges: ``(start, stop)`` pairs in any order; they may overlap, and an empty pair adds nothing.
 
     Source:
-        Design section 2, hole 1: the repeat test of a stored stream is the set of ranges it holds.
+        The repeat test (M7) of a stored stream is the set of ranges it holds.
     """
 
     __slots__ = ("_count", "_edges")

@@ -2,7 +2,7 @@
 
 A device may know a whole graph, or only its own neighbours in it; for forwarding the two are the same. The hop
 header carries the low 32 bits of an epoch; the table resolves them. Agents keep the last 8 epochs and all younger
-than 30 s, at most 64 (design hole 2).
+than 30 s, at most 64.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whose turn it is on one hop: round-robin by bytes among the streams of a class.
 
 Source:
-    Shreedhar and Varghese, "Efficient fair queuing using deficit round-robin", 1996; design section 5.
+    Shreedhar and Varghese, "Efficient fair queuing using deficit round-robin", 1996.
 """
 
 from collections import OrderedDict

@@ -2,7 +2,7 @@
 
 A chunk is sealed once, by its source; every other device keeps the sealed bytes for a while in a bounded ring and
 forwards them as they are. Older chunks are sealed again from the store, and sent only if the tag comes out as it was:
-no number is ever sealed twice with different bytes (design section 8).
+no number is ever sealed twice with different bytes.
 """
 
 from __future__ import annotations

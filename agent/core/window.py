@@ -78,7 +78,7 @@ class LastNumber:
     """The method's literal rule: a number that is not above the last one stored is repeated.
 
     Source:
-        EP 4 258 623 A1 (M7); design section 2, hole 1.
+        EP 4 258 623 A1 (M7).
     """
 
     __slots__ = ("last",)

@@ -113,6 +113,17 @@ def test_a_member_with_an_unusable_key_is_counted_and_left_out() -> None:
     assert sorted(mesh.node("A").peers.links) == ["B"]
 
 
+def test_a_member_with_another_ones_key_is_left_out_and_takes_nobodys_hellos() -> None:
+    mesh = Mesh("A-B").linked()
+    mesh.devices["A"].node.peers._policy = type(mesh.node("A").peers._policy)(None, {}, {})
+    twin = RosterEntry(device="Z", public_key=mesh.roster.devices[1].public_key)
+    mesh.control("A", roster(mesh, *mesh.roster.devices, twin))
+    assert mesh.drops("A") == {"roster-key-twice": 1}
+    assert sorted(mesh.node("A").peers.links) == ["B"]
+    mesh.start("B")
+    mesh.linked()
+
+
 def test_more_peers_than_the_limit_are_counted_and_left_out() -> None:
     mesh = Mesh("A-B").linked()
     node = mesh.node("A")

@@ -40,7 +40,7 @@ from agent.services.last_state import LastState
 from agent.services.ledger import Ledger
 from agent.services.ports import ControlInput
 from agent.settings import AgentSettings, is_loopback, write_address
-from common.errors import ConfigError, RefusedError
+from common.errors import ConfigError, RefusedError, TransportError
 from common.ids import ChannelId
 from common.limits import MAX_CANDIDATES
 from common.messages import GraphBody, NeighboursBody
@@ -110,7 +110,7 @@ class Agent:
         self._folder = folder
         self._identity = folder.load_identity(settings.group, settings.device)
         self._stop = asyncio.Event()
-        self._failure: RefusedError | None = None
+        self._failure: RefusedError | TransportError | None = None
         self._last = LastState(folder.path)
         self._last.load()
         wall = time.time()
@@ -171,6 +171,7 @@ class Agent:
 
         Raises:
             RefusedError: the server refuses this device.
+            TransportError: its token cannot be kept.
             ConfigError: the device is not enrolled and has no join token, or the control socket cannot be bound.
         """
         try:
@@ -217,6 +218,10 @@ class Agent:
             await self._control.run()
         except RefusedError as error:
             self._failure = error
+            self._stop.set()
+        except ConfigError as error:
+            # The token could not be kept: it is the disk that failed, and no flag of the user's.
+            self._failure = TransportError(str(error))
             self._stop.set()
 
     async def _close(self) -> None:
@@ -305,7 +310,7 @@ async def run_agent(settings: AgentSettings) -> None:
     Raises:
         ConfigError: something it was started with cannot be used.
         RefusedError: the server refuses this device.
-        TransportError: the UDP address cannot be bound.
+        TransportError: the UDP address cannot be bound, or the device's token cannot be kept.
     """
     folder = StateFolder(settings.state)
     try:

@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 
 import httpx
 
-from common.errors import ConnectError, LinkTimeout, RefusedError, RemoteProtocolError
+from common.errors import ConfigError, ConnectError, LinkTimeout, RefusedError, RemoteProtocolError
 
 REQUEST_S: Final = 10.0
 """Seconds in which the agent has to answer a plain request."""
@@ -159,6 +159,8 @@ class AgentClient:
             raise ConnectError(f"no agent answers at {self._path}; start one with `arborcast agent`") from error
         except httpx.TimeoutException as error:
             raise LinkTimeout(f"the agent at {self._path} fell silent") from error
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"names must be UTF-8, and {error.object!r} is not") from error
         except httpx.HTTPError as error:
             raise ConnectError(f"the agent at {self._path} went away: {error}") from error
 

@@ -149,9 +149,14 @@ def _readable(file: Path) -> Path:
         if file.exists() and not file.is_file():
             raise ConfigError(f"cannot send {file}: it is not a regular file")
         with file.open("rb"):
-            return file.absolute()
+            path = file.absolute()
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from error
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"cannot send {str(path)!r}: the file's name and folder must be UTF-8") from error
+    return path
 
 
 def _send(client: AgentClient, body: Mapping[str, object], *, bars: bool) -> tuple[Line, Line]:

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent.api.bodies import CappedRoute, read_body
 from agent.api.local import ALIVE_S, NDJSON, Local, LocalAgent
 from agent.api.problems import Problem
 from agent.core.events import MessageGap, MessageReceived
@@ -25,6 +26,7 @@ MAX_NUMBERS: Final = 4_096
 """Streams that one acknowledgement may name."""
 
 router = APIRouter(tags=["messages"])
+cursors = APIRouter(tags=["messages"], route_class=CappedRoute)
 
 Name = Annotated[str, Query(pattern=ID_PATTERN)]
 StreamHex = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
@@ -44,7 +46,7 @@ class Acknowledgement(BaseModel):
 @router.post("/messages", status_code=HTTPStatus.CREATED)
 async def publish(request: Request, local: Local, channel: Name = "messages") -> dict[str, Any]:
     """Publish the body as one message."""
-    stream, number = local.driver.publish(channel, await _body(request))
+    stream, number = local.driver.publish(channel, await read_body(request, MAX_MESSAGE_BYTES, "message"))
     return {"stream": stream, "number": number}
 
 
@@ -75,7 +77,7 @@ async def follow(
     return StreamingResponse(lines, media_type=NDJSON)
 
 
-@router.post("/cursors", status_code=HTTPStatus.NO_CONTENT)
+@cursors.post("/cursors", status_code=HTTPStatus.NO_CONTENT)
 async def acknowledge(body: Acknowledgement, local: Local) -> None:
     """Keep what a consumer has dealt with, for good; it is not given those messages again."""
     try:
@@ -116,20 +118,6 @@ def _describe(entry: MessageReceived | MessageGap) -> dict[str, Any]:
         return {"event": "gap", **about, "first": entry.first, "last": entry.last}
     payload = base64.b64encode(entry.payload).decode()
     return {"event": "message", **about, "number": entry.number, "payload": payload}
-
-
-async def _body(request: Request) -> bytes:
-    """Read a message's bytes, no more than are allowed."""
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_MESSAGE_BYTES:
-            raise Problem(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                "too-large",
-                f"the message is longer than the {MAX_MESSAGE_BYTES} bytes allowed",
-            )
-    return bytes(body)
 
 
 def _line(fields: dict[str, Any]) -> bytes:

@@ -34,7 +34,7 @@ def make_api(local: LocalAgent) -> FastAPI:
     )
     app.state.local = local
     install(app)
-    for router in (status.router, streams.router, messages.router):
+    for router in (status.router, streams.router, messages.router, messages.cursors):
         app.include_router(router)
     return app
 

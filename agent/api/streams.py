@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict
 from http import HTTPStatus
@@ -14,6 +15,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent.api.bodies import CappedRoute
 from agent.api.local import ALIVE_S, NDJSON, Local, LocalAgent
 from agent.api.problems import Problem
 from agent.core.events import Receipt
@@ -27,7 +29,7 @@ PROGRESS_S: Final = 0.25
 """Seconds between two progress lines, at least."""
 MAX_WAIT_S: Final = 7 * 86_400.0
 
-router = APIRouter(prefix="/streams", tags=["streams"])
+router = APIRouter(prefix="/streams", tags=["streams"], route_class=CappedRoute)
 
 
 class SendFile(BaseModel):
@@ -44,6 +46,8 @@ class SendFile(BaseModel):
 @router.post("/file")
 async def send_file(body: SendFile, local: Local) -> Response:
     """Send a file to every member of the group; the answer is a line of JSON for each thing that happens."""
+    if not _is_path(body.path):
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-path", f"no file can have the path {body.path!r}")
     path = Path(body.path)
     if not path.is_absolute():
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "relative-path", f"the path {body.path!r} is relative")
@@ -158,6 +162,14 @@ def _find(local: LocalAgent, stream: str) -> Entry:
     if entry is None:
         raise Problem(HTTPStatus.NOT_FOUND, "unknown-stream", f"there is no stream {stream[:64]!r} here")
     return entry
+
+
+def _is_path(text: str) -> bool:
+    """Say whether the system can be asked for it at all."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def _wire_name(path: Path) -> str:

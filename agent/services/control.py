@@ -2,7 +2,9 @@
 
 Theory of operation. `run` keeps one WebSocket to the server, for ever, with growing waits between tries. When it is
 up the core is told, and what it asks for at that moment goes out with the subscription first. From then on reports
-travel on the socket; while there is no subscription they go by REST. Of each kind of report only the newest waits.
+travel on the socket. What waits there when it closes is dropped: the core reports only while it is connected, and all
+anew when it is again. REST takes the reports of a core that is connected and has not subscribed, and any that come
+without a socket. Of each kind of report only the newest waits.
 Queries always go by REST, a few at a time, and every one of them ends in an answer or in `ControlFailed`. A server
 that is gone is waited for; one that refuses this device ends `run` with `NoAccess`.
 """

@@ -18,9 +18,9 @@ from typing import Final
 from agent.core.memory_store import MemoryStreamStore
 from agent.core.store import PieceReader, Resumed, Role, StoreError, StreamStore
 from agent.services.file_reader import FileReader
-from agent.services.file_stream import FileStreamStore, Meta, store_error
+from agent.services.file_stream import FileStreamStore, Meta, complete_naming, store_error
 from agent.services.handles import Handles
-from agent.services.identity import write_atomically
+from agent.services.identity import append_line, write_atomically
 from agent.services.names import part_name, safe_name
 from common.ids import ChannelId
 from common.limits import MAX_STREAMS
@@ -183,7 +183,13 @@ class DiskStores:
         if meta.expires <= self._wall or folder.name in self._graves.expiries:
             self._clear(folder)
             return None
-        reader = None
+        named = complete_naming(folder, meta)
+        if named is None or (named.role == "receive" and named.done and not Path(named.path).exists()):
+            # Its user took the file away: it is not to come again.
+            self._graves.add(folder.name, meta.expires)
+            self._clear(folder)
+            return None
+        meta, reader = named, None
         if meta.role == "source":
             try:
                 reader = _reopen(meta)
@@ -191,11 +197,6 @@ class DiskStores:
                 # It cannot go on, and no neighbour shall make this device a receiver of its own file.
                 self._graves.add(folder.name, meta.expires)
                 raise
-        elif meta.done and not Path(meta.path).exists():
-            # Its user took the file away: it is not to come again.
-            self._graves.add(folder.name, meta.expires)
-            self._clear(folder)
-            return None
         else:
             self._check_part(meta)
         store = FileStreamStore(folder, meta, self._handles, reader)
@@ -271,8 +272,7 @@ class Graves:
         """Remember one more."""
         self.expiries[stream] = expires
         try:
-            with self._path.open("a") as file:
-                file.write(f"{stream} {expires!r}\n")
+            append_line(self._path, f"{stream} {expires!r}")
         except OSError as error:
             log.warning("= the end of stream %s cannot be kept: %s", stream, error)
 

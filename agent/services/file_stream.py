@@ -7,7 +7,8 @@ bytes go to the ``.part`` file in the receive folder before its tag goes to ``ta
 bytes; the core verifies them nevertheless. A receiver gathers consecutive pieces and writes them together: a crash
 costs it the last few, which it gets again. A source gathers tags until it is told to flush, which it is before their
 chunks are sent: no number may be sealed twice with different bytes. The finished file gets its name by a link that
-never replaces what is there.
+never replaces what is there; ``meta.json`` has the name before the file has it, so that a crash in between does not
+make a second file.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import contextlib
 import errno
 import itertools
 import json
+import logging
 import os
 import shutil
 import struct
@@ -27,8 +29,10 @@ from typing import Final, Self
 from agent.core.store import PieceReader, StoreError
 from agent.services.handles import Handles
 from agent.services.identity import write_atomically
-from agent.services.names import numbered
+from agent.services.naming import has_name, take_name
 from agent.services.piece_run import PieceRun
+
+log = logging.getLogger(__name__)
 
 TAG_BYTES: Final = 16
 _MISSING: Final = bytes(TAG_BYTES)
@@ -38,8 +42,6 @@ _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TAGS_READ_BYTES: Final = 1024 * 1024
 RUN_BYTES: Final = 128 * 1024
 """Bytes of consecutive pieces that are written together."""
-MAX_COPIES: Final = 10_000
-"""Files of one name in the receive folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class Meta:
         inode: at the source, which file it is.
         done: whether it is complete and verified.
         sha256: of the verified file, in hex.
+        final: at a receiver the path that a verified file is about to get, or has.
     """
 
     opening: str
@@ -71,6 +74,7 @@ class Meta:
     inode: int = 0
     done: bool = False
     sha256: str = ""
+    final: str = ""
 
     @property
     def pieces(self) -> int:
@@ -91,6 +95,7 @@ class Meta:
                 meta.role in ("source", "receive")
                 and isinstance(meta.path, str)
                 and isinstance(meta.name, str)
+                and isinstance(meta.final, str)
                 and isinstance(meta.expires, int | float)
                 and type(meta.size_bytes) is int
                 and type(meta.piece_bytes) is int
@@ -231,11 +236,16 @@ class FileStreamStore:
             self._write_run()
             if self._meta.role == "receive" and not self._meta.done:
                 self._handles.forget(self._path)
-                self._path = _take_name(self._path, self._meta.name)
+                self._meta = replace(self._meta, sha256=sha256)
+                self._path = take_name(self._path, self._meta.name, self._note_final)
             self._meta = replace(self._meta, done=True, sha256=sha256, path=str(self._path))
-            self._meta.save(self._folder)
         except OSError as error:
             raise store_error(error, f"naming {self._meta.name!r}") from error
+        try:
+            self._meta.save(self._folder)
+        except OSError as error:
+            # The file has its name and the record says which: the next start completes it.
+            log.warning("= the end of %r is not on record yet: %s", self._meta.name, error)
 
     def discard(self) -> None:
         """Drop what is kept of the stream; a finished file and a source's file stay."""
@@ -249,6 +259,11 @@ class FileStreamStore:
         self._handles.forget(self._folder / "records")
         shutil.rmtree(self._folder, ignore_errors=True)
         self._records.clear()
+
+    def _note_final(self, final: Path) -> None:
+        """Put on record which name the file is about to get."""
+        self._meta = replace(self._meta, final=str(final))
+        self._meta.save(self._folder)
 
     def _write_run(self) -> None:
         """Write the pieces that were gathered, then their tags."""
@@ -297,6 +312,32 @@ class FileStreamStore:
         self._records[number] = (tag, data)
 
 
+def complete_naming(folder: Path, meta: Meta) -> Meta | None:
+    """Complete what a crash left of a verified file's naming.
+
+    Args:
+        folder: the stream's own.
+        meta: its record.
+
+    Returns:
+        The record as it is now: unchanged if the file has not got its name. None if it got it and its user took it
+        away.
+
+    Raises:
+        OSError: the receive folder cannot be read.
+    """
+    if meta.role != "receive" or meta.done or not meta.final:
+        return meta
+    part, final = Path(meta.path), Path(meta.final)
+    if not has_name(part, final, meta.size_bytes):
+        return meta if os.path.lexists(part) else None
+    named = replace(meta, done=True, path=meta.final)
+    with contextlib.suppress(OSError):  # such as a full disk: the next start comes here again
+        part.unlink(missing_ok=True)
+        named.save(folder)
+    return named
+
+
 def store_error(error: OSError, doing: str) -> StoreError:
     """Say what the medium said, as the core and the sender shall hear it."""
     reason = error.strerror or str(error)
@@ -320,35 +361,6 @@ def _write_at(handle: int, data: bytes, offset: int) -> None:
         if more == 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         written += more
-
-
-def _take_name(part: Path, name: str) -> Path:
-    """Rename a received file to the first free form of its name, never over another file."""
-    for copy in range(1, MAX_COPIES + 1):
-        final = part.with_name(numbered(name, copy))
-        try:
-            os.link(part, final, follow_symlinks=False)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
-                raise
-            if not _reserve(final):
-                continue
-            part.replace(final)
-            return final
-        part.unlink()
-        return final
-    raise FileExistsError(errno.EEXIST, f"{MAX_COPIES} files of that name are there already")
-
-
-def _reserve(final: Path) -> bool:
-    """Take a name by an empty file, on a medium that knows no links; False if it is taken."""
-    try:
-        os.close(os.open(final, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
-    except FileExistsError:
-        return False
-    return True
 
 
 def _load_records(path: Path) -> tuple[dict[int, tuple[bytes, bytes]], int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import fcntl
 import json
 import os
@@ -136,6 +137,32 @@ def write_atomically(path: Path, data: bytes, *, sync: bool = False) -> None:
     finally:
         os.close(handle)
     temporary.replace(path)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file, or leave the file as it is; a line that a crash tore before stays apart.
+
+    Args:
+        path: the file; made if it is not there.
+        line: without its end.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        length = os.fstat(handle).st_size
+        torn = length > 0 and os.pread(handle, 1, length - 1) != b"\n"
+        view = memoryview((b"\n" if torn else b"") + line.encode() + b"\n")
+        try:
+            while view:
+                view = view[os.write(handle, view) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(handle, length)
+            raise
+    finally:
+        os.close(handle)
 
 
 def _decode(data: bytes, path: Path) -> Identity:

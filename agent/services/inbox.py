@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.core.events import MessageGap, MessageReceived
-from agent.services.identity import write_atomically
+from agent.services.identity import append_line, write_atomically
 from agent.services.ledger import News, happened
 from common.ids import ChannelId
 
@@ -187,8 +187,7 @@ class Cursors:
         kept = self._numbers.setdefault(key, {})
         newer = {stream: number for stream, number in numbers.items() if number > kept.get(stream, 0)}
         if newer:
-            with self._path.open("a") as file:
-                file.write(json.dumps([key, newer]) + "\n")
+            append_line(self._path, json.dumps([key, newer]))
             for stream, number in newer.items():
                 _remember(kept, stream, number)
             self._lines += 1
@@ -216,8 +215,12 @@ class Cursors:
 
     def _compact(self) -> None:
         lines = [json.dumps(pair) + "\n" for pair in self._numbers.items()]
-        write_atomically(self._path, "".join(lines).encode())
         self._lines = 0
+        try:
+            write_atomically(self._path, "".join(lines).encode())
+        except OSError as error:
+            # The long file says the same.
+            log.warning("= the consumers' acknowledgements cannot be written anew: %s", error)
 
 
 def _key(consumer: str, channel: ChannelId) -> str:

@@ -3,7 +3,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +14,9 @@ import pytest
 
 from agent.app import Agent, Attachment, own_candidates, resolved, run_agent
 from agent.core.events import ControlFailed, QueryGraph
+from agent.services.control import ControlClient
 from agent.services.driver import Driver
-from agent.services.identity import StateFolder
+from agent.services.identity import Identity, StateFolder
 from agent.services.last_state import LastState
 from agent.settings import AgentSettings
 from common.errors import ConfigError, RefusedError, TransportError
@@ -145,6 +146,22 @@ async def test_a_server_that_declines_the_device_ends_the_agent(settings: AgentS
         await asyncio.wait_for(run_agent(refused), 10)
     server.close()
     await server.wait_closed()
+    assert not settings.control_socket.exists()
+
+
+async def test_a_token_that_cannot_be_kept_ends_the_agent_in_a_sentence(
+    settings: AgentSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def enrol(client: ControlClient, _: str, *, keep: Callable[[Identity], None]) -> None:
+        keep(client._rest.identity.enrolled("token"))
+
+    monkeypatch.setattr(ControlClient, "enrol", enrol)
+    folder = StateFolder(settings.state)
+    folder.load_identity(settings.group, settings.device)
+    folder.close()
+    (settings.state / "identity.json.new").mkdir()
+    with pytest.raises(TransportError, match=r"cannot write .*/identity.json: Is a directory"):
+        await asyncio.wait_for(run_agent(replace(settings, join_token="t")), 10)
     assert not settings.control_socket.exists()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from agent import client as client_module
 from agent.client import AgentClient
-from common.errors import ConnectError, LinkTimeout, RefusedError, RemoteProtocolError
+from common.errors import ConfigError, ConnectError, LinkTimeout, RefusedError, RemoteProtocolError
 
 PATH = Path("/run/agent.sock")
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -128,3 +128,10 @@ def test_a_line_without_an_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(client_module, "MAX_LINE_BYTES", 10)
     with client(parts(b"x" * 11)) as agent, pytest.raises(RemoteProtocolError, match="without an end"):
         list(agent.follow({}))
+
+
+def test_a_name_that_is_no_text_is_the_users_mistake() -> None:
+    with pytest.raises(ConfigError, match="names must be UTF-8"):
+        list(client(lambda _: httpx.Response(200)).send_file({"path": "/x", "channel": "\udcff"}))
+    with pytest.raises(ConfigError, match="names must be UTF-8"):
+        client(lambda _: httpx.Response(200)).publish("\udcff", b"")

@@ -176,6 +176,14 @@ def test_a_file_that_cannot_be_read_is_named_before_the_agent_is_asked(agent: Ag
     assert agent.requests == []
 
 
+def test_a_file_whose_name_is_no_text_is_refused_in_a_sentence(agent: Agent, tmp_path: Path) -> None:
+    odd = tmp_path / "odd\udcff.bin"
+    odd.write_bytes(b"data")
+    with pytest.raises(ConfigError, match=r"cannot send '.*/odd\\udcff.bin': the file's name .* must be UTF-8"):
+        commands.send(odd)
+    assert agent.requests == []
+
+
 def published(number: int = 1) -> httpx.Response:
     return httpx.Response(201, json={"stream": STREAM, "number": number})
 

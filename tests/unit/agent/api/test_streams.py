@@ -144,6 +144,7 @@ async def test_silence_is_broken(agent: Served, file: Path, monkeypatch: pytest.
         ({"path": "/no/such/file"}, 400, "unreadable-file"),
         ({"path": "/"}, 400, "unreadable-file"),
         ({"path": ""}, 422, "invalid-request"),
+        ({"path": "/etc/host\0name"}, 422, "invalid-path"),
         ({"path": "/etc/hostname", "channel": "no/name"}, 422, "invalid-request"),
         ({"path": "/etc/hostname", "timeout": -1}, 422, "invalid-request"),
         ({"path": "/etc/hostname", "wait": "some"}, 422, "invalid-request"),
@@ -201,3 +202,10 @@ async def test_a_reader_that_goes_away_leaves_the_sending_alone(agent: Served, f
 async def test_a_name_that_is_no_text_travels_without_what_is_none(agent: Served, tmp_path: Path) -> None:
     assert streams_module._wire_name(Path("/x/odd\udc80name")) == "oddname"
     assert streams_module._wire_name(Path("/x/.plain")) == ".plain"
+
+
+@pytest.mark.parametrize("path", ["/x/\\ud800", "/x/\\udc80"])
+async def test_a_path_that_is_no_text_is_a_problem(agent: Served, path: str) -> None:
+    response = await agent.client.post("/streams/file", content=f'{{"path": "{path}"}}'.encode())
+    assert (response.status_code, response.json()["reason"]) == (422, "invalid-request")
+    assert not streams_module._is_path("/x/\ud800")

@@ -159,6 +159,15 @@ def test_spoilt_tombstones_do_no_harm(tmp_path: Path) -> None:
     assert Graves(path, 100.0).expiries == {}
 
 
+def test_a_tombstone_stays_apart_from_one_that_was_torn(tmp_path: Path) -> None:
+    path = tmp_path / "tombstones"
+    graves = Graves(path, 100.0)
+    graves.add("aa", 5_000.0)
+    path.write_text("aa 5000.0\nbb 50")
+    graves.add("cc", 6_000.0)
+    assert Graves(path, 100.0).expiries == {"aa": 5_000.0, "cc": 6_000.0}
+
+
 def test_tombstones_that_cannot_be_cleared_away_still_count(tmp_path: Path) -> None:
     (tmp_path / "tombstones").write_text("aa 5000\n")
     (tmp_path / "tombstones.new").mkdir()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent.core.memory_store import BytesReader
 from agent.core.store import StoreError
-from agent.services import file_stream
+from agent.services import file_stream, naming
 from agent.services.file_stream import FileStreamStore, Meta
 from agent.services.handles import Handles
 
@@ -139,7 +139,7 @@ def test_a_name_that_cannot_be_taken_is_an_error(store: FileStreamStore, monkeyp
 def test_names_run_out_before_anything_is_replaced(
     tmp_path: Path, store: FileStreamStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_stream, "MAX_COPIES", 1)
+    monkeypatch.setattr(naming, "MAX_COPIES", 1)
     (tmp_path / "model.bin").touch()
     with pytest.raises(StoreError, match="1 files of that name"):
         store.finish(bytes(32))

@@ -1,11 +1,13 @@
+import errno
 import json
+import os
 import stat
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from agent.services.identity import StateFolder, write_atomically
+from agent.services.identity import StateFolder, append_line, write_atomically
 from common.errors import ConfigError
 
 
@@ -106,3 +108,28 @@ def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
     write_atomically(target, b"new", sync=True)
     assert target.read_text() == "new"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def test_a_line_that_the_disk_takes_in_part_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "lines"
+    append_line(path, "one")
+    write = os.write
+
+    def half(handle: int, data: bytes) -> int:
+        if len(data) < 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(handle, data[:-2])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", half)
+        with pytest.raises(OSError, match="No space"):
+            append_line(path, "two")
+    assert path.read_text() == "one\n"
+    append_line(path, "three")
+    assert path.read_text() == "one\nthree\n"
+
+
+def test_a_line_stays_apart_from_one_that_a_crash_tore(tmp_path: Path) -> None:
+    (tmp_path / "lines").write_text("one\ntw")
+    append_line(tmp_path / "lines", "three")
+    assert (tmp_path / "lines").read_text() == "one\ntw\nthree\n"

@@ -163,6 +163,20 @@ def test_an_acknowledgement_torn_by_a_crash_is_left_out(tmp_path: Path) -> None:
     assert Cursors(tmp_path).numbers("log", "chat") == {"s1": 5}
 
 
+def test_acknowledgements_that_cannot_be_written_anew_still_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Cursors(tmp_path).acknowledge("log", "chat", {"s1": 4})
+    (tmp_path / "cursors.new").mkdir()
+    with (tmp_path / "cursors").open("a") as file:
+        file.write('["log@chat", {"s1": ')
+    monkeypatch.setattr(inbox_module, "_COMPACT_LINES", 0)
+    cursors = Cursors(tmp_path)
+    assert cursors.numbers("log", "chat") == {"s1": 4}
+    assert cursors.acknowledge("log", "chat", {"s1": 5})
+    assert Cursors(tmp_path).numbers("log", "chat") == {"s1": 5}
+
+
 @pytest.mark.parametrize("content", [b"\xff", b"[]\n5\n{}\n", b'["a", 5]\n'])
 def test_spoilt_acknowledgements_do_no_harm(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "cursors").write_bytes(content)

@@ -8,6 +8,7 @@ import logging
 import secrets
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,11 +19,12 @@ from fastapi import FastAPI
 from common.errors import ConfigError, TransportError
 from common.limits import MAX_BODY_BYTES
 from server.api.application import create_application
+from server.connection import BoundedProtocol
 from server.core.tokens import make_token
 from server.services.coordinator import Clock, Coordinator
 from server.services.secret_files import read_token, write_token
 from server.services.store.sqlite import SqliteStore
-from server.settings import Settings
+from server.settings import KEEP_ALIVE_S, Settings
 
 _log = logging.getLogger(__name__)
 _SHUTDOWN_S = 3
@@ -57,6 +59,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         ConfigError: it cannot start, and why.
     """
     settings.check()
+    _check_tls(settings)
     _make_directory(settings.state)
     admin_token = _admin_token(settings)
     listener = _listen(settings)
@@ -82,6 +85,9 @@ async def _run(app: FastAPI, listener: socket.socket, settings: Settings, announ
         log_config=None,
         access_log=False,
         lifespan="off",
+        http=BoundedProtocol,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        limit_concurrency=settings.max_connections,
         ws="websockets-sansio",
         ws_per_message_deflate=False,
         ws_max_size=MAX_BODY_BYTES,
@@ -109,6 +115,18 @@ async def _run(app: FastAPI, listener: socket.socket, settings: Settings, announ
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+def _check_tls(settings: Settings) -> None:
+    """Try certificate and key before anything else: uvicorn would end in a traceback."""
+    if settings.tls_cert is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot use the certificate {settings.tls_cert} with the key {settings.tls_key}: {error}"
+        ) from error
 
 
 def _listen(settings: Settings) -> socket.socket:

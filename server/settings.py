@@ -7,6 +7,15 @@ from pathlib import Path
 from common.errors import ConfigError
 from common.ids import GroupId, check_id
 
+MAX_HEAD_BYTES = 32_768
+"""Bytes of a request's first line and headers."""
+READ_HEAD_S = 10.0
+"""Seconds in which they have to come."""
+READ_BODY_S = 30.0
+"""Seconds in which the body has to come."""
+KEEP_ALIVE_S = 10
+"""Seconds for which a connection without a request stays open."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -22,6 +31,7 @@ class Settings:
         insecure_http: plain HTTP on an address that others can reach is wanted.
         tls_cert: a certificate chain in PEM; None for plain HTTP.
         tls_key: its key in PEM.
+        max_connections: connections at a time, subscribers included; beyond it they are closed at once.
     """
 
     state: Path
@@ -33,6 +43,7 @@ class Settings:
     insecure_http: bool = False
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    max_connections: int = 20_000
 
     def check(self) -> None:
         """Refuse settings that do not go together.

@@ -125,9 +125,14 @@ Token = Annotated[str, Depends(_token)]
 Found = Annotated[Backend, Depends(backend)]
 
 
-async def _administrator(found: Found, token: Token) -> None:
-    if not matches(token, found.admin_token_hash):
+async def _administrator(connection: HTTPConnection, found: Found, token: Token) -> None:
+    if matches(token, found.admin_token_hash):
+        return
+    name = connection.path_params.get("group")
+    groups = found.coordinator.groups() if name is None else (_group(found, name),)
+    if any(group is not None and (group.authenticate(token) or group.admits(token)) for group in groups):
         raise RefusedError("admin-only", "this is for the administrator's token only")
+    raise RefusedError("bad-token", "the token is not valid here")
 
 
 async def _member_or_admin(found: Found, token: Token, group: GroupPath) -> Who:

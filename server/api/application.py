@@ -14,6 +14,7 @@ from server.api.examples import EXAMPLES
 from server.core.tokens import hash_token
 from server.services.coordinator import Coordinator
 from server.services.metrics import Metrics
+from server.settings import READ_BODY_S
 
 _DESCRIPTION = """
 Who is adjacent to whom, how good each link is, and the acyclic graph along which data travels.
@@ -46,7 +47,7 @@ def create_application(coordinator: Coordinator, *, admin_token: str) -> FastAPI
     metrics = Metrics(coordinator)
     app.state.backend = Backend(coordinator, metrics, hash_token(admin_token))
     problems.install(app, metrics)
-    app.add_middleware(BodyLimit, most_bytes=MAX_BODY_BYTES, count=metrics.refused)
+    app.add_middleware(BodyLimit, most_bytes=MAX_BODY_BYTES, count=metrics.refused, within_s=READ_BODY_S)
     for module in (health, groups, devices, graph, channels, subscribe):
         app.include_router(module.router)
     document: dict[str, Any] = {}

@@ -47,7 +47,7 @@ async def enrol(found: Found, group: GroupPath, token: Token, enrolment: Enrolme
     request carries that device's own token: then key and token are replaced.
     """
     replaces = check_may_enrol(found, group, enrolment.device, token)
-    if found.coordinator.failing:
+    if found.coordinator.is_failing(group):
         raise TransportError("the state cannot be stored now")
     result = found.coordinator.apply(
         group, lambda machine, now, wall: machine.enrol(enrolment, now=now, wall=wall, replaces=replaces)

@@ -34,6 +34,7 @@ STATUS: Final = {
     "too-many-groups": 409,
     "too-many-channels": 409,
     "too-many-join-tokens": 409,
+    "too-slow": 408,
     "too-large": 413,
     "self-adjacency": 422,
     "strangers": 422,

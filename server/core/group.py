@@ -48,6 +48,8 @@ from server.core.subscribers import Subscriber, Subscribers
 from server.core.topology import Change, LinkState, Topology
 
 FIRST_OBJECTIVE = "throughput"
+CLAIM_EVERY_S = 1.0
+"""Seconds between two raises of the epoch by what one device claims to have seen: each is a push to everybody."""
 
 
 class Group:
@@ -83,6 +85,7 @@ class Group:
         )
         self._topology = Topology()
         self._subscribers = Subscribers()
+        self._claimed_at: dict[DeviceId | None, float] = {}
         self._hysteresis: dict[str, Hysteresis] = {}
         self._plan_at: float | None = None
         self._roster_at: float | None = None
@@ -135,6 +138,7 @@ class Group:
             RefusedError: unknown-device.
         """
         self._members.evict(device, wall=wall)
+        self._claimed_at.pop(device, None)
         self._subscribers.close_device(
             device, ErrorMessage(reason="evicted", detail=f"device {device!r} is no longer a member of the group")
         )
@@ -186,7 +190,7 @@ class Group:
 
         Raises:
             RefusedError: unknown-device, no-device (only a device has neighbours), or epoch-ahead (the epoch it
-                claims lies further ahead than a clock may be wrong).
+                claims lies further ahead than a clock may be wrong, or it claimed another one just now).
         """
         if device is not None:
             self._members.check(device)
@@ -194,7 +198,7 @@ class Group:
             raise RefusedError("no-device", "only a device has neighbours; subscribe with its token, or to scope graph")
         claimed = message.epoch
         if claimed is not None and claimed > self._epochs.current.epoch:
-            self._take_claim(claimed, now=now, wall=wall)
+            self._take_claim(device, claimed, now=now, wall=wall)
         current = self._epochs.current
         who = Subscriber(device, message.scope)
         passed = self._epochs.passed(claimed, now=now)
@@ -375,13 +379,18 @@ class Group:
             shown = ", ".join(strangers[:10]) + (f" and {len(strangers) - 10} more" if len(strangers) > 10 else "")
             raise RefusedError("strangers", f"not members of the group: {shown}")
 
-    def _take_claim(self, claimed: int, *, now: float, wall: float) -> None:
+    def _take_claim(self, device: DeviceId | None, claimed: int, *, now: float, wall: float) -> None:
         """Go above an epoch that a device says it has seen: our own state was lost, or our clock stepped back."""
         if claimed > int((wall + EPOCH_CLAIM_AHEAD_S) * 1e6):
             self._count("claims_refused")
             raise RefusedError(
                 "epoch-ahead", f"epoch {claimed} lies more than {EPOCH_CLAIM_AHEAD_S:.0f} s ahead of the server's clock"
             )
+        last = self._claimed_at.get(device)
+        if last is not None and now < last + CLAIM_EVERY_S:
+            self._count("claims_refused")
+            raise RefusedError("epoch-ahead", f"one claim of an epoch ahead is taken every {CLAIM_EVERY_S:.0f} s")
+        self._claimed_at[device] = now
         self._epochs.highest_seen = max(self._epochs.highest_seen, claimed)
         self._count("claims_taken")
         current = self._epochs.current

@@ -5,8 +5,9 @@ HOLD_S. Nothing is held where holding would cost connection:
 
 - a lost link is not a standing edge, so what replaces it comes at once;
 - a link that joins two components comes at once;
-- an edge whose link has counted for less than HOLD_S is not held: while a group comes up its links appear one by one,
-  and the first of them have no claim to stay.
+- an edge whose link has counted for less than HOLD_S is not held, nor has it a margin: while a group comes up its links
+  appear one by one, and the first of them have no claim to stay. So the first tree is the best one, whichever link
+  came first.
 """
 
 from collections.abc import Mapping
@@ -47,20 +48,17 @@ class Hysteresis:
             The edges, sorted.
         """
         alive = {edge: None for edge in standing if edge in links}
-        proposed = plan(self._objective, links.values(), Bias(alive))
+        settled = {edge: None for edge in alive if now >= links[edge].since + HOLD_S}
+        proposed = plan(self._objective, links.values(), Bias(settled))
         kept = dict.fromkeys(proposed)
         # Since when each standing edge has been beaten without a break.
         self._beaten = {edge: self._beaten.get(edge, now) for edge in alive if edge not in kept}
-        held = {
-            edge: None
-            for edge, since in self._beaten.items()
-            if now < since + HOLD_S and now >= links[edge].since + HOLD_S
-        }
+        held = {edge: None for edge, since in self._beaten.items() if now < since + HOLD_S and edge in settled}
         if self._objective == "latency":
             edges = self._settle_whole(alive, proposed, held, links)
         else:
             pinned = {edge: None for edge in alive if edge in kept or edge in held}
-            edges = plan(self._objective, links.values(), Bias(alive, pinned)) if held else proposed
+            edges = plan(self._objective, links.values(), Bias(settled, pinned)) if held else proposed
         chosen = dict.fromkeys(edges)
         self._beaten = {edge: since for edge, since in self._beaten.items() if edge in chosen}
         self._due = min((since + HOLD_S for edge, since in self._beaten.items() if edge in held), default=None)

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ValidationError
 from common.errors import ConfigError, DecodeError, RefusedError, TransportError
 from common.ids import GroupId
 from common.limits import MAX_GROUPS
-from common.messages import ChannelSpec, ErrorMessage, ServerMessage
+from common.messages import ChannelSpec, ErrorMessage, ServerMessage, describe
 from server.core.group import Group
 from server.core.members import DEFAULT_CHANNELS
 from server.core.snapshot import GraphsRecord, GroupRecord, LinksRecord, MembersRecord
@@ -58,6 +58,7 @@ class _Hosted:
     record: GroupRecord | None = None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     busy: bool = False
+    failing: bool = False
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
     timer: asyncio.TimerHandle | None = None
     task: asyncio.Task[None] | None = None
@@ -87,7 +88,19 @@ class Coordinator:
         self.sessions = Sessions()
         self.store_writes = 0
         self.store_failures = 0
-        self.failing = False
+
+    @property
+    def failing(self) -> bool:
+        """Tell whether the last write of any group failed."""
+        return any(hosted.failing for hosted in self._groups.values())
+
+    def is_failing(self, name: GroupId) -> bool:
+        """Tell whether the last write of a group failed.
+
+        Raises:
+            RefusedError: unknown-group.
+        """
+        return self._hosted(name).failing
 
     async def start(self) -> None:
         """Take up every stored group.
@@ -198,7 +211,7 @@ class Coordinator:
             try:
                 parts[part] = model.model_validate_json(entry.value)
             except ValidationError as error:
-                raise ConfigError(f"the stored {part} of group {name!r} cannot be read: {error}") from error
+                raise ConfigError(f"the stored {part} of group {name!r} cannot be read: {describe(error)}") from None
             revisions[part] = entry.revision
         record = GroupRecord.model_validate({"name": name, **parts})
         now, wall = self._clock.monotonic(), self._clock.wall()
@@ -276,7 +289,7 @@ class Coordinator:
         try:
             pushes, closed = _drain(hosted.group)
             # What the links said, the largest part, need not be on the disk for a push to leave, once the group is.
-            first = ("graphs", "members") if "links" in hosted.revisions else tuple(_PARTS)
+            first = ("graphs", "members") if "members" in hosted.stored else tuple(_PARTS)
             failure = None if record is None else await self._write(hosted, record, first)
             self._deliver(pushes, closed)
             if record is not None and failure is None:
@@ -301,6 +314,8 @@ class Coordinator:
         if not changed:
             return None
         try:
+            if "members" not in hosted.revisions:
+                hosted.revisions = await self._orphans(record.name)
             texts = await asyncio.to_thread(_encode, changed)
             for part, text in texts.items():
                 key = f"{_PREFIX}{record.name}/{part}"
@@ -309,11 +324,18 @@ class Coordinator:
                 self.store_writes += 1
         except (TransportError, RevisionConflict) as error:
             self.store_failures += 1
-            self.failing = True
+            hosted.failing = True
             _log.exception("= group %s cannot be stored", record.name)
             return TransportError(f"the state cannot be stored: {error}")
-        self.failing = False
+        hosted.failing = False
         return None
+
+    async def _orphans(self, name: GroupId) -> dict[str, int]:
+        """Find the parts that a creation which was cut short left: there is no such group, and they may be replaced."""
+        entries = {part: await self._store.get(f"{_PREFIX}{name}/{part}") for part in _PARTS}
+        if entries["members"] is not None:
+            return {}
+        return {part: entry.revision for part, entry in entries.items() if entry is not None}
 
     def _deliver(self, pushes: list[tuple[int, ServerMessage]], closed: list[tuple[int, ErrorMessage]]) -> None:
         for number, message in pushes:

@@ -73,3 +73,19 @@ def test_main_runs_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     assert stopped.value.code == 0
+
+
+def test_a_certificate_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
+    state, cert, key = (str(tmp_path / name) for name in ("state", "cert.pem", "key.pem"))
+    code, output = run("run", "--state", state, "--port", "0", "--tls-cert", cert, "--tls-key", key)
+    assert code == 2
+    assert output.startswith(f"arborcast-server: cannot use the certificate {cert} with the key {key}: ")
+    assert output.count("\n") == 1
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_certificate_that_is_none_is_said_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "cert.pem"
+    path.write_text("none")
+    code, output = run("run", "--state", str(tmp_path / "s"), "--tls-cert", str(path), "--tls-key", str(path))
+    assert (code, output.count("\n")) == (2, 1)

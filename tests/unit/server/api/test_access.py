@@ -63,6 +63,18 @@ async def test_a_join_token_opens_nothing_but_enrolment(api: Api) -> None:
     check_problem(await api.call("GET", "/v1/groups", token=api.join_token), 403, "admin-only")
 
 
+@pytest.mark.parametrize("token", ["x", "A~x", "join~x", "y" * 5_000])
+async def test_a_token_that_proves_nothing_is_refused_where_the_administrator_s_is_wanted(api: Api, token: str) -> None:
+    await api.enrol("A")
+    check_problem(await api.call("GET", "/v1/groups", token=token), 401, "bad-token")
+    for group in ("lab", "nowhere"):
+        answer = await api.call("POST", f"/v1/groups/{group}/join-tokens", token=token)
+        check_problem(answer, 401, "bad-token")
+    answer = await api.call("POST", "/v1/groups/nowhere/join-tokens", token=api.tokens["A"])
+    check_problem(answer, 401, "bad-token")
+    check_problem(await api.call("POST", "/v1/groups/lab/join-tokens", token=api.tokens["A"]), 403, "admin-only")
+
+
 async def test_the_administrator_may_do_what_a_device_may(api: Api) -> None:
     await api.enrol("A", "B")
     answer = await api.call("PUT", "/v1/groups/lab/devices/A/adjacency", {"peers": ["B"]}, token=ADMIN)

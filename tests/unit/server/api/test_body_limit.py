@@ -1,3 +1,4 @@
+import asyncio
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ class Probe:
         self.sent.append(message)
 
     async def run(self) -> "Probe":
-        await BodyLimit(self.app, 10, self.refused.append)(self.scope, self.receive, self.send)
+        await BodyLimit(self.app, 10, self.refused.append, within_s=0.05)(self.scope, self.receive, self.send)
         return self
 
 
@@ -77,3 +78,19 @@ async def test_sockets_are_not_its_business() -> None:
     probe.scope = {"type": "websocket", "headers": []}
     await probe.run()
     assert probe.got == [{"type": "websocket.connect"}]
+
+
+async def test_a_body_that_does_not_end_is_answered_after_a_time() -> None:
+    probe = Probe([piece(b"1", more=True)])
+
+    async def receive() -> Message:
+        if probe.pieces:
+            return probe.pieces.pop(0)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    await BodyLimit(probe.app, 10, probe.refused.append, within_s=0.01)(probe.scope, receive, probe.send)
+    assert probe.sent[0]["status"] == 408
+    assert (b"connection", b"close") in probe.sent[0]["headers"]
+    assert probe.refused == ["too-slow"]
+    assert probe.got == []

@@ -15,7 +15,7 @@ from common.messages import (
     Subscribe,
     Unchanged,
 )
-from server.core.group import Group
+from server.core.group import CLAIM_EVERY_S, Group
 from server.core.snapshot import GroupRecord, KeptGraph
 from tests.unit.server.harness import KEY, SIX_TREE, WALL, Bench, entropy, six, types
 
@@ -492,3 +492,22 @@ def test_the_timeout_may_be_called_early_and_does_nothing() -> None:
 
 def test_without_members_there_is_nothing_to_wait_for() -> None:
     assert Bench().group.poll_timeout() is None
+
+
+def test_a_device_raises_the_epoch_at_most_once_a_second() -> None:
+    bench = six()
+
+    def claim(device: str) -> None:
+        message = Subscribe(scope="graph", epoch=bench.group.graph().epoch + 1_000)
+        bench.group.subscribe(1, device, message, now=bench.now, wall=bench.wall)
+
+    claim("A")
+    before = bench.group.graph()
+    with pytest.raises(RefusedError, match="epoch-ahead"):
+        claim("A")
+    assert bench.group.graph() is before
+    claim("B")
+    bench.run(bench.now + CLAIM_EVERY_S)
+    claim("A")
+    assert bench.group.counts["claims_taken"] == 3
+    assert bench.group.counts["claims_refused"] == 1

@@ -1,6 +1,8 @@
+import itertools
 import random
 
 import networkx as nx
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -141,3 +143,31 @@ def test_whatever_happens_the_tree_spans_and_uses_links_that_count(rng: random.R
         assert set(map(frozenset, nx.connected_components(tree))) == set(map(frozenset, nx.connected_components(graph)))
         due = held.poll_timeout()
         assert due is None or due > now
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(triangle(50e6, 50e6, 45e6))))
+@pytest.mark.parametrize("objective", ["throughput", "latency"])
+def test_the_first_tree_does_not_depend_on_the_order_in_which_links_come_up(
+    order: tuple[LinkKey, ...], objective: str
+) -> None:
+    values: dict[LinkKey, tuple[float, float]] = {
+        ("A", "B"): (50e6, 0.010),
+        ("A", "C"): (50e6, 0.010),
+        ("B", "C"): (45e6, 0.0105),
+    }
+    held = Hysteresis(objective)
+    edges: tuple[LinkKey, ...] = ()
+    links: dict[LinkKey, WeighedLink] = {}
+    for number, key in enumerate(order):
+        now = 100.0 + 0.3 * number
+        links[key] = WeighedLink(key, *values[key], since=now)
+        edges = held.settle(edges, links, now=now)
+    assert edges == STANDING
+    for later in (1.0, 6.0, 60.0):
+        assert held.settle(edges, links, now=100.0 + later) == STANDING
+
+
+def test_the_margin_of_an_edge_begins_when_its_link_has_counted_for_the_hold_time() -> None:
+    links = triangle(100e6, 100e6, 110e6, since=6.0)
+    assert Hysteresis("throughput").settle(STANDING, links, now=6.0 + HOLD_S - 0.1) != STANDING
+    assert Hysteresis("throughput").settle(STANDING, links, now=6.0 + HOLD_S) == STANDING

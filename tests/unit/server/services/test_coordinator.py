@@ -305,3 +305,81 @@ async def test_a_fault_of_ours_fails_who_waits_and_leaves_the_group_alive(
     enrol(coordinator, "A")
     await coordinator.settled("lab")
     assert not coordinator.failing
+
+
+class HalfStore(Store):
+    """A store that fails from a part of a group on."""
+
+    fails_at: str | None = None
+
+    async def put_if_revision(self, key: str, value: bytes, revision: int) -> int:
+        if self.fails_at is not None and key.endswith(self.fails_at):
+            raise TransportError("disk full")
+        return await super().put_if_revision(key, value, revision)
+
+
+@pytest.mark.parametrize("part", ["links", "graphs", "members"])
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_creation_that_was_cut_short_leaves_the_name_free(part: str, restarted: bool) -> None:
+    store = HalfStore()
+    coordinator = Coordinator(store, entropy=entropy())
+    await coordinator.start()
+    await coordinator.create_group("other")
+    store.fails_at = f"groups/lab/{part}"
+    for _ in range(2):
+        with pytest.raises(TransportError, match="disk full"):
+            await coordinator.create_group("lab")
+    store.fails_at = None
+    assert not coordinator.failing
+    if restarted:
+        await coordinator.stop()
+        coordinator = Coordinator(store, entropy=entropy())
+        await coordinator.start()
+    assert [group.name for group in coordinator.groups()] == ["other"]
+    token = await coordinator.create_group("lab")
+    await coordinator.stop()
+    coordinator = Coordinator(store, entropy=entropy())
+    await coordinator.start()
+    assert coordinator.group("lab").admits(token)
+    await coordinator.stop()
+
+
+async def test_a_group_that_another_server_made_is_not_overwritten(coordinator: Coordinator, store: Store) -> None:
+    other = Coordinator(store, entropy=entropy())
+    await other.start()
+    token = await other.create_group("lab")
+    with pytest.raises(TransportError, match="revision"):
+        await coordinator.create_group("lab")
+    await other.stop()
+    await other.start()
+    assert other.group("lab").admits(token)
+    await other.stop()
+
+
+async def test_one_failing_group_fails_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STORE_RETRY_S", 60.0)
+    store = HalfStore()
+    coordinator = Coordinator(store, entropy=entropy())
+    await coordinator.start()
+    for name in ("lab", "other"):
+        await coordinator.create_group(name)
+    store.fails_at = "groups/lab/members"
+    enrol(coordinator, "A")
+    with pytest.raises(TransportError):
+        await coordinator.settled("lab")
+    coordinator.apply("other", lambda group, now, wall: group.add_join_token(now=now, wall=wall))
+    await coordinator.settled("other")
+    assert (coordinator.is_failing("lab"), coordinator.is_failing("other"), coordinator.failing) == (True, False, True)
+    store.fails_at = None
+    await coordinator.settled("lab")
+    assert not coordinator.failing
+    await coordinator.stop()
+
+
+async def test_a_damaged_state_is_named_without_what_is_in_it(store: Store) -> None:
+    for part in ("links", "graphs", "members"):
+        await store.put_if_revision(f"groups/lab/{part}", b'{"secret": "my-group-key"}', 0)
+    with pytest.raises(ConfigError, match="links of group 'lab' cannot be read") as refused:
+        await Coordinator(store, entropy=entropy()).start()
+    assert "my-group-key" not in str(refused.value)
+    assert refused.value.__cause__ is None

@@ -29,6 +29,7 @@ STATUS: Final = {
     "unknown-epoch": 404,
     "epoch-gone": 410,
     "device-exists": 409,
+    "key-taken": 409,
     "group-exists": 409,
     "group-full": 409,
     "too-many-groups": 409,

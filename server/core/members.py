@@ -88,7 +88,7 @@ class Members:
             The device's token; only its hash is kept.
 
         Raises:
-            RefusedError: device-exists, or group-full.
+            RefusedError: device-exists, key-taken, or group-full.
         """
         device = enrolment.device
         known = self._devices.get(device)
@@ -96,6 +96,9 @@ class Members:
             raise RefusedError(
                 "device-exists", f"the group has a device {device!r} already; use its token, or evict it"
             )
+        for other, record in self._devices.items():
+            if other != device and record.entry.public_key == enrolment.public_key:
+                raise RefusedError("key-taken", f"device {other!r} has this public key; every device makes its own")
         if known is None and len(self._devices) >= MAX_DEVICES_PER_GROUP:
             raise RefusedError(
                 "group-full", f"the group has {MAX_DEVICES_PER_GROUP} devices, which is the most it may have"

@@ -29,7 +29,7 @@ from server.api.application import create_application
 from server.services.coordinator import Coordinator
 from server.services.store.memory import MemoryStore
 from tests.unit.server.api_harness import ADMIN, Api, serving
-from tests.unit.server.harness import KEY
+from tests.unit.server.harness import key_of
 
 EXAMPLES = 10
 CHECKS = [
@@ -69,7 +69,9 @@ class Server:
         """Enrol again whom an example evicted."""
         members = [entry.device for entry in self.api.coordinator.group("lab").roster().devices]
         for device in (name for name in KNOWN["device"] if name not in members):
-            self._runner.run(self.api.call("POST", "/v1/groups/lab/devices", {"device": device, "public_key": KEY}))
+            self._runner.run(
+                self.api.call("POST", "/v1/groups/lab/devices", {"device": device, "public_key": key_of(device)})
+            )
 
     def send(self, case: Case[Any], token: str | None) -> httpx.Response:
         case.headers.pop("Authorization", None)

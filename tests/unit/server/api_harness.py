@@ -13,7 +13,7 @@ from common.messages import ClientMessage, ServerMessage, decode_server_message,
 from server.api.application import create_application
 from server.services.coordinator import Coordinator
 from server.services.store.memory import MemoryStore
-from tests.unit.server.harness import KEY, SIX, entropy, peers_of
+from tests.unit.server.harness import SIX, entropy, key_of, peers_of
 
 ADMIN = "admin~for-tests-only"
 
@@ -128,7 +128,7 @@ class Api:
     async def enrol(self, *devices: str) -> None:
         """Enrol devices with the join token."""
         for device in devices:
-            body = {"device": device, "public_key": KEY}
+            body = {"device": device, "public_key": key_of(device)}
             answer = await self.call("POST", "/v1/groups/lab/devices", body, token=self.join_token)
             assert answer.status_code == 201, answer.text
             self.tokens[device] = answer.json()["token"]

@@ -4,7 +4,7 @@ import pytest
 
 from common.limits import MAX_PEERS
 from tests.unit.server.api_harness import Api, check_problem
-from tests.unit.server.harness import KEY
+from tests.unit.server.harness import KEY, key_of
 
 LAB = "/v1/groups/lab/devices"
 
@@ -63,8 +63,8 @@ async def test_devices_are_listed_with_key_addresses_and_lease(api: Api) -> None
     assert answer.status_code == 204
     devices = (await api.call("GET", LAB, token=api.tokens["B"])).json()["devices"]
     assert devices == [
-        {"device": "A", "public_key": KEY, "candidates": ["192.0.2.1:1"], "alive": True},
-        {"device": "B", "public_key": KEY, "candidates": [], "alive": True},
+        {"device": "A", "public_key": key_of("A"), "candidates": ["192.0.2.1:1"], "alive": True},
+        {"device": "B", "public_key": key_of("B"), "candidates": [], "alive": True},
     ]
     assert (await api.call("GET", f"{LAB}/A")).json() == devices[0]
     check_problem(await api.call("GET", f"{LAB}/Z"), 404, "unknown-device")

@@ -17,7 +17,7 @@ from common.messages import (
 )
 from server.core.group import CLAIM_EVERY_S, Group
 from server.core.snapshot import GroupRecord, KeptGraph
-from tests.unit.server.harness import KEY, SIX_TREE, WALL, Bench, entropy, six, types
+from tests.unit.server.harness import SIX_TREE, WALL, Bench, entropy, key_of, six, types
 
 
 def test_M1_M2_M3_reports_of_six_devices_give_the_tree_of_the_worked_example() -> None:
@@ -319,7 +319,9 @@ def test_a_member_that_proves_itself_enrols_again_and_keeps_its_links() -> None:
     before = bench.group.links()
     with pytest.raises(RefusedError, match="device-exists"):
         bench.enrol("A")
-    answer = bench.group.enrol(Enrolment(device="A", public_key=KEY), now=bench.now, wall=bench.wall, replaces=True)
+    answer = bench.group.enrol(
+        Enrolment(device="A", public_key=key_of("A")), now=bench.now, wall=bench.wall, replaces=True
+    )
     assert bench.group.authenticate(bench.tokens["A"]) is None
     assert bench.group.authenticate(answer.token) == "A"
     assert (answer.group, answer.lease_s) == ("lab", LEASE_S)

@@ -5,15 +5,15 @@ from common.limits import GROUP_KEYS_KEPT, MAX_CHANNELS, MAX_JOIN_TOKENS
 from common.messages import ChannelSpec, Enrolment, decode_key, encode_key
 from server.core import members as module
 from server.core.members import Members
-from tests.unit.server.harness import KEY, WALL, entropy
+from tests.unit.server.harness import WALL, entropy, key_of
 
 
 def fresh() -> Members:
     return Members(wall=WALL, entropy=entropy())
 
 
-def enrol(members: Members, device: str, *, key: str = KEY, replaces: bool = False) -> str:
-    return members.enrol(Enrolment(device=device, public_key=key), wall=WALL, replaces=replaces)
+def enrol(members: Members, device: str, *, key: str | None = None, replaces: bool = False) -> str:
+    return members.enrol(Enrolment(device=device, public_key=key or key_of(device)), wall=WALL, replaces=replaces)
 
 
 def test_a_new_group_has_one_key_and_the_two_default_channels() -> None:
@@ -161,3 +161,12 @@ def test_no_token_stands_in_the_record() -> None:
     secrets = [enrol(members, "A"), members.add_join_token()]
     text = members.record().model_dump_json()
     assert all(secret.rpartition("~")[2] not in text for secret in secrets)
+
+
+def test_nobody_enrols_with_another_ones_key() -> None:
+    members = fresh()
+    enrol(members, "A")
+    with pytest.raises(RefusedError, match="device 'A' has this public key") as refused:
+        enrol(members, "B", key=key_of("A"))
+    assert refused.value.reason == "key-taken"
+    enrol(members, "A", key=key_of("A"), replaces=True)

@@ -22,7 +22,7 @@ from server.services import coordinator as module
 from server.services.coordinator import Coordinator
 from server.services.store.memory import MemoryStore
 from tests.unit.server.api_harness import until
-from tests.unit.server.harness import KEY, SIX, SIX_TREE, entropy, peers_of
+from tests.unit.server.harness import SIX, SIX_TREE, entropy, key_of, peers_of
 
 
 class Store(MemoryStore):
@@ -75,7 +75,7 @@ async def coordinator(store: Store) -> AsyncIterator[Coordinator]:
 
 
 def enrol(coordinator: Coordinator, device: str) -> EnrolmentAnswer:
-    enrolment = Enrolment(device=device, public_key=KEY)
+    enrolment = Enrolment(device=device, public_key=key_of(device))
     return coordinator.apply("lab", lambda group, now, wall: group.enrol(enrolment, now=now, wall=wall))
 
 

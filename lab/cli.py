@@ -86,8 +86,8 @@ def run(
 ) -> None:
     """Send a file from one device to all others, and show who has it and what crossed each channel.
 
-    Exits 0 only if every device verified the file's SHA-256 and no channel carried a chunk twice (repairs counted
-    apart); 1 if not; 2 if something asked for cannot be used.
+    Exits 0 only if every device verified the file's SHA-256 and no channel carried a chunk twice (repairs of what was
+    lost are counted apart); 1 if not; 2 if something asked for cannot be used.
     """
     console = Console(stderr=str(json_file) == "-")
     try:

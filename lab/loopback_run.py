@@ -15,6 +15,7 @@ import httpx
 from agent.services.names import safe_name
 from common.errors import ArborcastError, ConnectError
 from common.ids import DeviceId, LinkKey
+from lab.happenings import Happening, Verb
 from lab.loopback import LoopbackSystem
 from lab.progress import Watcher
 from lab.report import ChannelOutcome, DeviceOutcome, Report
@@ -31,10 +32,14 @@ COUNTED: Final = (
     "pulled_sent",
     "chunks_received",
     "duplicates_received",
+    "repairs_received",
     "data_bytes_sent",
 )
 
-Counters: TypeAlias = dict[DeviceId, dict[DeviceId, dict[str, int]]]
+LinkCounters: TypeAlias = dict[DeviceId, dict[str, int]]
+"""What a device counted on its link to each peer."""
+
+Counters: TypeAlias = dict[DeviceId, LinkCounters]
 """What each device counted on its link to each peer."""
 
 Make: TypeAlias = Callable[[Scenario, Path, Watcher], LoopbackSystem]
@@ -75,6 +80,7 @@ class LoopbackRun:
         self._done: dict[DeviceId, float] = {}
         self._failed: dict[DeviceId, str] = {}
         self._ethernet: Mapping[LinkKey, tuple[int, int]] = {}
+        self._earlier: Counters = {}
 
     async def run(self) -> Report:
         """Send the file, wait for it everywhere, and count.
@@ -102,7 +108,23 @@ class LoopbackRun:
                 happenings.cancel()
         await self._verify()
         await self._count()
+        self._check()
         return self.report
+
+    async def happen(self, happening: Happening) -> None:
+        """Let one thing happen, and keep what an agent counted until it is killed.
+
+        Raises:
+            ChildDied: A process that was started was not ready in time.
+        """
+        device = happening.device
+        if device is not None and happening.verb is Verb.KILL and self._system.running(device):
+            status = await self._system.status(device)
+            if status is None:
+                self.report.trouble.append(f"agent {device} told no status before it was killed")
+            else:
+                self._earlier[device] = _sum(self._earlier.get(device, {}), _counters(status))
+        await self._system.happen(happening)
 
     async def _send(self) -> str:
         """Hand the file to the source's agent.
@@ -131,7 +153,7 @@ class LoopbackRun:
         loop = asyncio.get_running_loop()
         for happening in self._scenario.happenings:
             await asyncio.sleep(began + happening.at - loop.time())
-            await self._system.happen(happening)
+            await self.happen(happening)
 
     async def _arrive(self, began: float, happenings: asyncio.Task[None]) -> None:
         """Wait until every device has the file or has given up on it."""
@@ -179,14 +201,19 @@ class LoopbackRun:
 
     async def _count(self) -> None:
         """Gather the agents' counters once the last acknowledgements are in, and the graph."""
-        counters: Counters = {}
+        last: Counters = {}
         before: Counters | None = None
+        silent: list[DeviceId] = []
         until = asyncio.get_running_loop().time() + COUNTERS_S
-        while counters != before and asyncio.get_running_loop().time() < until:
+        while (silent or last != before) and asyncio.get_running_loop().time() < until:
             if before is not None:
                 await asyncio.sleep(STATUS_S)
-            before = counters
-            counters = {device: _counters(await self._system.status(device)) for device in self._scenario.devices}
+            before = last
+            statuses = {device: await self._system.status(device) for device in self._scenario.devices}
+            silent = [device for device, told in statuses.items() if told is None and self._system.running(device)]
+            last = {device: _counters(told) for device, told in statuses.items()}
+        self.report.trouble += [f"agent {device} runs and tells no status" for device in silent]
+        counters = {device: _sum(self._earlier.get(device, {}), links) for device, links in last.items()}
         ethernet = self._system.ethernet_bytes()
         for link, channel in self.report.channels.items():
             _add(channel, link, counters)
@@ -201,6 +228,14 @@ class LoopbackRun:
                 rates = [self._scenario.links[edge].rate_bps for edge in self.report.edges]
                 self.report.bottleneck_bps = min(rates, default=None)
 
+    def _check(self) -> None:
+        """Tell of a process that ended by itself after the file was everywhere, or while the lab counted."""
+        try:
+            self._system.check()
+        except ArborcastError as error:
+            if str(error) not in self.report.trouble:
+                self.report.trouble.append(str(error))
+
     def _path(self, device: DeviceId) -> Path:
         return self._system.received(device) / safe_name(self._file.name)
 
@@ -210,13 +245,21 @@ def _sha256(path: Path) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _counters(status: Mapping[str, Any] | None) -> dict[DeviceId, dict[str, int]]:
+def _counters(status: Mapping[str, Any] | None) -> LinkCounters:
     links = status["links"] if status else ()
     return {link["peer"]: {name: int(link[name]) for name in COUNTED} for link in links}
 
 
+def _sum(some: Mapping[DeviceId, Mapping[str, int]], more: Mapping[DeviceId, Mapping[str, int]]) -> LinkCounters:
+    """Add up what two runs of one agent counted."""
+    return {
+        peer: {name: some.get(peer, {}).get(name, 0) + more.get(peer, {}).get(name, 0) for name in COUNTED}
+        for peer in {**some, **more}
+    }
+
+
 def _add(channel: ChannelOutcome, link: LinkKey, counters: Counters) -> None:
-    """Add up both directions; a restarted agent lost its counters, so the larger of both ends' views counts."""
+    """Add up both directions; an agent that died lost some of its counts, so the larger of both ends' views counts."""
 
     def count(counted: Mapping[str, int], *names: str) -> int:
         return sum(counted.get(name, 0) for name in names)
@@ -229,6 +272,7 @@ def _add(channel: ChannelOutcome, link: LinkKey, counters: Counters) -> None:
         channel.bytes += count(sent, "data_bytes_sent")
         channel.repairs += repairs
         channel.duplicates += count(received, "duplicates_received")
+        channel.needless += count(received, "repairs_received")
 
 
 async def run_loopback(

@@ -11,6 +11,7 @@ A datagram for an address that the sender has no link to vanishes, as it does be
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -115,7 +116,10 @@ class Network:
         """Close all sockets of a device; what is under way to them is lost."""
         host = self._hosts[device]
         for socket in range(self._sockets.pop(device, 0)):
-            self._inboxes.pop((host, FIRST_PORT + socket)).slots.clear()
+            slots = self._inboxes.pop((host, FIRST_PORT + socket)).slots
+            for _, datagram, source in itertools.chain.from_iterable(slots.values()):
+                self.oracle.vanishes(link_key(device, self._devices[source[0]]), datagram)
+            slots.clear()
 
     def send(self, device: DeviceId, socket: int, address: Address, datagrams: Sequence[bytes]) -> None:
         """Send a train of datagrams.
@@ -131,11 +135,11 @@ class Network:
         if pipe is None:
             self.unroutable += len(datagrams)
             return
-        note = self.oracle.note
-        for datagram in datagrams:
-            note(pipe.link, datagram)
         if not pipe.cut:
             self._convey(pipe, (self._hosts[device], FIRST_PORT + socket), address, datagrams)
+            return
+        for datagram in datagrams:
+            self.oracle.note(pipe.link, datagram)
 
     def _convey(self, pipe: _Pipe, source: Address, target: Address, datagrams: Sequence[bytes]) -> None:
         figures = pipe.figures
@@ -145,7 +149,9 @@ class Network:
         faulty = bool(figures.jitter_s or figures.loss or figures.duplicate or figures.reorder)
         free = pipe.next_free if pipe.next_free > now else now
         inbox = self._inboxes.get(target)
+        note = self.oracle.note
         for datagram in datagrams:
+            note(pipe.link, datagram)
             sent = free + (len(datagram) + FRAME_BYTES) * byte_s
             if sent - now > queue_s:
                 pipe.dropped += 1
@@ -156,7 +162,7 @@ class Network:
             if faulty:
                 self._faults(pipe, figures, inbox, sent, datagram, source)
             else:
-                self._arrive(inbox, sent + figures.delay_s, datagram, source)
+                self._arrive(pipe, inbox, sent + figures.delay_s, datagram, source)
         pipe.next_free = free
 
     def _faults(
@@ -173,11 +179,12 @@ class Network:
             arrival += REORDER_S + draw() * max(REORDER_S, figures.delay_s)
         else:
             arrival = pipe.last_arrival = max(arrival, pipe.last_arrival)
-        self._arrive(inbox, arrival, datagram, source)
+        self._arrive(pipe, inbox, arrival, datagram, source)
         if figures.duplicate and draw() < figures.duplicate:
-            self._arrive(inbox, arrival + draw() * REORDER_S, datagram, source)
+            self._arrive(pipe, inbox, arrival + draw() * REORDER_S, datagram, source)
 
-    def _arrive(self, inbox: _Inbox, arrival: float, datagram: bytes, source: Address) -> None:
+    def _arrive(self, pipe: _Pipe, inbox: _Inbox, arrival: float, datagram: bytes, source: Address) -> None:
+        self.oracle.arrives(pipe.link, datagram)
         slot = int(arrival / SLOT_S) + 1
         waiting = inbox.slots.get(slot)
         if waiting is None:

@@ -1,5 +1,8 @@
 """Counts what crosses each link, by looking at the datagrams themselves.
 
+A datagram's own word that it is a repair is not believed: the network says which copies reach the other end, and a
+repair of a chunk that reached it is counted as needless.
+
 It shares nothing with the agents' own counters, so that a test can hold one against the other.
 """
 
@@ -29,20 +32,24 @@ class Crossings:
         duplicates: Crossings as data of a chunk that had crossed this link before.
         repeats: Chunks sent again on this link because they, or their acknowledgement, were lost.
         pulled: Chunks sent as an answer to WANT.
+        needless: Repeats and pulled chunks of which an earlier copy on this link reached the other end.
         data_bytes: UDP payload bytes of the first crossings and the duplicates.
         repair_bytes: UDP payload bytes of the repeats and the pulled chunks.
         counts: How often each number crossed as data (index = number; stops at 255).
         epochs: Under which epoch (short form) each number first crossed as data (index = number).
+        arrivals: How many copies of each number reach the other end, of whatever kind (index = number; stops at 255).
     """
 
     chunks: int = 0
     duplicates: int = 0
     repeats: int = 0
     pulled: int = 0
+    needless: int = 0
     data_bytes: int = 0
     repair_bytes: int = 0
     counts: bytearray = field(default_factory=bytearray, repr=False)
     epochs: array[int] = field(default_factory=lambda: array("L"), repr=False)
+    arrivals: bytearray = field(default_factory=bytearray, repr=False)
 
     @property
     def repairs(self) -> int:
@@ -74,6 +81,23 @@ class Crossings:
         if times < _MOST_TIMES:
             counts[number] = times + 1
 
+    def arrives(self, number: int) -> None:
+        """Count a copy that reaches the other end."""
+        arrivals = self.arrivals
+        if number >= len(arrivals):
+            arrivals.extend(bytes(number + _GROWTH - len(arrivals)))
+        if arrivals[number] < _MOST_TIMES:
+            arrivals[number] += 1
+
+    def vanishes(self, number: int) -> None:
+        """Take back that a copy reaches the other end."""
+        if self.arrived(number):
+            self.arrivals[number] -= 1
+
+    def arrived(self, number: int) -> bool:
+        """Tell whether a copy reached the other end, or will."""
+        return number < len(self.arrivals) and self.arrivals[number] > 0
+
 
 class Oracle:
     """The crossings of every link by stream."""
@@ -82,7 +106,9 @@ class Oracle:
         self._crossings: dict[tuple[LinkKey, int], Crossings] = {}
 
     def note(self, link: LinkKey, datagram: bytes) -> None:
-        """Count one datagram that was handed to a link, whether or not it arrives.
+        """Count one datagram that is handed to a link, whether or not it arrives.
+
+        A datagram that arrives is told of next, by `arrives`, before another one is noted.
 
         Args:
             link: The link.
@@ -106,6 +132,22 @@ class Oracle:
             crossings.repeats += 1
         else:
             crossings.pulled += 1
+        if crossings.arrived(number):
+            crossings.needless += 1
+
+    def arrives(self, link: LinkKey, datagram: bytes) -> None:
+        """Take down that a datagram which was noted will reach the other end."""
+        found = self._find(link, datagram)
+        if found is not None:
+            crossings, number = found
+            crossings.arrives(number)
+
+    def vanishes(self, link: LinkKey, datagram: bytes) -> None:
+        """Take down that a datagram of which that was said does not reach the other end after all."""
+        found = self._find(link, datagram)
+        if found is not None:
+            crossings, number = found
+            crossings.vanishes(number)
 
     def crossings(self, link: LinkKey, stream: int | None = None) -> Crossings:
         """Return what crossed a link.
@@ -123,6 +165,18 @@ class Oracle:
                 total.duplicates += crossings.duplicates
                 total.repeats += crossings.repeats
                 total.pulled += crossings.pulled
+                total.needless += crossings.needless
                 total.data_bytes += crossings.data_bytes
                 total.repair_bytes += crossings.repair_bytes
         return total
+
+    def _find(self, link: LinkKey, datagram: bytes) -> tuple[Crossings, int] | None:
+        """Return where the chunk in a datagram is counted, and its number; None if it was not counted."""
+        if len(datagram) < CHUNK_OVERHEAD_BYTES:
+            return None
+        first, _, _, _, _, stream, word = BOTH_HEADERS.unpack_from(datagram)
+        number = word & NUMBER_MASK
+        if not _DATA <= first >> 4 <= _PULLED or number > _MOST_NUMBER:
+            return None
+        crossings = self._crossings.get((link, stream))
+        return None if crossings is None else (crossings, number)

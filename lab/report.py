@@ -19,6 +19,15 @@ from common.graph import AcyclicGraph
 from common.ids import DeviceId, LinkKey, link_key
 from lab.units import show_rate, show_size
 
+NEEDLESS_SHARE: Final = 0.02
+"""Share of a tree channel's chunks that may cross again though they had arrived.
+
+Whoever waits for an acknowledgement must at times send again what it cannot know to have arrived: the acknowledgement
+was lost, late on a busy host, or its bearer was killed. That is a few chunks for each such moment. More is waste.
+"""
+NEEDLESS_FLOOR: Final = 4
+"""Needless repairs that any file may have, however short: two probe timeouts, each of which sends two packets again."""
+
 _YES: Final = Text("verified", style="green")
 
 
@@ -46,6 +55,7 @@ class ChannelOutcome:
         bytes: UDP payload bytes of everything that carried a chunk, repairs too.
         duplicates: Crossings of a chunk that had crossed before and that were no repair.
         repairs: Chunks sent again because of loss, or pulled by a device that missed them.
+        needless: Repairs of chunks that the other end held already, or that were on their way to it.
         unicast_bytes: What a copy of the file for each device, sent along the same paths, would have cost here.
         ethernet_bytes: Of all frames, by the end that sent them, in the order of the link's name (A-B: A's, then B's);
             None where nothing counted them.
@@ -55,6 +65,7 @@ class ChannelOutcome:
     bytes: int = 0
     duplicates: int = 0
     repairs: int = 0
+    needless: int = 0
     unicast_bytes: int = 0
     ethernet_bytes: tuple[int, int] | None = None
 
@@ -65,6 +76,7 @@ class ChannelOutcome:
             "bytes": self.bytes,
             "duplicates": self.duplicates,
             "repairs": self.repairs,
+            "needless": self.needless,
             "unicast_bytes": self.unicast_bytes,
         }
         if self.ethernet_bytes is not None:
@@ -102,12 +114,24 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether every device verified the hash and no channel carried a chunk twice."""
+        """Whether every device verified the hash and no channel carried a chunk twice, as a repair or not."""
         return (
             not self.trouble
             and all(outcome.sha256_ok for outcome in self.devices.values())
             and not any(channel.duplicates for channel in self.channels.values())
+            and not self.wasteful
         )
+
+    @property
+    def wasteful(self) -> list[LinkKey]:
+        """The channels with more needless repairs than can be excused.
+
+        The measure is what a tree channel carries, on channels outside the tree at the end too: they may have been in
+        it before, or carry nothing but repairs.
+        """
+        most = max((channel.chunks for channel in self.channels.values()), default=0)
+        excused = max(NEEDLESS_FLOOR, NEEDLESS_SHARE * most)
+        return [link for link, channel in self.channels.items() if channel.needless > excused]
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as it is written to ``--json``."""
@@ -175,7 +199,7 @@ class Report:
         )
         table.add_column("channel", no_wrap=True)
         table.add_column("tree", no_wrap=True)
-        for heading in ("chunks", "bytes", "duplicates", "repairs", "as unicast", "saved"):
+        for heading in ("chunks", "bytes", "duplicates", "repairs", "unicast", "saved"):
             table.add_column(heading, justify="right", no_wrap=True)
         for link, channel in self.channels.items():
             table.add_row("-".join(link), "yes" if link in self.edges else "no", *_figures(channel))
@@ -211,6 +235,11 @@ class Report:
                 ratio = max(done) * self.bottleneck_bps / (8 * self.file_bytes)
                 verdict.append(f", {ratio:.3f} x size / {show_rate(self.bottleneck_bps)}bit/s")
             verdict.append("\n")
+        needless = [
+            f"{'-'.join(link)} {channel.needless:,}" for link, channel in self.channels.items() if channel.needless
+        ]
+        if needless:
+            verdict.append(f"needless repairs: {', '.join(needless)}\n")
         for sentence in self.trouble:
             verdict.append(f"{sentence}\n", style="red")
         if self.ok:
@@ -228,6 +257,8 @@ class Report:
         doubled = ["-".join(link) for link, channel in self.channels.items() if channel.duplicates]
         if doubled:
             failures.append(f"a chunk crossed twice on {', '.join(doubled)}")
+        if self.wasteful:
+            failures.append(f"needless repairs on {', '.join('-'.join(link) for link in self.wasteful)}")
         return failures
 
 

@@ -106,6 +106,7 @@ def _fill(report: Report, simulation: Simulation, devices: _Devices, began: floa
         channel.bytes = crossings.data_bytes + crossings.repair_bytes
         channel.duplicates = crossings.duplicates
         channel.repairs = crossings.repairs
+        channel.needless = crossings.needless
     for device, outcome in report.devices.items():
         if device in devices.done:
             content = simulation.content(device, devices.stream, report.file_bytes)

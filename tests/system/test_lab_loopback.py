@@ -108,8 +108,8 @@ def test_the_worked_example_crosses_each_tree_link_once_in_real_processes(tmp_pa
 async def test_a_relay_is_killed_in_the_middle_and_resumes_from_its_disk(tmp_path: Path) -> None:
     async def disturb(system: LoopbackSystem, run: LoopbackRun) -> None:
         await in_the_middle(system, run, "C")
-        await system.happen(Happening(0.0, Verb.KILL, device="C"))
-        await system.happen(Happening(0.0, Verb.START, device="C"))
+        await run.happen(Happening(0.0, Verb.KILL, device="C"))
+        await run.happen(Happening(0.0, Verb.START, device="C"))
 
     report = await send_while(tmp_path, 24_000_000, disturb)
     assert all(outcome.sha256_ok for outcome in report.devices.values()), report

@@ -35,7 +35,14 @@ def test_a_simulated_run_writes_the_json_and_exits_0(tmp_path: Path) -> None:
     assert report["file_bytes"] == 51_200
     assert report["graph"]["edges"] == [["A", "B"], ["A", "C"], ["B", "E"], ["C", "D"], ["D", "F"]]
     assert list(report["devices"]) == ["B", "C", "D", "E", "F"]
-    assert report["channels"]["B-C"] == {"chunks": 0, "bytes": 0, "duplicates": 0, "repairs": 0, "unicast_bytes": 0}
+    assert report["channels"]["B-C"] == {
+        "chunks": 0,
+        "bytes": 0,
+        "duplicates": 0,
+        "repairs": 0,
+        "needless": 0,
+        "unicast_bytes": 0,
+    }
 
 
 def test_another_device_can_be_the_source_and_the_json_can_go_to_standard_output(tmp_path: Path) -> None:

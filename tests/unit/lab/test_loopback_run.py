@@ -13,7 +13,7 @@ import pytest
 from common.graph import AcyclicGraph, Tree
 from common.ids import DeviceId, LinkKey
 from lab.happenings import Happening, Verb
-from lab.loopback_run import LoopbackRun
+from lab.loopback_run import COUNTED, LoopbackRun
 from lab.processes import ChildDied
 from lab.progress import QuietWatcher
 from lab.report import Report
@@ -25,8 +25,7 @@ GRAPH = AcyclicGraph(7, ("A", "B", "C"), (Tree("throughput", (("A", "B"), ("B", 
 
 
 def counted(peer: str, **counters: int) -> dict[str, Any]:
-    names = ("chunks_sent", "repeats_sent", "pulled_sent", "chunks_received", "duplicates_received", "data_bytes_sent")
-    return {"peer": peer, **dict.fromkeys(names, 0), **counters}
+    return {"peer": peer, **dict.fromkeys(COUNTED, 0), **counters}
 
 
 class FakeSystem:
@@ -40,6 +39,7 @@ class FakeSystem:
         self.folder = folder
         self.happened: list[str] = []
         self.dead: list[DeviceId] = []
+        self.silent: list[DeviceId] = []
         self.failure: ChildDied | None = None
         self.states: dict[DeviceId, dict[str, Any]] = {}
         self.answer: httpx.Response | Exception = httpx.Response(200, text='{"event": "opened", "stream": "5a"}\n')
@@ -80,7 +80,7 @@ class FakeSystem:
         self.happened.append(str(happening))
 
     async def status(self, device: DeviceId) -> Mapping[str, Any] | None:
-        return None if device in self.dead else {"links": self.links[device]}
+        return None if device in self.dead or device in self.silent else {"links": self.links[device]}
 
     async def ask_agent(self, device: DeviceId, resource: str) -> Mapping[str, Any] | None:
         assert resource == "/streams/5a"
@@ -203,3 +203,78 @@ async def test_a_happening_that_fails_ends_the_run(tmp_path: Path) -> None:
 
     report = await run(Broken(tmp_path, replace(LINE, happenings=(Happening(0.0, Verb.START, device="C"),))))
     assert report.trouble == ["agent C was not ready"]
+
+
+async def test_repairs_of_what_a_receiver_held_are_needless(system: FakeSystem) -> None:
+    system.links["C"] = [counted("B", chunks_received=10, repairs_received=10)]
+    report = await run(system)
+    assert report.channels["B", "C"].needless == 10
+    assert report.wasteful == [("B", "C")]
+    assert not report.ok
+
+
+async def test_an_agent_that_runs_and_tells_no_status_is_trouble(
+    system: FakeSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.loopback_run.COUNTERS_S", 0.1)
+    system.silent.append("C")
+    report = await run(system)
+    assert report.trouble == ["agent C runs and tells no status"]
+    assert not report.ok
+
+
+class Restarting(FakeSystem):
+    """C's counters begin anew when it is killed."""
+
+    async def happen(self, happening: Happening) -> None:
+        await super().happen(happening)
+        assert happening.device is not None
+        if happening.verb is Verb.KILL:
+            self.dead = [happening.device]
+            self.links["C"] = [counted("B", duplicates_received=1)]
+        else:
+            self.dead = []
+
+
+def restarts(*verbs: Verb) -> Scenario:
+    return replace(LINE, happenings=tuple(Happening(0.0, verb, device="C") for verb in verbs))
+
+
+@pytest.mark.parametrize(
+    ("verbs", "duplicates"),
+    [
+        ((Verb.KILL,), 2),
+        ((Verb.KILL, Verb.START), 3),
+        ((Verb.KILL, Verb.KILL, Verb.START), 3),
+        ((Verb.KILL, Verb.START, Verb.KILL), 3),
+    ],
+)
+async def test_what_an_agent_counted_before_it_was_killed_still_counts(
+    tmp_path: Path, verbs: tuple[Verb, ...], duplicates: int
+) -> None:
+    system = Restarting(tmp_path, restarts(*verbs))
+    system.arrive("B")
+    system.arrive("C")
+    report = await run(system)
+    assert report.channels["B", "C"].duplicates == duplicates
+    assert report.trouble == []
+
+
+async def test_an_agent_that_tells_nothing_before_it_is_killed_is_trouble(tmp_path: Path) -> None:
+    system = Restarting(tmp_path, restarts(Verb.KILL))
+    system.silent.append("C")
+    system.arrive("B")
+    system.arrive("C")
+    report = await run(system)
+    assert report.trouble == ["agent C told no status before it was killed"]
+
+
+async def test_a_process_that_dies_after_the_file_arrived_is_told(system: FakeSystem) -> None:
+    class Late(FakeSystem):
+        async def graph(self) -> AcyclicGraph | None:
+            self.failure = ChildDied("agent C ended by SIGSEGV; its log is empty")
+            return await super().graph()
+
+    report = await run(Late(system.folder))
+    assert all(outcome.sha256_ok for outcome in report.devices.values())
+    assert report.trouble == ["agent C ended by SIGSEGV; its log is empty"]

@@ -1,5 +1,6 @@
 import pytest
 
+from common.datagrams import BOTH_HEADERS, PacketType
 from lab.clock import Agenda
 from lab.network import FIRST_PORT, FRAME_BYTES, SLOT_S, Network
 from lab.scenario import LinkFigures, Scenario
@@ -168,3 +169,41 @@ def test_what_is_under_way_to_a_closed_socket_is_lost() -> None:
     hosts.send(b"found")
     hosts.agenda.run_to(2.0)
     assert hosts.arrived() == [b"found"]
+
+
+def chunk(kind: PacketType, number: int) -> bytes:
+    return BOTH_HEADERS.pack(kind << 4, 1, 1, 7, 0, 5, number).ljust(1000, b"x")
+
+
+def test_every_chunk_sent_twice_is_needless_however_it_is_called() -> None:
+    hosts = Hosts()
+    hosts.send(*[chunk(PacketType.DATA, number) for number in range(30)])
+    hosts.send(*[chunk(PacketType.REPEAT, number) for number in range(30)])
+    assert hosts.network.crossings("A", "B").needless == 30
+
+
+def test_repairs_of_what_the_network_lost_are_needed() -> None:
+    hosts = Hosts(rate_bps=1e9, loss=0.3)
+    numbers = range(200)
+    hosts.send(*[chunk(PacketType.DATA, number) for number in numbers])
+    hosts.send(*[chunk(PacketType.REPEAT, number) for number in numbers], b"no chunk")
+    hosts.agenda.run_to(1.0)
+    first = len({datagram for datagram in hosts.arrived() if datagram[0] >> 4 == PacketType.DATA})
+    assert hosts.network.crossings("A", "B").needless == first
+    assert 100 < first < 180
+
+
+def test_repairs_of_what_a_queue_a_cut_or_a_closed_socket_swallowed_are_needed() -> None:
+    hosts = Hosts(rate_bps=1e6, queue_bytes=10_500)
+    hosts.send(*[chunk(PacketType.DATA, number) for number in range(30)])
+    arriving = 30 - hosts.network.dropped("A", "B")
+    hosts.network.close_sockets("B")
+    hosts.agenda.run_to(1.0)
+    hosts.network.open_socket("B")
+    hosts.network.cut(("A", "B"))
+    hosts.send(*[chunk(PacketType.REPEAT, number) for number in range(30)])
+    hosts.network.restore(("A", "B"))
+    hosts.send(chunk(PacketType.REPEAT, 0))
+    crossings = hosts.network.crossings("A", "B")
+    assert 0 < arriving < 30
+    assert (crossings.repeats, crossings.needless) == (31, 0)

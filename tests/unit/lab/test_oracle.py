@@ -56,3 +56,35 @@ def test_a_chunk_that_crosses_very_often_is_counted_every_time() -> None:
     for _ in range(300):
         oracle.note(AB, chunk(PacketType.DATA, 1))
     assert oracle.crossings(AB, STREAM).duplicates == 299
+
+
+@pytest.mark.parametrize("kind", [PacketType.REPEAT, PacketType.PULLED])
+def test_a_repair_is_needless_if_an_earlier_copy_reaches_the_other_end(kind: PacketType) -> None:
+    oracle = Oracle()
+    lost, arrived = chunk(PacketType.DATA, 1), chunk(PacketType.DATA, 2)
+    oracle.note(AB, lost)
+    oracle.note(AB, arrived)
+    oracle.arrives(AB, arrived)
+    for number in (1, 2):
+        oracle.note(AB, chunk(kind, number))
+        oracle.arrives(AB, chunk(kind, number))
+    assert oracle.crossings(AB, STREAM).needless == 1
+    oracle.note(AB, chunk(kind, 1))
+    assert oracle.crossings(AB).needless == 2
+
+
+def test_a_repair_of_what_did_not_reach_the_other_end_after_all_is_needed() -> None:
+    oracle = Oracle()
+    oracle.note(AB, chunk(PacketType.DATA, 1))
+    oracle.arrives(AB, chunk(PacketType.DATA, 1))
+    oracle.vanishes(AB, chunk(PacketType.DATA, 1))
+    oracle.note(AB, chunk(PacketType.REPEAT, 1))
+    assert oracle.crossings(AB, STREAM).needless == 0
+
+
+@pytest.mark.parametrize("datagram", [b"", chunk(PacketType.CONTROL, 1), chunk(PacketType.DATA, 1)])
+def test_what_was_not_counted_does_not_arrive(datagram: bytes) -> None:
+    oracle = Oracle()
+    oracle.arrives(AB, datagram)
+    oracle.vanishes(AB, datagram)
+    assert oracle.crossings(AB).data_bytes == 0

@@ -4,7 +4,7 @@ import json
 from rich.console import Console
 
 from common.graph import AcyclicGraph, Tree
-from lab.report import ChannelOutcome, DeviceOutcome, Report, unicast_copies
+from lab.report import NEEDLESS_FLOOR, NEEDLESS_SHARE, ChannelOutcome, DeviceOutcome, Report, unicast_copies
 
 EDGES = (("A", "B"), ("A", "C"), ("B", "E"), ("C", "D"), ("D", "F"))
 SIX = AcyclicGraph(7, ("A", "B", "C", "D", "E", "F"), (Tree("throughput", EDGES),))
@@ -52,6 +52,7 @@ def test_the_json_has_the_agreed_form() -> None:
         "bytes": 10_000,
         "duplicates": 0,
         "repairs": 0,
+        "needless": 0,
         "unicast_bytes": 30_000,
     }
     assert made["channels"]["B-C"]["unicast_bytes"] == 0
@@ -75,6 +76,30 @@ def test_a_chunk_that_crossed_twice_makes_the_run_a_failure_and_a_repair_does_no
     doubled.channels["A", "B"].duplicates = 1
     assert not doubled.ok
     assert "a chunk crossed twice on A-B" in text_of(doubled)
+
+
+def test_needless_repairs_beyond_a_share_of_a_tree_channel_make_the_run_a_failure() -> None:
+    made = report()
+    for channel in made.channels.values():
+        channel.chunks *= 10
+    excused = round(1000 * NEEDLESS_SHARE)
+    made.channels["A", "B"].needless = excused
+    assert made.ok
+    assert f"needless repairs: A-B {excused}" in text_of(made)
+    wasteful = report()
+    wasteful.channels["A", "B"].chunks = 1000
+    wasteful.channels["A", "B"].needless = excused + 1
+    assert not wasteful.ok
+    assert wasteful.as_json()["channels"]["A-B"]["needless"] == excused + 1
+    assert "FAILED: needless repairs on A-B" in text_of(wasteful)
+
+
+def test_a_channel_outside_the_tree_is_measured_like_one_in_it() -> None:
+    made = report()
+    made.channels["B", "C"].needless = NEEDLESS_FLOOR
+    assert made.ok
+    made.channels["B", "C"].needless = 100
+    assert made.wasteful == [("B", "C")]
 
 
 def test_trouble_makes_the_run_a_failure_and_is_shown() -> None:

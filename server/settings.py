@@ -11,8 +11,6 @@ MAX_HEAD_BYTES = 32_768
 """Bytes of a request's first line and headers."""
 READ_HEAD_S = 10.0
 """Seconds in which they have to come."""
-READ_BODY_S = 30.0
-"""Seconds in which the body has to come."""
 KEEP_ALIVE_S = 10
 """Seconds for which a connection without a request stays open."""
 

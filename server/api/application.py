@@ -9,12 +9,11 @@ from fastapi.openapi.utils import get_openapi
 from common.limits import MAX_BODY_BYTES
 from server.api import channels, devices, graph, groups, health, problems, subscribe
 from server.api.access import Backend
-from server.api.body_limit import BodyLimit
+from server.api.body_limit import READ_BODY_S, BodyLimit
 from server.api.examples import EXAMPLES
 from server.core.tokens import hash_token
 from server.services.coordinator import Coordinator
 from server.services.metrics import Metrics
-from server.settings import READ_BODY_S
 
 _DESCRIPTION = """
 Who is adjacent to whom, how good each link is, and the acyclic graph along which data travels.

@@ -10,6 +10,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api.problems import STATUS, response
 
+READ_BODY_S = 30.0
+"""Seconds in which the body has to come."""
+
 
 class BodyLimit:
     """Answers 413 to a request whose body is, or grows, too long, and 408 if it is slow; the rest of it is not read."""

@@ -25,8 +25,8 @@ NEEDLESS_SHARE: Final = 0.02
 Whoever waits for an acknowledgement must at times send again what it cannot know to have arrived: the acknowledgement
 was lost, late on a busy host, or its bearer was killed. That is a few chunks for each such moment. More is waste.
 """
-NEEDLESS_FLOOR: Final = 4
-"""Needless repairs that any file may have, however short: two probe timeouts, each of which sends two packets again."""
+NEEDLESS_FLOOR: Final = 32
+"""Needless repairs that any file may have, however short: what one acknowledgement covers that a busy host held up."""
 
 _YES: Final = Text("verified", style="green")
 

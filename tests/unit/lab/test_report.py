@@ -81,13 +81,13 @@ def test_a_chunk_that_crossed_twice_makes_the_run_a_failure_and_a_repair_does_no
 def test_needless_repairs_beyond_a_share_of_a_tree_channel_make_the_run_a_failure() -> None:
     made = report()
     for channel in made.channels.values():
-        channel.chunks *= 10
-    excused = round(1000 * NEEDLESS_SHARE)
+        channel.chunks *= 100
+    excused = round(10_000 * NEEDLESS_SHARE)
     made.channels["A", "B"].needless = excused
     assert made.ok
     assert f"needless repairs: A-B {excused}" in text_of(made)
     wasteful = report()
-    wasteful.channels["A", "B"].chunks = 1000
+    wasteful.channels["A", "B"].chunks = 10_000
     wasteful.channels["A", "B"].needless = excused + 1
     assert not wasteful.ok
     assert wasteful.as_json()["channels"]["A-B"]["needless"] == excused + 1

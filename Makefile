@@ -13,10 +13,10 @@ CORE_COVERAGE := 100
 CODE := $(wildcard server agent common lab tests bench)
 LOCKS := requirements.lock requirements-dev.lock
 
-.PHONY: help setup lab check fmt test sim bench bench-shaped bench-latency bench-fairness docs lock clean
+.PHONY: help setup lab check fmt test sim bench bench-shaped bench-unshaped bench-relay bench-idle bench-latency bench-fairness docs lock clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## make .venv with everything in it (quick when up to date)
 
@@ -63,6 +63,15 @@ bench: setup ## every script in bench/, one after the other
 # ARGS is passed on: make bench-shaped ARGS='--size 16M --runs 1'. Root and iproute2; bench/README.md says the rest.
 bench-shaped: setup ## a file over shaped links, against what the tree's slowest link allows
 	@$(BIN)/python -m bench.shaped $(ARGS)
+
+bench-unshaped: setup ## the same over unshaped links, beside Zenoh (extra `bench`) and a TCP tree
+	@$(BIN)/python -m bench.unshaped $(ARGS)
+
+bench-relay: setup ## what a relay costs by the gigabyte, beside what it costs at the least
+	@$(BIN)/python -m bench.relay $(ARGS)
+
+bench-idle: setup ## processor time and memory of an agent at rest
+	@$(BIN)/python -m bench.idle $(ARGS)
 
 bench-latency: setup ## messages over three hops: idle, lossy, and beside a file
 	@$(BIN)/python -m bench.latency $(ARGS)

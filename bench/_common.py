@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import math
 import os
@@ -10,15 +11,18 @@ import platform
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
+import httpx
 import typer
 
-from common.errors import ArborcastError, ConfigError
+from common.errors import ArborcastError, ConfigError, ConnectError
 from common.ids import DeviceId, LinkKey, link_key
+from lab.loopback import LoopbackSystem
 from lab.netns import EMULATOR_VARIABLE, NetnsSystem
 from lab.progress import QuietWatcher
 from lab.scenario import Scenario
@@ -27,12 +31,16 @@ from lab.units import parse_size
 
 SCENARIOS: Final = Path(__file__).parent / "scenarios"
 
+FOLDER_S: Final = 0.003
+"""How often a folder is looked into for a file: the resolution of a transfer's time."""
+
 EmulatorOption = Annotated[
     Path | None,
     typer.Option(envvar=EMULATOR_VARIABLE, help="Program for links with delay or loss where the kernel has no netem."),
 ]
 
 _R = TypeVar("_R")
+_S = TypeVar("_S", bound=LoopbackSystem)
 
 
 def over_namespaces(
@@ -56,9 +64,28 @@ def over_namespaces(
     Raises:
         ArborcastError: The system did not come up.
     """
+    return _used(lambda folder: NetnsSystem(scenario, folder, QuietWatcher(), emulator=emulator, shaped=shaped), use)
 
+
+def over_loopback(scenario: Scenario, use: Callable[[LoopbackSystem, Path], Awaitable[_R]]) -> _R:
+    """Start a scenario on the loopback interface, use it once its graph spans all devices, and take it down.
+
+    Args:
+        scenario: What to start.
+        use: Gets the system and its folder.
+
+    Returns:
+        What ``use`` returned.
+
+    Raises:
+        ArborcastError: The system did not come up.
+    """
+    return _used(lambda folder: LoopbackSystem(scenario, folder, QuietWatcher()), use)
+
+
+def _used(make: Callable[[Path], _S], use: Callable[[_S, Path], Awaitable[_R]]) -> _R:
     async def session(folder: Path) -> _R:
-        system = NetnsSystem(scenario, folder / "lab", QuietWatcher(), emulator=emulator, shaped=shaped)
+        system = make(folder / "lab")
         try:
             await system.start()
             await system.span()
@@ -103,12 +130,62 @@ def sparse(file: Path, size: int) -> Path:
     return file
 
 
-async def send_file(system: NetnsSystem, source: DeviceId, file: Path) -> str:
-    """Leave a file to the source's agent and return its stream's id in hex."""
+async def send_file(system: LoopbackSystem, source: DeviceId, file: Path) -> str:
+    """Leave a file to the source's agent and return its stream's id in hex.
+
+    Raises:
+        ConnectError: The agent does not take it.
+    """
     body = {"path": str(file), "channel": CHANNEL, "wait": "none"}
-    answered = await system.client(source).post("/streams/file", json=body)
-    answered.raise_for_status()
+    try:
+        answered = await system.client(source).post("/streams/file", json=body)
+        answered.raise_for_status()
+    except httpx.HTTPError as error:
+        raise ConnectError(f"agent {source} does not take the file: {error!r}") from error
     return str(json.loads(answered.text.splitlines()[0])["stream"])
+
+
+async def deliver(system: LoopbackSystem, source: DeviceId, file: Path, *, within: float) -> dict[DeviceId, float]:
+    """Send a file to all other devices and look at nothing but their folders meanwhile.
+
+    Args:
+        system: Its graph spans all devices.
+        source: Who sends.
+        file: What.
+        within: Seconds before giving up.
+
+    Returns:
+        Seconds from the hand-over until each device had renamed it, hash verified.
+
+    Raises:
+        ArborcastError: A process ended, the time ran out, or what a device has is not the file.
+    """
+    waiting = {device: system.received(device) / file.name for device in system.scenario.devices if device != source}
+    copies, done = dict(waiting), dict[DeviceId, float]()
+    began = time.monotonic()
+    stream = await send_file(system, source, file)
+    while waiting:
+        await asyncio.sleep(FOLDER_S)
+        now = time.monotonic()
+        for device in [device for device, copy in waiting.items() if copy.exists()]:
+            del waiting[device]
+            done[device] = round(now - began, 4)
+        if now - began > within:
+            # Or it would go on beside whatever is measured next.
+            await system.client(source).delete(f"/streams/{stream}")
+            raise ConnectError(f"{', '.join(waiting)} had not got the file after {within:g} s")
+        system.check()
+    wanted = await asyncio.to_thread(sha256, file)
+    for device, copy in copies.items():
+        if await asyncio.to_thread(sha256, copy) != wanted:
+            raise ConnectError(f"what {device} has is not the file")
+    return done
+
+
+def sha256(file: Path) -> str:
+    """Hash a file."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def path_rates(scenario: Scenario, edges: Sequence[LinkKey], source: DeviceId) -> dict[DeviceId, float]:

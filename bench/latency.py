@@ -1,7 +1,8 @@
 """Messages of 200 bytes over the chain A-B-C-D: from the publisher's call at A to the receiver's read at D.
 
-Publisher and receiver are threads of this process that speak to the agents' local HTTP API on kept connections: what
-any application does, with as little of its own as possible. A payload carries the monotonic clock of this host.
+Publisher and receivers are threads of this process that speak to the agents' local API as the command line does: a
+publisher's kept connection, and an open answer for each receiver. A payload carries the monotonic clock of this host.
+After the run some messages go as a request each, for what such a call takes.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import asyncio
 import base64
 import itertools
 import json
+import math
 import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +24,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from agent.publisher import Publisher
 from bench._common import (
     EmulatorOption,
     answer,
@@ -47,6 +50,8 @@ STAMP: Final = struct.Struct("!QI")
 READ_BYTES: Final = 1 << 16
 SILENCE_S: Final = 10.0
 SETTLE_S: Final = 1.0
+CALLS_S: Final = 2.0
+CHANNEL: Final = "messages"
 FILE_BYTES: Final = 1 << 30
 MEDIANS: Final = ("p50_ms", "p90_ms", "p99_ms", "max_ms", "lost")
 
@@ -76,7 +81,7 @@ class _Receiver:
     def start(self) -> None:
         """Begin to follow, and wait until the agent says that it has begun."""
         self._socket.connect(str(self.path))
-        self._socket.sendall(b"GET /messages?channel=messages HTTP/1.1\r\nHost: agent\r\n\r\n")
+        self._socket.sendall(f"GET /messages?channel={CHANNEL} HTTP/1.1\r\nHost: agent\r\n\r\n".encode())
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
         if not self.following.wait(SILENCE_S):
@@ -150,7 +155,15 @@ def latency(
                 done.append(run)
             medians = {key: median(run[key] for run in done) for key in MEDIANS}
             figures["modes"][each.value] = {"median": medians, "runs": done}
+        figures["loaded_over_idle"] = _added(figures["modes"])
     answer(figures)
+
+
+def _added(modes: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
+    """Return the milliseconds that the file adds; None where one of the two was not measured."""
+    idle, loaded = (modes.get(mode, {}).get("median", {}) for mode in (Mode.IDLE, Mode.LOADED))
+    known = {key: (idle.get(key), loaded.get(key)) for key in ("p50_ms", "p99_ms")}
+    return {key: None if a is None or b is None else round(b - a, 3) for key, (a, b) in known.items()}
 
 
 def _chain(mode: Mode, rate: str) -> Scenario:
@@ -186,55 +199,71 @@ class _Order:
         )
         await asyncio.sleep(SETTLE_S)
         before = system.cpu_seconds()
-        calls = await asyncio.to_thread(self._publish, system.folder / HOPS[0] / SOCKET)
+        path = system.folder / HOPS[0] / SOCKET
+        answered = await asyncio.to_thread(self._publish, path)
         cpu_s = used_since(before, system.cpu_seconds())
         held = await system.ask_agent(HOPS[-1], f"/streams/{stream}") if stream else None
         await asyncio.sleep(SETTLE_S)
+        latencies = {device: list(each.latencies.values()) for device, each in receivers.items()}
         if stream:
             await system.client(HOPS[0]).delete(f"/streams/{stream}")
         for receiver in receivers.values():
             await asyncio.to_thread(receiver.stop)
-        last = receivers[HOPS[-1]]
+        calls = await asyncio.to_thread(self._call, path)
+        last = latencies[HOPS[-1]]
         return {
-            **_percentiles(list(last.latencies.values())),
-            "published": len(calls),
-            "lost": len(calls) - len(last.latencies),
+            **_percentiles(last),
+            "published": len(answered),
+            "lost": len(answered) - len(last),
+            "publish_p50_ms": round(1e3 * percentile(answered, 0.5), 3),
             "publish_call_p50_ms": round(1e3 * percentile(calls, 0.5), 3),
-            "at": {device: _percentiles(list(each.latencies.values())) for device, each in receivers.items()},
+            "at": {device: _percentiles(each) for device, each in latencies.items()},
             "file_mbit_s": held and round(8 * held["held_bytes"] / 1e6 / (self.seconds + SETTLE_S), 1),
             "cpu_s": cpu_s,
         }
 
     def _publish(self, path: Path) -> list[float]:
-        """Publish at an even pace; return the seconds of each call."""
-        head = (
-            f"POST /messages?channel=messages HTTP/1.1\r\nHost: agent\r\nContent-Length: {self.message_bytes}\r\n\r\n"
-        )
+        """Publish at an even pace on a kept connection; return the seconds until each answer."""
         padding = bytes(self.message_bytes - STAMP.size)
-        calls = []
-        with socket.socket(socket.AF_UNIX) as publisher:
-            publisher.settimeout(SILENCE_S)
-            publisher.connect(str(path))
-            for number, due in enumerate(self._times()):
+        answered = []
+        with Publisher(path, CHANNEL) as publisher:
+            for number, due in enumerate(self._times(self.seconds)):
                 time.sleep(max(0.0, due - time.monotonic()))
                 sent = time.monotonic_ns()
-                publisher.sendall(head.encode() + STAMP.pack(sent, number) + padding)
-                said = _answer_of(publisher)
+                publisher.publish(STAMP.pack(sent, number) + padding)
+                answered.append((time.monotonic_ns() - sent) / 1e9)
+        return answered
+
+    def _call(self, path: Path) -> list[float]:
+        """Publish at the same pace with a request for each message; return the seconds of each call."""
+        head = (
+            f"POST /messages?channel={CHANNEL} HTTP/1.1\r\nHost: agent\r\nContent-Length: {self.message_bytes}\r\n\r\n"
+        )
+        request = head.encode() + bytes(self.message_bytes)
+        calls = []
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.settimeout(SILENCE_S)
+            caller.connect(str(path))
+            for due in self._times(CALLS_S):
+                time.sleep(max(0.0, due - time.monotonic()))
+                began = time.monotonic()
+                caller.sendall(request)
+                said = _answer_of(caller)
                 if not said.startswith(b"HTTP/1.1 201"):
                     raise ConnectError(f"the agent refused a message: {said[:200]!r}")
-                calls.append((time.monotonic_ns() - sent) / 1e9)
+                calls.append(time.monotonic() - began)
         return calls
 
-    def _times(self) -> Iterator[float]:
+    def _times(self, seconds: float) -> Iterator[float]:
         began = time.monotonic()
-        return (began + number / self.per_second for number in range(round(self.seconds * self.per_second)))
+        return (began + number / self.per_second for number in range(math.ceil(seconds * self.per_second)))
 
 
-def _answer_of(publisher: socket.socket) -> bytes:
+def _answer_of(caller: socket.socket) -> bytes:
     """Read one answer: its body is one object of JSON without another in it."""
     said = b""
     while not said.endswith(b"}"):
-        part = publisher.recv(READ_BYTES)
+        part = caller.recv(READ_BYTES)
         if not part:
             break
         said += part

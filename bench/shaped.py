@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
+from bench._beside import Beside, beside
 from bench._common import (
     SCENARIOS,
     EmulatorOption,
@@ -30,9 +32,20 @@ from lab.netns import NetnsSystem, check_netns
 from lab.progress import QuietWatcher
 from lab.report import Report
 from lab.scenario import Scenario, load_scenario
+from lab.simulated_run import patience_s
 
 ALL: Final = ("six-100", "six-mixed", "mesh", "six-lossy")
-MEDIANS: Final = ("seconds", "ratio", "forward_share", "backward_share", "duplicates", "repairs", "agents_cpu_s")
+BESIDE_MEDIANS: Final = ("seconds", "ratio", "cpu_s")
+MEDIANS: Final = (
+    "seconds",
+    "ratio",
+    "forward_share",
+    "backward_share",
+    "off_tree_share",
+    "duplicates",
+    "repairs",
+    "agents_cpu_s",
+)
 
 
 def shaped(
@@ -43,6 +56,9 @@ def shaped(
     runs: Annotated[int, typer.Option(min=1, help="Runs of each scenario.")] = 5,
     source: Annotated[str | None, typer.Option(help="Who sends; the first device by default.")] = None,
     timeout: Annotated[float | None, typer.Option(min=1.0, help="Seconds for one transfer.")] = None,
+    others: Annotated[
+        list[Beside] | None, typer.Option("--beside", help="Send it by these means as well. Default none.")
+    ] = None,
     emulator: EmulatorOption = None,
 ) -> None:
     """Send a file over shaped links, several times, and print one JSON object."""
@@ -63,35 +79,59 @@ def shaped(
                 figures["scenarios"][played.name] = {"skipped": str(error)}
                 say(f"{played.name}: skipped: {error}")
                 continue
-            figures["scenarios"][played.name] = _repeat(
-                played, figures["size_bytes"], runs, source or played.devices[0], timeout, emulator
-            )
+            order = _Order(played, figures["size_bytes"], source or played.devices[0], timeout, tuple(others or ()))
+            figures["scenarios"][played.name] = order.repeat(runs, emulator)
     answer(figures)
 
 
-def _repeat(
-    scenario: Scenario, size: int, runs: int, source: str, within: float | None, emulator: Path | None
-) -> dict[str, Any]:
-    done = []
-    for number in range(1, runs + 1):
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """One scenario."""
 
-        async def use(system: NetnsSystem, folder: Path) -> dict[str, Any]:
-            file = made_up(folder / "payload.bin", size)
-            before = system.cpu_seconds()
-            run = LoopbackRun(system, file=file, source=source, within=within, watcher=QuietWatcher())
-            report = await run.run()
-            return _figures(scenario, report, used_since(before, system.cpu_seconds()))
+    scenario: Scenario
+    size: int
+    source: str
+    within: float | None
+    others: tuple[Beside, ...]
 
-        figures = over_namespaces(scenario, use, emulator=emulator)
-        done.append(figures)
-        say(f"{scenario.name} {number}/{runs}: {figures['seconds']} s, ratio {figures['ratio']}, ok {figures['ok']}")
-    return {
-        "bottleneck_bps": done[0]["bottleneck_bps"],
-        "edges": done[0]["edges"],
-        "ok": all(figures["ok"] for figures in done),
-        "median": {key: median(figures[key] for figures in done) for key in MEDIANS},
-        "runs": done,
-    }
+    def repeat(self, runs: int, emulator: Path | None) -> dict[str, Any]:
+        """Measure some runs."""
+        done = []
+        for number in range(1, runs + 1):
+            run = over_namespaces(self.scenario, self.measure, emulator=emulator)
+            ratios = ", ".join(f"{name} {figures.get('ratio')}" for name, figures in run["beside"].items())
+            say(
+                f"{self.scenario.name} {number}/{runs}: {run['seconds']} s, ratio {run['ratio']}, ok {run['ok']}"
+                + (f"; beside: {ratios}" if ratios else "")
+            )
+            done.append(run)
+        return {
+            "bottleneck_bps": done[0]["bottleneck_bps"],
+            "edges": done[0]["edges"],
+            "ok": all(run["ok"] for run in done),
+            "median": {key: median(run[key] for run in done) for key in MEDIANS}
+            | {
+                name: {key: median(run["beside"][name].get(key) for run in done) for key in BESIDE_MEDIANS}
+                for name in self.others
+            },
+            "runs": done,
+        }
+
+    async def measure(self, system: NetnsSystem, folder: Path) -> dict[str, Any]:
+        """Send the file over a running system, by our agents first."""
+        file = made_up(folder / "payload.bin", self.size)
+        before = system.cpu_seconds()
+        run = LoopbackRun(system, file=file, source=self.source, within=self.within, watcher=QuietWatcher())
+        report = await run.run()
+        figures = _figures(self.scenario, report, used_since(before, system.cpu_seconds()))
+        within = self.within or patience_s(self.scenario, self.size)
+        figures["beside"] = {
+            name: await beside(name, system, report.edges, self.source, file, within=within) for name in self.others
+        }
+        for each in figures["beside"].values():
+            if "seconds" in each and report.bottleneck_bps:
+                each["ratio"] = round(each["seconds"] * report.bottleneck_bps / (8 * self.size), 4)
+        return figures
 
 
 def _figures(scenario: Scenario, report: Report, cpu_s: dict[str, float]) -> dict[str, Any]:
@@ -116,6 +156,7 @@ def _figures(scenario: Scenario, report: Report, cpu_s: dict[str, float]) -> dic
         "edges": ["-".join(edge) for edge in report.edges],
         "forward_share": max((channel["forward_share"] for channel in channels.values()), default=None),
         "backward_share": max((channel["backward_share"] for channel in channels.values()), default=None),
+        "off_tree_share": _off_tree_share(report),
         "duplicates": sum(channel.duplicates for channel in report.channels.values()),
         "repairs": sum(channel.repairs for channel in report.channels.values()),
         "agents_cpu_s": round(sum(used for name, used in cpu_s.items() if name.startswith("agent ")), 3),
@@ -123,6 +164,12 @@ def _figures(scenario: Scenario, report: Report, cpu_s: dict[str, float]) -> dic
         "devices": devices,
         "channels": channels,
     }
+
+
+def _off_tree_share(report: Report) -> float:
+    """Return the Ethernet bytes over the file's of the link outside the tree where they are most, both directions."""
+    left = (outcome for link, outcome in report.channels.items() if link not in report.edges)
+    return round(max((sum(outcome.ethernet_bytes or ()) for outcome in left), default=0) / report.file_bytes, 5)
 
 
 def _channels(report: Report) -> dict[str, dict[str, Any]]:

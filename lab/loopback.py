@@ -195,6 +195,15 @@ class LoopbackSystem:
             await child.start()
             await child.ready(within=START_S)
 
+    def pids(self) -> dict[str, int]:
+        """Return the numbers of the processes that run, by name: ``server``, ``agent C``."""
+        children = (self._server, *self._agents.values())
+        return {child.name: child.pid for child in children if child.pid is not None}
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """Return the processor time that each process used so far, in seconds."""
+        return {child.name: child.cpu_seconds() for child in (self._server, *self._agents.values())}
+
     def ethernet_bytes(self) -> dict[LinkKey, tuple[int, int]]:
         """Return the bytes of all frames that both ends of each link sent so far; empty where nobody counts them.
 

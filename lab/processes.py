@@ -97,11 +97,14 @@ class Child:
             how = f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
             raise ChildDied(f"{self.name} ended {how}{self._tail()}")
 
+    @property
+    def pid(self) -> int | None:
+        """The process's number; None when it does not run."""
+        return None if self._process is None or self._process.returncode is not None else self._process.pid
+
     def cpu_seconds(self) -> float:
         """Return the processor time that the process used since it was started; 0 when it does not run."""
-        if self._process is None or self._process.returncode is not None:
-            return 0.0
-        return cpu_seconds_of(self._process.pid)
+        return 0.0 if self.pid is None else cpu_seconds_of(self.pid)
 
     def send_signal(self, how: signal.Signals) -> None:
         """Send the process a signal; if it ends of it, it counts as having ended by itself."""

@@ -62,6 +62,12 @@ async def test_an_agent_that_is_not_there_has_no_answer(tmp_path: Path) -> None:
     await system.stop()
 
 
+def test_a_system_that_is_not_started_has_no_processes(tmp_path: Path) -> None:
+    system = LoopbackSystem(PAIR, tmp_path, QuietWatcher())
+    assert system.pids() == {}
+    assert system.cpu_seconds() == {"server": 0.0}
+
+
 def test_the_curl_line_reads_the_token_from_its_file(tmp_path: Path) -> None:
     folder = tmp_path / "with space"
     folder.mkdir()

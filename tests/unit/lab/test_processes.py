@@ -67,10 +67,14 @@ async def test_a_child_that_is_not_ready_in_time_is_told(tmp_path: Path) -> None
 
 async def test_a_childs_processor_time_is_known_while_it_runs(tmp_path: Path) -> None:
     started = child(tmp_path, "sum(range(2_000_000)); " + READY + "time.sleep(60)")
+    pids = [started.pid]
     assert started.cpu_seconds() == 0.0
     await started.start()
     await started.ready(within=30)
+    pids.append(started.pid)
     assert started.cpu_seconds() > 0.0
     await started.kill()
+    pids.append(started.pid)
     assert started.cpu_seconds() == 0.0
+    assert [pid is None for pid in pids] == [True, False, True]
     assert cpu_seconds_of(2**22 + 1) == 0.0

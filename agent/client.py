@@ -44,7 +44,8 @@ class AgentClient:
     def __enter__(self) -> Self:
         """Raise ConnectError if no agent answers."""
         if not self._probed:
-            _probe(self._path)
+            # httpx would leave the socket of a failed connection open, and not say what is wrong.
+            connected(self._path).close()
         return self
 
     def __exit__(
@@ -63,17 +64,6 @@ class AgentClient:
             RefusedError: it declines.
         """
         return self._request("GET", path).json()
-
-    def publish(self, channel: str, payload: bytes) -> Line:
-        """Publish a message and return its stream and number.
-
-        Raises:
-            ConnectError: no agent answers.
-            RefusedError: it declines; reason ``busy`` may be tried again.
-        """
-        params = {"channel": channel}
-        answer = self._request("POST", "/messages", params=params, content=payload).json()
-        return dict(answer)
 
     def acknowledge(self, consumer: str, channel: str, numbers: Mapping[str, int]) -> None:
         """Keep how far a consumer is.
@@ -117,12 +107,10 @@ class AgentClient:
         method: str,
         path: str,
         *,
-        params: dict[str, str] | None = None,
-        content: bytes | None = None,
         body: Mapping[str, object] | None = None,
     ) -> httpx.Response:
         with self._errors():
-            response = self._client.request(method, path, params=params, content=content, json=body)
+            response = self._client.request(method, path, json=body)
         _check(response)
         return response
 
@@ -146,7 +134,7 @@ class AgentClient:
             for part in response.iter_bytes():
                 *lines, rest = (rest + part).split(b"\n")
                 if lines:
-                    yield [_decode(line) for line in lines]
+                    yield [decode_line(line) for line in lines]
                 if len(rest) > MAX_LINE_BYTES:
                     raise RemoteProtocolError("the agent's answer has a line without an end")
 
@@ -165,32 +153,52 @@ class AgentClient:
             raise ConnectError(f"the agent at {self._path} went away: {error}") from error
 
 
-def _probe(path: Path) -> None:
-    """Try the socket: httpx would leave the one of a failed connection open, and not say what is wrong."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(REQUEST_S)
-        try:
-            probe.connect(str(path))
-        except PermissionError as error:
-            raise ConnectError(f"the agent at {path} belongs to another user") from error
-        except OSError as error:
-            raise ConnectError(f"no agent answers at {path}; start one with `arborcast agent`") from error
+def connected(path: Path) -> socket.socket:
+    """Return a socket that is connected with the agent.
 
-
-def _check(response: httpx.Response) -> None:
-    """Raise what a problem answer says."""
-    if not response.is_error:
-        return
+    Raises:
+        ConnectError: no agent answers.
+    """
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made.settimeout(REQUEST_S)
     try:
-        body = response.json()
-        reason, detail = str(body["reason"]), str(body["detail"])
+        made.connect(str(path))
+    except PermissionError as error:
+        made.close()
+        raise ConnectError(f"the agent at {path} belongs to another user") from error
+    except OSError as error:
+        made.close()
+        raise ConnectError(f"no agent answers at {path}; start one with `arborcast agent`") from error
+    return made
+
+
+def refusal(status: int, phrase: str, body: bytes) -> RefusedError:
+    """Return what a problem answer says.
+
+    Args:
+        status: of the answer.
+        phrase: its status in words, for an answer without any of its own.
+        body: the problem as JSON.
+    """
+    try:
+        problem = json.loads(body)
+        return RefusedError(str(problem["reason"]), str(problem["detail"]))
     except (ValueError, KeyError, TypeError):
-        reason, detail = f"http-{response.status_code}", response.reason_phrase
-    raise RefusedError(reason, detail)
+        return RefusedError(f"http-{status}", phrase)
 
 
-def _decode(line: bytes) -> Line:
+def decode_line(line: bytes) -> Line:
+    """Return the object of JSON that the agent said.
+
+    Raises:
+        RemoteProtocolError: it is none.
+    """
     try:
         return dict(json.loads(line))
     except (ValueError, TypeError) as error:
         raise RemoteProtocolError("the agent's answer cannot be read") from error
+
+
+def _check(response: httpx.Response) -> None:
+    if response.is_error:
+        raise refusal(response.status_code, response.reason_phrase, response.content)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import random
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -16,18 +14,17 @@ from rich.console import Console
 
 from agent.client import AgentClient, Line
 from agent.progress import DeviceBars, NoProgress, Shown
-from agent.services.backoff import Backoff
+from agent.publisher import Publisher
 from agent.settings import SOCKET_VARIABLE, default_control_socket
 from agent.tables import graph_lines, receipts_table, status_tables
-from common.errors import ConfigError, ConnectError, LinkTimeout, RefusedError
+from common.errors import ConfigError, ConnectError
 from common.limits import MAX_MESSAGE_BYTES
 
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
-BUSY_S: Final = 10.0
-"""Seconds for which `publish` tries again while the agent's queue is full."""
 PIPE_WIDTH: Final = 200
 """Columns of a table that is read by no terminal."""
+_LINE_END_BYTES: Final = 2
 
 ControlSocket = Annotated[
     Path | None,
@@ -78,11 +75,12 @@ def publish(
     """Publish a message to every member that follows the channel."""
     if message is not None and lines:
         raise ConfigError("--lines reads standard input; leave the message out")
-    with AgentClient(control_socket or default_control_socket()) as client:
+    with Publisher(control_socket or default_control_socket(), channel) as publisher:
         for payload in _payloads(message, lines=lines):
-            answer = _publish(client, channel, payload)
+            answer = publisher.publish(payload)
             if as_json:
                 typer.echo(json.dumps(answer))
+                sys.stdout.flush()
 
 
 def tail(
@@ -206,31 +204,14 @@ def _tell_end(opened: Line, finished: Line) -> None:
 
 
 def _payloads(message: str | None, *, lines: bool) -> Iterator[bytes]:
+    """Yield what is to be published; of what is too long, no more than it takes for the agent to refuse it."""
     if message is not None:
         yield message.encode(errors="surrogateescape")
     elif lines:
-        for line in sys.stdin.buffer:
+        while line := sys.stdin.buffer.readline(MAX_MESSAGE_BYTES + _LINE_END_BYTES + 1):
             yield line.rstrip(b"\r\n")
     else:
-        # One byte more than is allowed, so that the agent refuses what is too long.
         yield sys.stdin.buffer.read(MAX_MESSAGE_BYTES + 1)
-
-
-def _publish(client: AgentClient, channel: str, payload: bytes) -> Line:
-    """Publish one message, waiting for room in the agent's queue."""
-    backoff = Backoff(random.Random(), first=0.01, most=0.5)  # noqa: S311 - a wait's jitter
-    waited = 0.0
-    while True:
-        try:
-            return client.publish(channel, payload)
-        except RefusedError as error:
-            if error.reason != "busy":
-                raise
-            if waited >= BUSY_S:
-                raise LinkTimeout(f"{error.detail}; gave up after {BUSY_S:g} s") from error
-        wait = backoff.next()
-        waited += wait
-        time.sleep(wait)
 
 
 def _first_messages(batch: list[Line], most: int | None) -> list[Line]:

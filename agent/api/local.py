@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Annotated, Final, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query
+from starlette.requests import HTTPConnection
 
+from agent.api.problems import Problem
 from agent.services.driver import Driver
 from agent.services.inbox import Cursors, Inbox
 from agent.services.last_state import LastState
 from agent.services.ledger import Ledger
-from common.ids import DeviceId
+from common.ids import ID_PATTERN, ChannelId, DeviceId
 
 NDJSON: Final = "application/x-ndjson"
 ALIVE_S: Final = 5.0
@@ -47,6 +50,20 @@ class LocalAgent:
         """List the other members of the group as last heard, sorted."""
         return tuple(member for member in self.last.members() if member != self.device)
 
+    def check_message_channel(self, channel: ChannelId) -> None:
+        """Refuse what is no message channel, as far as the group's channels are known.
+
+        Raises:
+            Problem: unknown-channel or wrong-kind.
+        """
+        if self.last.channels is None:
+            return
+        spec = self.last.channel(channel)
+        if spec is None:
+            raise Problem(HTTPStatus.NOT_FOUND, "unknown-channel", f"the group has no channel {channel!r}")
+        if spec.kind != "message":
+            raise Problem(HTTPStatus.CONFLICT, "wrong-kind", f"channel {channel!r} carries files, not messages")
+
     def stop(self) -> None:
         """End the open answers."""
         self.stopping = True
@@ -55,8 +72,11 @@ class LocalAgent:
             entry.news.happen()
 
 
-def _of_request(request: Request) -> LocalAgent:
-    return cast(LocalAgent, request.app.state.local)
+async def _local(connection: HTTPConnection) -> LocalAgent:
+    # A coroutine although it awaits nothing: FastAPI would call a plain function in a thread, for each request.
+    return cast(LocalAgent, connection.app.state.local)
 
 
-Local = Annotated[LocalAgent, Depends(_of_request)]
+Local = Annotated[LocalAgent, Depends(_local)]
+Name = Annotated[str, Query(pattern=ID_PATTERN)]
+"""A query parameter that names a channel."""

@@ -1,4 +1,4 @@
-"""Messages: publish one, follow a channel, acknowledge."""
+"""Messages: publish one, follow a channel, acknowledge. Who publishes often keeps a connection: see `publishing`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.api.bodies import CappedRoute, read_body
-from agent.api.local import ALIVE_S, NDJSON, Local, LocalAgent
+from agent.api.local import ALIVE_S, NDJSON, Local, LocalAgent, Name
 from agent.api.problems import Problem
 from agent.core.events import MessageGap, MessageReceived
 from agent.services.inbox import MAX_CONSUMERS, Reader
@@ -28,7 +28,6 @@ MAX_NUMBERS: Final = 4_096
 router = APIRouter(tags=["messages"])
 cursors = APIRouter(tags=["messages"], route_class=CappedRoute)
 
-Name = Annotated[str, Query(pattern=ID_PATTERN)]
 StreamHex = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Number = Annotated[int, Field(strict=True, ge=0, le=MAX_EPOCH)]
 
@@ -44,10 +43,12 @@ class Acknowledgement(BaseModel):
 
 
 @router.post("/messages", status_code=HTTPStatus.CREATED)
-async def publish(request: Request, local: Local, channel: Name = "messages") -> dict[str, Any]:
+async def publish(request: Request, local: Local, channel: Name = "messages") -> Response:
     """Publish the body as one message."""
-    stream, number = local.driver.publish(channel, await read_body(request, MAX_MESSAGE_BYTES, "message"))
-    return {"stream": stream, "number": number}
+    payload = await read_body(request, MAX_MESSAGE_BYTES, "message")
+    await local.driver.settled()
+    stream, number = local.driver.publish(channel, payload)
+    return JSONResponse({"stream": stream, "number": number}, HTTPStatus.CREATED)
 
 
 @router.get("/messages")
@@ -61,11 +62,7 @@ async def follow(
 
     A named consumer goes on behind what it acknowledged; of one name, one reader at a time.
     """
-    spec = local.last.channel(channel)
-    if spec is None and local.last.channels is not None:
-        raise Problem(HTTPStatus.NOT_FOUND, "unknown-channel", f"the group has no channel {channel!r}")
-    if spec is not None and spec.kind != "message":
-        raise Problem(HTTPStatus.CONFLICT, "wrong-kind", f"channel {channel!r} carries files, not messages")
+    local.check_message_channel(channel)
     if consumer is None:
         reader = local.inbox.read(channel, retained=start == "retained", seen={})
         return StreamingResponse(_lines(local, reader), media_type=NDJSON)

@@ -6,10 +6,11 @@ from http import HTTPStatus
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, ValidationException, WebSocketRequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 
 from agent.core.store import StoreError
 from common.errors import RefusedError
@@ -50,40 +51,44 @@ class Problem(Exception):
         self.detail = detail
 
 
+def describe(error: Problem | RefusedError | StoreError) -> ProblemBody:
+    """Return the problem that an error is to the one who asked."""
+    if isinstance(error, Problem):
+        return _body(error.status, error.reason, error.detail)
+    otherwise = HTTPStatus.CONFLICT if isinstance(error, RefusedError) else HTTPStatus.INTERNAL_SERVER_ERROR
+    return _body(_REFUSED.get(error.reason, otherwise), error.reason, error.detail)
+
+
 def install(app: FastAPI) -> None:
-    """Answer every error of an application with a problem."""
+    """Answer every error of an application with a problem; of a WebSocket, in place of its handshake."""
 
     @app.exception_handler(Problem)
-    async def on_problem(_: Request, problem: Problem) -> Response:
-        return _answer(problem.status, problem.reason, problem.detail)
-
     @app.exception_handler(RefusedError)
-    async def on_refused(_: Request, error: RefusedError) -> Response:
-        status = _REFUSED.get(error.reason, HTTPStatus.CONFLICT)
-        return _answer(status, error.reason, error.detail)
-
     @app.exception_handler(StoreError)
-    async def on_store_error(_: Request, error: StoreError) -> Response:
-        status = _REFUSED.get(error.reason, HTTPStatus.INTERNAL_SERVER_ERROR)
-        return _answer(status, error.reason, error.detail)
+    async def on_error(_: HTTPConnection, error: Problem | RefusedError | StoreError) -> Response:
+        return _answer(describe(error))
 
     @app.exception_handler(RequestValidationError)
-    async def on_invalid(_: Request, error: RequestValidationError) -> Response:
+    @app.exception_handler(WebSocketRequestValidationError)
+    async def on_invalid(_: HTTPConnection, error: ValidationException) -> Response:
         places = [f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors()[:3]]
-        return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "; ".join(places))
+        return _answer(_body(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "; ".join(places)))
 
     @app.exception_handler(HTTPException)
     async def on_http(_: Request, error: HTTPException) -> Response:
         status = HTTPStatus(error.status_code)
-        return _answer(status, status.phrase.lower().replace(" ", "-"), str(error.detail))
+        return _answer(_body(status, status.phrase.lower().replace(" ", "-"), str(error.detail)))
 
 
-def _answer(status: HTTPStatus, reason: str, detail: str) -> Response:
-    body = ProblemBody(
+def _body(status: HTTPStatus, reason: str, detail: str) -> ProblemBody:
+    return ProblemBody(
         type=f"urn:arborcast:problem:{reason}",
         title=status.phrase,
         status=status,
         detail=detail,
         reason=reason,
     )
-    return JSONResponse(body.model_dump(), status_code=status, media_type=MEDIA_TYPE)
+
+
+def _answer(body: ProblemBody) -> Response:
+    return JSONResponse(body.model_dump(), status_code=body.status, media_type=MEDIA_TYPE)

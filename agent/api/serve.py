@@ -13,10 +13,11 @@ from typing import Final
 import uvicorn
 from fastapi import FastAPI
 
-from agent.api import messages, status, streams
+from agent.api import messages, publishing, status, streams
 from agent.api.local import LocalAgent
 from agent.api.problems import install
 from common.errors import ConfigError
+from common.limits import MAX_MESSAGE_BYTES
 
 STOP_S: Final = 2
 """Seconds that open answers get to end when the agent stops."""
@@ -34,7 +35,7 @@ def make_api(local: LocalAgent) -> FastAPI:
     )
     app.state.local = local
     install(app)
-    for router in (status.router, streams.router, messages.router, messages.cursors):
+    for router in (status.router, streams.router, messages.router, messages.cursors, publishing.router):
         app.include_router(router)
     return app
 
@@ -47,7 +48,12 @@ class ApiServer(uvicorn.Server):
             uvicorn.Config(
                 app,
                 lifespan="off",
-                ws="none",
+                ws="websockets-sansio",
+                ws_per_message_deflate=False,
+                # A unix socket's other end does not vanish unseen.
+                ws_ping_interval=None,
+                # What is somewhat too long is refused with the limit, and not by cutting the connection.
+                ws_max_size=2 * MAX_MESSAGE_BYTES,
                 log_config=None,
                 log_level="warning",
                 access_log=False,

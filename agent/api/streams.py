@@ -55,6 +55,7 @@ async def send_file(body: SendFile, local: Local) -> Response:
         reader = FileReader(path)
     except StoreError as error:
         raise Problem(HTTPStatus.BAD_REQUEST, "unreadable-file", error.detail) from error
+    await local.driver.settled()
     members = local.others()
     stream = local.driver.send_file(body.channel, _wire_name(path), reader.size_bytes, reader)
     entry = local.ledger.get(stream) or Entry(

@@ -52,7 +52,8 @@ async def happened(event: asyncio.Event, timeout: float) -> bool:  # noqa: ASYNC
     if event.is_set():
         return True
     try:
-        await asyncio.wait_for(event.wait(), timeout)
+        async with asyncio.timeout(timeout):
+            await event.wait()
     except TimeoutError:
         return False
     return True

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from agent.api.local import LocalAgent
-from agent.api.serve import make_api
+from agent.api.serve import ApiServer, bind_control_socket, make_api
 from agent.core.events import Event, MessageGap, MessageReceived
 from agent.services.driver import Driver
 from agent.services.inbox import Cursors, Inbox
@@ -149,6 +149,21 @@ async def served(folder: Path) -> AsyncIterator[Served]:
         # httpx nests four generators without closing the inner ones: the loop ends them one after the other.
         for _ in range(20):
             await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def listening(agent: Served, path: Path) -> AsyncIterator[ApiServer]:
+    """Let an agent's local API answer at a unix socket."""
+    bound = bind_control_socket(path)
+    server = ApiServer(agent.api)
+    serving = asyncio.create_task(server.serve(sockets=[bound]), name="api")
+    try:
+        await asyncio.wait_for(server.up.wait(), 5)
+        yield server
+    finally:
+        server.should_exit = True
+        await asyncio.wait_for(serving, 10)
+        bound.close()
 
 
 class Lines:

@@ -2,7 +2,6 @@ import base64
 import io
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ import typer
 from agent import commands
 from agent.client import AgentClient
 from agent.progress import DeviceBars
-from common.errors import ConfigError, ConnectError, LinkTimeout, RefusedError
+from common.errors import ConfigError, ConnectError, RefusedError
+from common.limits import MAX_MESSAGE_BYTES
 
 STREAM = "ab" * 16
 OPENED = {"event": "opened", "stream": STREAM, "name": "f", "size_bytes": 4, "members": ["B", "C"]}
@@ -53,7 +53,6 @@ class Agent:
 def agent(monkeypatch: pytest.MonkeyPatch) -> Agent:
     made = Agent()
     monkeypatch.setattr(commands, "AgentClient", lambda path: AgentClient(path, httpx.MockTransport(made)))
-    monkeypatch.setattr(time, "sleep", lambda _: None)
     return made
 
 
@@ -184,63 +183,87 @@ def test_a_file_whose_name_is_no_text_is_refused_in_a_sentence(agent: Agent, tmp
     assert agent.requests == []
 
 
-def published(number: int = 1) -> httpx.Response:
-    return httpx.Response(201, json={"stream": STREAM, "number": number})
+class FakePublisher:
+    """Stands for the connection on which messages are published."""
+
+    def __init__(self) -> None:
+        self.channel = ""
+        self.payloads: list[bytes] = []
+        self.refusal: RefusedError | None = None
+
+    def __call__(self, path: Path, channel: str) -> "FakePublisher":
+        self.channel = channel
+        return self
+
+    def __enter__(self) -> "FakePublisher":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def publish(self, payload: bytes) -> dict[str, Any]:
+        if self.refusal is not None:
+            raise self.refusal
+        self.payloads.append(payload)
+        return {"stream": STREAM, "number": len(self.payloads)}
+
+
+@pytest.fixture
+def publisher(monkeypatch: pytest.MonkeyPatch) -> FakePublisher:
+    made = FakePublisher()
+    monkeypatch.setattr(commands, "Publisher", made)
+    return made
 
 
 def stdin(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
 
 
-def test_a_message_comes_from_the_command_line(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
-    agent.answers.append(published(7))
+def test_a_message_comes_from_the_command_line(publisher: FakePublisher, capsys: pytest.CaptureFixture[str]) -> None:
     commands.publish("grüße", channel="chat", as_json=True)
-    assert agent.requests[0].content == "grüße".encode()
-    assert agent.requests[0].url.params["channel"] == "chat"
-    assert json.loads(capsys.readouterr().out) == {"stream": STREAM, "number": 7}
+    assert (publisher.channel, publisher.payloads) == ("chat", ["grüße".encode()])
+    assert json.loads(capsys.readouterr().out) == {"stream": STREAM, "number": 1}
 
 
 def test_a_message_comes_from_standard_input(
-    agent: Agent, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    publisher: FakePublisher, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stdin(monkeypatch, b"a\n\xff\n")
-    agent.answers.append(published())
     commands.publish()
-    assert agent.requests[0].content == b"a\n\xff\n"
+    assert publisher.payloads == [b"a\n\xff\n"]
     assert capsys.readouterr().out == ""
 
 
-def test_each_line_is_a_message_where_asked(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
-    stdin(monkeypatch, b"one\r\ntwo\nthree")
-    agent.answers.extend(published() for _ in range(3))
+def test_each_line_is_a_message_where_asked(publisher: FakePublisher, monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin(monkeypatch, b"one\r\ntwo\n\nthree")
     commands.publish(lines=True)
-    assert [request.content for request in agent.requests] == [b"one", b"two", b"three"]
+    assert publisher.payloads == [b"one", b"two", b"", b"three"]
     with pytest.raises(ConfigError, match="--lines reads standard input"):
         commands.publish("x", lines=True)
 
 
-def busy() -> httpx.Response:
-    return httpx.Response(503, json={"reason": "busy", "detail": "64 messages wait"})
+def test_of_what_is_too_long_enough_is_read_to_be_refused(
+    publisher: FakePublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for lines, longest in ((False, b""), (True, b"\r\n")):
+        stdin(monkeypatch, b"x" * (2 * MAX_MESSAGE_BYTES))
+        commands.publish(lines=lines)
+        assert MAX_MESSAGE_BYTES < len(publisher.payloads[0]) < MAX_MESSAGE_BYTES + 10
+        publisher.payloads.clear()
+        stdin(monkeypatch, b"x" * MAX_MESSAGE_BYTES + longest)
+        commands.publish(lines=lines)
+        assert [len(payload) for payload in publisher.payloads] == [MAX_MESSAGE_BYTES]
+        publisher.payloads.clear()
 
 
-def test_a_full_queue_is_waited_for(agent: Agent) -> None:
-    agent.answers.extend([busy(), busy(), published()])
-    commands.publish("x")
-    assert len(agent.requests) == 3
-
-
-def test_a_queue_that_stays_full_is_an_error_in_the_end(agent: Agent) -> None:
-    agent.answers.extend(busy() for _ in range(200))
-    with pytest.raises(LinkTimeout, match="64 messages wait; gave up after 10 s"):
-        commands.publish("x")
-
-
-def test_a_refused_message_is_not_tried_again(agent: Agent) -> None:
-    body = {"reason": "too-large", "detail": "at most 1048576 bytes"}
-    agent.answers.append(httpx.Response(413, json=body))
+def test_a_refused_message_is_not_tried_again_and_none_follows(
+    publisher: FakePublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher.refusal = RefusedError("too-large", "at most 1048576 bytes")
+    stdin(monkeypatch, b"one\ntwo\n")
     with pytest.raises(RefusedError, match="at most 1048576 bytes"):
-        commands.publish("x")
-    assert len(agent.requests) == 1
+        commands.publish(lines=True)
+    assert publisher.payloads == []
 
 
 def message(number: int, payload: bytes = b"hi") -> dict[str, Any]:

@@ -118,6 +118,13 @@ class QosFigures(Message):
         None, strict=True, ge=0, le=limits.MAX_DELAY_S, description="in seconds (RFC 3550 section 6.4.1)"
     )
     loss: float | None = Field(None, strict=True, ge=0, le=1, description="the share of datagrams lost, 0 to 1")
+    mtu_bytes: int | None = Field(
+        None,
+        strict=True,
+        ge=limits.MIN_DATAGRAM_BYTES,
+        le=limits.MAX_DATAGRAM_BYTES,
+        description="the largest UDP payload that the path takes, found by probes",
+    )
 
 
 class AdjacencyReport(Message):
@@ -342,6 +349,13 @@ class EpochUpdate(Message):
     epoch: Epoch
 
 
+class MtuUpdate(Message):
+    """The largest UDP payload that every link of the group takes: what a new stream's chunks may be."""
+
+    type: Literal["mtu"] = "mtu"
+    mtu_bytes: int = Field(strict=True, ge=limits.MIN_DATAGRAM_BYTES, le=limits.MAX_DATAGRAM_BYTES)
+
+
 class Accepted(Message):
     """A report that came over the socket was taken."""
 
@@ -360,7 +374,7 @@ class ErrorMessage(Message):
 Report: TypeAlias = AdjacencyReport | QosReport | CandidatesReport
 ClientMessage: TypeAlias = Subscribe | AdjacencyReport | QosReport | CandidatesReport
 ServerMessage: TypeAlias = (
-    Unchanged | GraphUpdate | NeighboursUpdate | EpochUpdate | Roster | Channels | Accepted | ErrorMessage
+    Unchanged | GraphUpdate | NeighboursUpdate | EpochUpdate | Roster | Channels | MtuUpdate | Accepted | ErrorMessage
 )
 
 _CLIENT: Final[TypeAdapter[ClientMessage]] = TypeAdapter(Annotated[ClientMessage, Field(discriminator="type")])

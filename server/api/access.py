@@ -122,7 +122,14 @@ async def _token(connection: HTTPConnection, _documented: _Documented) -> str:
 
 
 Token = Annotated[str, Depends(_token)]
-Found = Annotated[Backend, Depends(backend)]
+
+
+async def _found(connection: HTTPConnection) -> Backend:
+    # A dependency that is no coroutine would cost each request a trip through a thread.
+    return backend(connection)
+
+
+Found = Annotated[Backend, Depends(_found)]
 
 
 async def _administrator(connection: HTTPConnection, found: Found, token: Token) -> None:

@@ -23,8 +23,9 @@ token, or the token that a device got when it enrolled. Every error is an RFC 94
 
 `GET /v1/groups/{group}/subscribe` is a WebSocket. Its first message is
 `{"type": "subscribe", "scope": "graph" | "neighbours" | "roster", "epoch": LAST_SEEN | null}`; the answer is
-`unchanged` or the state with the epochs passed over, and every change follows. Reports (the bodies of `adjacency`,
-`qos` and `candidates`) may be sent over it.
+`unchanged` or the state with the epochs passed over, and every change follows. A device is also told its group's
+members and channels, and the largest datagram that all links take. Reports (the bodies of `adjacency`, `qos` and
+`candidates`) may be sent over it.
 """
 
 

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 _KEY: Final = "mDjXyT0kMmZ1c0pZkW8q4o2qTq0Qe0W1m3Gx1l5b5lQ="
 _EPOCH: Final = 1_800_000_000_050_000
-_FIGURES: Final = {"bandwidth_bps": 100e6, "delay_s": 0.001, "jitter_s": 0.0001, "loss": 0.0}
+_FIGURES: Final = {"bandwidth_bps": 100e6, "delay_s": 0.001, "jitter_s": 0.0001, "loss": 0.0, "mtu_bytes": 1472}
 _ENTRY: Final = {"device": "A", "public_key": _KEY, "candidates": ["192.0.2.7:7400"]}
 _FILES: Final = {"name": "files", "kind": "file", "objective": "throughput", "routing": "subscribe"}
 _CHANNELS: Final = {"type": "channels", "version": _EPOCH, "channels": [_FILES]}

@@ -1,8 +1,8 @@
 """The subscription socket (M5): the state at once, every change after it; reports may come over it too.
 
-The first message is a `subscribe`. The answer is the graph state, then the roster and the channels for a device.
-After it a device may send reports; each is answered with `accepted` or `error`. A mistake does not close the socket;
-not reading does.
+The first message is a `subscribe`. The answer is the graph state, then for a device the roster, the channels and, once
+links have said it, how large a datagram all of them take. After it a device may send reports; each is answered with
+`accepted` or `error`. A mistake does not close the socket; not reading does.
 """
 
 import asyncio

@@ -32,6 +32,7 @@ from common.messages import (
     Enrolment,
     EnrolmentAnswer,
     ErrorMessage,
+    MtuUpdate,
     NeighboursBody,
     QosReport,
     Report,
@@ -89,6 +90,8 @@ class Group:
         self._hysteresis: dict[str, Hysteresis] = {}
         self._plan_at: float | None = None
         self._roster_at: float | None = None
+        self._mtu: int | None = None
+        self._mtu_at: float | None = None
         self._store_links_at: float | None = None
         self._record: GroupRecord | None = None
         self._graphs_record: GraphsRecord | None = None
@@ -206,6 +209,8 @@ class Group:
         if device is not None:
             self._subscribers.push((subscriber,), self.roster())
             self._subscribers.push((subscriber,), self.channels())
+            if self._mtu is not None:
+                self._subscribers.push((subscriber,), MtuUpdate(mtu_bytes=self._mtu))
         self._count("subscriptions")
 
     def unsubscribe(self, subscriber: int) -> None:
@@ -251,6 +256,8 @@ class Group:
         if change.moved:
             self._count("leases_expired")
         self._apply(change, now)
+        if self._mtu_at is not None and self._mtu_at <= now:
+            self._push_mtu()
         due = [
             at for at in (self._plan_at, *(held.poll_timeout() for held in self._hysteresis.values())) if at is not None
         ]
@@ -285,6 +292,7 @@ class Group:
         times = [
             self._plan_at,
             self._roster_at,
+            self._mtu_at,
             self._store_links_at,
             self._topology.next_expiry(),
             *(held.poll_timeout() for held in self._hysteresis.values()),
@@ -369,6 +377,7 @@ class Group:
             peers = tuple(peer for peer in links.peers if peer in known)
             figures = {peer: found for peer, found in links.figures.items() if peer in known}
             self._topology.restore(device, peers, figures, now=now)
+        self._mtu = self._topology.smallest_mtu()
         self._plan_by(now + COALESCE_S)
 
     def _check_peers(self, device: DeviceId, peers: tuple[DeviceId, ...]) -> None:
@@ -398,6 +407,8 @@ class Group:
 
     def _apply(self, change: Change, now: float) -> None:
         """Start the coalescing time if something moved; end it if a tree lost an edge."""
+        if self._mtu_at is None and self._topology.smallest_mtu() not in (None, self._mtu):
+            self._mtu_at = now + COALESCE_S
         if not change.moved:
             return
         trees = self._epochs.current.trees
@@ -407,6 +418,8 @@ class Group:
     def _plan(self, now: float, wall: float) -> None:
         """Choose the trees anew; a new epoch if they, or the members, are others than before."""
         self._plan_at = None
+        # Ahead of the graph: whoever works with a new one knows what its links take.
+        self._push_mtu()
         self._count("plans")
         current = self._epochs.current
         standing = {tree.objective: tree.edges for tree in current.trees}
@@ -446,6 +459,14 @@ class Group:
     def _push_roster(self) -> None:
         self._roster_at = None
         self._subscribers.push_to_devices(self.roster())
+
+    def _push_mtu(self) -> None:
+        """Tell how large a datagram every link takes, if that is another size than was told last."""
+        self._mtu_at = None
+        smallest = self._topology.smallest_mtu()
+        if smallest is not None and smallest != self._mtu:
+            self._mtu = smallest
+            self._subscribers.push_to_devices(MtuUpdate(mtu_bytes=smallest))
 
     def _push_roster_by(self, at: float) -> None:
         self._roster_at = at if self._roster_at is None else min(at, self._roster_at)

@@ -1,8 +1,8 @@
 """What waits for one subscriber: bounded, whatever the subscriber does.
 
-State replaces state: of several graphs only the newest waits, and it names those that it passed over; of rosters and
-channel lists the newest. Answers to reports cannot be merged; more than SUBSCRIBER_OUTBOX of them mean that the
-subscriber does not read what it asked for.
+State replaces state: of several graphs only the newest waits, and it names those that it passed over; of rosters,
+channel lists and datagram sizes the newest. Answers to reports cannot be merged; more than SUBSCRIBER_OUTBOX of them
+mean that the subscriber does not read what it asked for.
 """
 
 from collections import deque
@@ -12,6 +12,7 @@ from common.messages import (
     Channels,
     EpochUpdate,
     GraphUpdate,
+    MtuUpdate,
     NeighboursBody,
     NeighboursUpdate,
     Roster,
@@ -31,11 +32,12 @@ class Outbox:
         self._states: deque[_State] = deque()
         self._roster: Roster | None = None
         self._channels: Channels | None = None
+        self._mtu: MtuUpdate | None = None
         self._answers: deque[ServerMessage] = deque()
 
     def __len__(self) -> int:
         """Count the messages that wait."""
-        documents = (self._roster is not None) + (self._channels is not None)
+        documents = sum(each is not None for each in (self._roster, self._channels, self._mtu))
         return len(self._states) + documents + len(self._answers)
 
     def offer(self, message: ServerMessage) -> bool:
@@ -48,6 +50,8 @@ class Outbox:
             self._roster = message
         elif isinstance(message, Channels):
             self._channels = message
+        elif isinstance(message, MtuUpdate):
+            self._mtu = message
         elif isinstance(message, Unchanged | GraphUpdate | NeighboursUpdate | EpochUpdate):
             self._offer_state(message)
         elif len(self._answers) >= SUBSCRIBER_OUTBOX:
@@ -57,16 +61,19 @@ class Outbox:
         return True
 
     def take(self) -> ServerMessage | None:
-        """Take the next message to send: state first, then roster, channels, answers; None when nothing waits."""
+        """Take the next message to send: state first, then roster, channels, size, answers; None when nothing waits."""
         if self._states:
             return self._states.popleft()
-        roster, channels = self._roster, self._channels
+        roster, channels, mtu = self._roster, self._channels, self._mtu
         if roster is not None:
             self._roster = None
             return roster
         if channels is not None:
             self._channels = None
             return channels
+        if mtu is not None:
+            self._mtu = None
+            return mtu
         return self._answers.popleft() if self._answers else None
 
     def _offer_state(self, message: _State) -> None:

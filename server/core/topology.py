@@ -6,8 +6,10 @@ that one.
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from common.ids import DeviceId, LinkKey, link_key
 from common.limits import LEASE_S, MAX_PEERS, UNMEASURED_DELAY_S, UNMEASURED_RATE_BPS
@@ -15,6 +17,8 @@ from common.messages import QosFigures
 from server.core.planner import WeighedLink
 
 _NO_FIGURES = QosFigures()
+
+_F = TypeVar("_F", int, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,8 @@ class Topology:
         """Start with no device."""
         self._devices: dict[DeviceId, _Device] = {}
         self._counting: dict[LinkKey, WeighedLink] = {}
+        self._mtus: dict[LinkKey, int] = {}
+        self._links_by_mtu: Counter[int] = Counter()
         self._leases: list[tuple[float, DeviceId]] = []
 
     def __contains__(self, device: object) -> bool:
@@ -87,6 +93,10 @@ class Topology:
     def counting(self) -> Mapping[LinkKey, WeighedLink]:
         """Give the links that count, by key; not to be changed."""
         return self._counting
+
+    def smallest_mtu(self) -> int | None:
+        """Say how large a datagram every link that counts takes, in bytes; None where no end of any has said it."""
+        return min(self._links_by_mtu, default=None)
 
     def add(self, device: DeviceId, *, now: float) -> None:
         """Add a member without links; its lease begins to run."""
@@ -219,12 +229,25 @@ class Topology:
             if before is None:
                 return Change()
             del self._counting[key]
+            self._count_mtu(key, None)
             return Change(True, (key,))
-        after = weigh(key, self._link(key).figures, since)
+        figures = self._link(key).figures
+        self._count_mtu(key, figures.mtu_bytes)
+        after = weigh(key, figures, since)
         if before is not None:
             after = replace(after, since=before.since)
         self._counting[key] = after
         return Change(before != after)
+
+    def _count_mtu(self, key: LinkKey, mtu_bytes: int | None) -> None:
+        before = self._mtus.pop(key, None)
+        if before is not None:
+            self._links_by_mtu[before] -= 1
+            if not self._links_by_mtu[before]:
+                del self._links_by_mtu[before]
+        if mtu_bytes is not None:
+            self._mtus[key] = mtu_bytes
+            self._links_by_mtu[mtu_bytes] += 1
 
     def _lists(self, device: DeviceId, peer: DeviceId) -> bool:
         state = self._devices.get(device)
@@ -245,10 +268,11 @@ def worse(one: QosFigures, other: QosFigures) -> QosFigures:
         delay_s=_pick(one.delay_s, other.delay_s),
         jitter_s=_pick(one.jitter_s, other.jitter_s),
         loss=_pick(one.loss, other.loss),
+        mtu_bytes=_pick(one.mtu_bytes, other.mtu_bytes, least=True),
     )
 
 
-def _pick(one: float | None, other: float | None, *, least: bool = False) -> float | None:
+def _pick(one: _F | None, other: _F | None, *, least: bool = False) -> _F | None:
     if one is None or other is None:
         return other if one is None else one
     return min(one, other) if least else max(one, other)

@@ -9,6 +9,7 @@ from common.messages import (
     Enrolment,
     EpochUpdate,
     GraphUpdate,
+    MtuUpdate,
     NeighboursUpdate,
     QosFigures,
     Roster,
@@ -513,3 +514,62 @@ def test_a_device_raises_the_epoch_at_most_once_a_second() -> None:
     claim("A")
     assert bench.group.counts["claims_taken"] == 3
     assert bench.group.counts["claims_refused"] == 1
+
+
+def sizes(bench: Bench) -> list[tuple[int, int]]:
+    """Return which subscriber is told now what datagrams all links take."""
+    return [(number, push.mtu_bytes) for number, push in bench.pushes() if isinstance(push, MtuUpdate)]
+
+
+def subscribed(bench: Bench, *scopes: str) -> None:
+    """Let A, B, ... subscribe with these scopes."""
+    for number, scope in enumerate(scopes):
+        message = Subscribe.model_validate({"scope": scope})
+        bench.group.subscribe(number, "ABC"[number], message, now=bench.now, wall=bench.wall)
+
+
+def test_what_all_links_take_is_told_to_every_device_once_for_a_burst_of_reports() -> None:
+    bench = six()
+    subscribed(bench, "graph", "neighbours", "roster")
+    bench.group.subscribe(9, None, Subscribe(scope="graph"), now=bench.now, wall=bench.wall)
+    assert sizes(bench) == []
+    bench.qos("A", {"B": QosFigures(mtu_bytes=8_972), "C": QosFigures(mtu_bytes=1_472)})
+    bench.qos("C", {"A": QosFigures(mtu_bytes=1_392)})
+    assert sizes(bench) == []
+    bench.run(bench.now + 1.0)
+    assert sizes(bench) == [(0, 1_392), (1, 1_392), (2, 1_392)]
+    bench.qos("B", {"A": QosFigures(mtu_bytes=1_472)})
+    bench.run(bench.now + 1.0)
+    assert sizes(bench) == []
+
+
+def test_a_new_subscriber_is_told_what_all_links_take_and_so_it_is_after_a_restart() -> None:
+    bench = six()
+    bench.qos("A", {"B": QosFigures(mtu_bytes=1_472)})
+    bench.run(bench.now + 2.0)
+    subscribed(bench, "graph")
+    assert sizes(bench) == [(0, 1_472)]
+    again = restart(bench)
+    subscribed(again, "roster")
+    assert sizes(again) == [(0, 1_472)]
+
+
+def test_a_size_that_came_back_within_the_burst_is_not_told() -> None:
+    bench = six()
+    bench.qos("A", {"B": QosFigures(mtu_bytes=1_472)})
+    bench.run(bench.now + 1.0)
+    subscribed(bench, "graph")
+    bench.pushes()
+    bench.qos("A", {"B": QosFigures(mtu_bytes=1_252)})
+    bench.qos("A", {"B": QosFigures(mtu_bytes=1_472)})
+    bench.run(bench.now + 1.0)
+    assert sizes(bench) == []
+
+
+def test_the_size_is_told_ahead_of_the_graph_that_it_belongs_to() -> None:
+    bench = six()
+    subscribed(bench, "graph")
+    bench.pushes()
+    bench.qos("A", {"B": QosFigures(mtu_bytes=1_472)})
+    bench.adjacency("C", "B", "D")
+    assert types(bench.pushes()) == [(0, "mtu"), (0, "graph")]

@@ -7,6 +7,7 @@ from common.messages import (
     ErrorMessage,
     GraphBody,
     GraphUpdate,
+    MtuUpdate,
     NeighboursBody,
     NeighboursUpdate,
     Roster,
@@ -45,11 +46,12 @@ def filled(*messages: ServerMessage) -> Outbox:
     return outbox
 
 
-def test_state_goes_first_then_roster_channels_and_answers() -> None:
+def test_state_goes_first_then_roster_channels_the_newest_size_and_answers() -> None:
     channels = Channels(version=1, channels=())
-    outbox = filled(Accepted(of="qos"), channels, roster(1), graph(1))
-    assert len(outbox) == 4
-    assert drain(outbox) == [graph(1), roster(1), channels, Accepted(of="qos")]
+    sizes = MtuUpdate(mtu_bytes=1_472), MtuUpdate(mtu_bytes=1_252)
+    outbox = filled(Accepted(of="qos"), *sizes, channels, roster(1), graph(1))
+    assert len(outbox) == 5
+    assert drain(outbox) == [graph(1), roster(1), channels, sizes[1], Accepted(of="qos")]
     assert len(outbox) == 0
 
 

@@ -150,3 +150,30 @@ def test_figures_of_links_that_are_gone_are_forgotten_once_there_are_too_many() 
 def test_loss_takes_from_the_rate_and_jitter_adds_to_the_delay() -> None:
     found = weigh(("A", "B"), QosFigures(bandwidth_bps=10e6, delay_s=0.01, jitter_s=0.005, loss=0.5), 3.0)
     assert found == WeighedLink(("A", "B"), 5e6, 0.015, 3.0)
+
+
+def test_the_smallest_size_of_the_links_that_count_is_kept_up_to_date() -> None:
+    topology = Topology()
+    for device in "ABC":
+        topology.add(device, now=0.0)
+    topology.report_figures("A", {"B": QosFigures(mtu_bytes=8_972), "C": QosFigures(mtu_bytes=1_252)}, now=0.0)
+    topology.report_peers("A", ["B", "C"], now=0.0)
+    assert topology.smallest_mtu() is None
+    topology.report_peers("B", ["A"], now=0.0)
+    assert topology.smallest_mtu() == 8_972
+    topology.report_figures("B", {"A": QosFigures(mtu_bytes=1_472)}, now=0.0)
+    assert topology.links()[0].figures.mtu_bytes == 1_472
+    assert topology.smallest_mtu() == 1_472
+    topology.report_peers("C", ["A"], now=0.0)
+    assert topology.smallest_mtu() == 1_252
+    topology.report_peers("C", [], now=0.0)
+    assert topology.smallest_mtu() == 1_472
+    topology.report_peers("B", [], now=0.0)
+    assert topology.smallest_mtu() is None
+
+
+def test_a_size_moves_nothing_that_the_planner_looks_at() -> None:
+    topology = pair()
+    topology.report_peers("A", ["B"], now=0.0)
+    topology.report_peers("B", ["A"], now=0.0)
+    assert topology.report_figures("A", {"B": QosFigures(mtu_bytes=1_472)}, now=1.0) == Change()

@@ -32,6 +32,7 @@ class SimulatedDevice:
         stores: Its disk.
         node: The running agent core; None while the device is dead.
         requests: Control requests that its node made, by type name.
+        alarms: How often its timer rang.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class SimulatedDevice:
         self.stores = MemoryStores()
         self.node: Node | None = None
         self.requests: dict[str, int] = {}
+        self.alarms = 0
         self._scenario = scenario
         self._seed = seed
         self._agenda = agenda
@@ -195,6 +197,7 @@ class SimulatedDevice:
         node = self.node
         if node is None:
             return
+        self.alarms += 1
         now = self._agenda.now
         self._alarms_at_once = self._alarms_at_once + 1 if now == self._last_alarm else 0
         self._last_alarm = now

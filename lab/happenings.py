@@ -2,7 +2,8 @@
 
 Grammar of ``do``::
 
-    cut A-B | restore A-B | degrade A-B [rate=10M] [delay=50ms] [jitter=5ms] [loss=5%] [duplicate=1%] [reorder=1%]
+    cut A-B | restore A-B
+    degrade A-B [rate=10M] [delay=50ms] [jitter=5ms] [loss=5%] [duplicate=1%] [reorder=1%] [mtu=1400]
     kill C  | start C     | kill server | start server
 
 A device's id may hold ``-``, so the two ends of a link are found by trying every ``-`` until both sides are devices.
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from common.ids import DeviceId, LinkKey, link_key
-from lab.units import parse_rate, parse_seconds, parse_share
+from lab.units import parse_mtu, parse_rate, parse_seconds, parse_share
 
 SERVER: Final = "server"
 
@@ -31,6 +32,7 @@ _FIGURES: Final[Mapping[str, tuple[str, Callable[[str], float]]]] = {
     "loss": ("loss", parse_share),
     "duplicate": ("duplicate", parse_share),
     "reorder": ("reorder", parse_share),
+    "mtu": ("mtu_bytes", parse_mtu),
 }
 
 

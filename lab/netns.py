@@ -116,8 +116,7 @@ class NetnsSystem(LoopbackSystem):
 
     def cpu_seconds(self) -> dict[str, float]:
         """Return the processor time that each process used so far, in seconds."""
-        children = {child.name: child.cpu_seconds() for child in (self._server, *self._agents.values())}
-        return children | {emulator.name: emulator.cpu_seconds() for emulator in self._emulators}
+        return super().cpu_seconds() | {emulator.name: emulator.cpu_seconds() for emulator in self._emulators}
 
     def _server_command(self, port: int) -> list[str]:
         arguments = [*server_arguments(self.folder, port, ANYWHERE), "--insecure-http"]
@@ -160,6 +159,12 @@ def check_netns(scenario: Scenario, emulator: Path | None) -> tuple[LinkKey, ...
             raise ConfigError(
                 f'the netns backend cannot do "{happening}" yet: its links keep their figures for the whole run;'
                 " run the scenario with --backend sim"
+            )
+    for link, figures in scenario.links.items():
+        if figures.burst > 1 or figures.reorder_by or figures.back is not None:
+            raise ConfigError(
+                f"link {'-'.join(link)} has bursts, a reorder_by or a way back of its own, and the netns backend"
+                " can do none of these; run the scenario with --backend sim"
             )
     weather = tuple(link for link, figures in scenario.links.items() if has_weather(figures))
     if not weather or has_netem():

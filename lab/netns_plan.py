@@ -16,12 +16,11 @@ from typing import Final
 
 from common.errors import ConfigError
 from common.ids import DeviceId, LinkKey, link_key
-from lab.scenario import LinkFigures, Scenario
+from lab.scenario import ETHERNET_MTU_BYTES, LinkFigures, Scenario
 
 UDP_PORT: Final = 7400
 """Every agent's; each has its namespace to itself."""
-FRAME_BYTES: Final = 1514
-"""The largest Ethernet frame at an MTU of 1,500, header included."""
+ETHERNET_HEADER_BYTES: Final = 14
 QUEUE_S: Final = 0.02
 """What a link buffers where the scenario does not say, in seconds of its rate."""
 BURST_S: Final = 0.002
@@ -80,9 +79,15 @@ class Shaper:
 
 def shaper(figures: LinkFigures) -> Shaper:
     """Return the shaper for a link: it holds `QUEUE_S` of the rate, or what the scenario says."""
-    burst_bytes = max(BURST_FRAMES * FRAME_BYTES, int(BURST_S * figures.rate_bps / 8))
+    frame_bytes = mtu_bytes(figures) + ETHERNET_HEADER_BYTES
+    burst_bytes = max(BURST_FRAMES * frame_bytes, int(BURST_S * figures.rate_bps / 8))
     queue_bytes = figures.queue_bytes or int(QUEUE_S * figures.rate_bps / 8) - burst_bytes
-    return Shaper(figures.rate_bps, burst_bytes, max(QUEUE_FRAMES * FRAME_BYTES, queue_bytes))
+    return Shaper(figures.rate_bps, burst_bytes, max(QUEUE_FRAMES * frame_bytes, queue_bytes))
+
+
+def mtu_bytes(figures: LinkFigures) -> int:
+    """Return the largest IP packet that a link takes, in bytes."""
+    return figures.mtu_bytes or ETHERNET_MTU_BYTES
 
 
 def has_weather(figures: LinkFigures) -> bool:
@@ -195,8 +200,11 @@ class Plan:
             lines[self.server] += _up(f"control{index}", server)
             lines[self.namespace(device)] = ["link set lo up", *_up("control", own)]
         for link in self._links():
+            mtu = mtu_bytes(self.scenario.links[link])
             for device, peer in (link, link[::-1]):
-                lines[self.namespace(device)] += _up(self.interface(link), self.address(device, peer))
+                interface = self.interface(link)
+                lines[self.namespace(device)].append(f"link set {interface} mtu {mtu}")
+                lines[self.namespace(device)] += _up(interface, self.address(device, peer))
         return lines
 
     def shaping(self, emulated: Collection[LinkKey]) -> dict[str, list[str]]:

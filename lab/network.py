@@ -6,7 +6,11 @@ timer runs for it. Arrivals are put into the receiving socket's inbox, in slots 
 that arrived in it is handed over as one batch, in the order of arrival. Real sockets do the same to a busy process, and
 it makes a simulated second cheap.
 
-A datagram for an address that the sender has no link to vanishes, as it does behind a firewall.
+Losses come by Gilbert's model: a pipe is good or bad, and what it carries while it is bad is lost. That changes as time
+passes, whether or not anything is sent. With bursts of one, each datagram is lost by itself.
+
+A datagram that is larger than the link's MTU vanishes before it takes up any of the link, as it does at an interface
+that must not cut it. A datagram for an address that the sender has no link to vanishes, as it does behind a firewall.
 """
 
 from __future__ import annotations
@@ -21,12 +25,13 @@ from typing import Final
 from common.ids import DeviceId, LinkKey, link_key
 from lab.clock import Agenda
 from lab.oracle import Crossings, Oracle
-from lab.scenario import LinkFigures, Scenario
+from lab.scenario import ETHERNET_MTU_BYTES, LinkFigures, Scenario
 
 Address = tuple[str, int]
 Deliver = Callable[[DeviceId, int, list[tuple[bytes, Address]]], None]
 
 SLOT_S: Final = 0.00025
+HEADERS_BYTES: Final = 28  # IPv4 (20) and UDP (8): an MTU counts IP packets.
 FRAME_BYTES: Final = 42  # Ethernet (14), IPv4 (20) and UDP (8) headers: a link's rate counts whole frames.
 FIRST_PORT: Final = 4000
 REORDER_S: Final = 0.002  # At least this much later comes a datagram that is to be overtaken.
@@ -48,17 +53,49 @@ class _Inbox:
 class _Pipe:
     """One direction of a link."""
 
-    __slots__ = ("cut", "dropped", "figures", "last_arrival", "link", "lost", "next_free", "rng")
+    __slots__ = (
+        "bad",
+        "cut",
+        "dropped",
+        "figures",
+        "last_arrival",
+        "link",
+        "looked_at",
+        "lost",
+        "next_free",
+        "oversize",
+        "rng",
+        "sent",
+    )
 
     def __init__(self, link: LinkKey, figures: LinkFigures, rng: random.Random) -> None:
         self.link = link
         self.figures = figures
         self.rng = rng
         self.cut = False
+        self.bad = False
         self.next_free = 0.0
         self.last_arrival = 0.0
+        self.looked_at = 0.0
         self.dropped = 0
         self.lost = 0
+        self.oversize = 0
+        self.sent = 0
+
+    def loses(self, at: float) -> bool:
+        """Tell whether a datagram that has been sent at a time, not before the last one, gets lost.
+
+        Source: E. N. Gilbert, Capacity of a burst-noise channel, 1960: the chain whose bad state loses everything; a
+        step of it is a full datagram at the link's rate.
+        """
+        chance, burst = self.figures.loss, self.figures.burst
+        if burst * (1.0 - chance) > 1.0:
+            steps = (at - self.looked_at) / _full_s(self.figures)
+            kept = (1.0 - 1.0 / (burst * (1.0 - chance))) ** steps
+            chance += (float(self.bad) - chance) * kept
+            self.looked_at = at
+        self.bad = self.rng.random() < chance
+        return self.bad
 
 
 class Network:
@@ -94,7 +131,7 @@ class Network:
         for a, b in scenario.links:
             for source, target in ((a, b), (b, a)):
                 rng = random.Random(f"{seed}:{source}>{target}")
-                self._pipes[source, target] = _Pipe((a, b), scenario.links[a, b], rng)
+                self._pipes[source, target] = _Pipe((a, b), scenario.links[a, b].towards(second=target == b), rng)
 
     def host(self, device: DeviceId) -> str:
         """Return the address of a device's only interface."""
@@ -135,6 +172,7 @@ class Network:
         if pipe is None:
             self.unroutable += len(datagrams)
             return
+        pipe.sent += len(datagrams)
         if not pipe.cut:
             self._convey(pipe, (self._hosts[device], FIRST_PORT + socket), address, datagrams)
             return
@@ -146,12 +184,16 @@ class Network:
         now = self._agenda.now
         byte_s = 8.0 / figures.rate_bps
         queue_s = (figures.queue_bytes or figures.default_queue_bytes) * byte_s
+        most = (figures.mtu_bytes or ETHERNET_MTU_BYTES) - HEADERS_BYTES
         faulty = bool(figures.jitter_s or figures.loss or figures.duplicate or figures.reorder)
         free = pipe.next_free if pipe.next_free > now else now
         inbox = self._inboxes.get(target)
         note = self.oracle.note
         for datagram in datagrams:
             note(pipe.link, datagram)
+            if len(datagram) > most:
+                pipe.oversize += 1
+                continue
             sent = free + (len(datagram) + FRAME_BYTES) * byte_s
             if sent - now > queue_s:
                 pipe.dropped += 1
@@ -169,14 +211,14 @@ class Network:
         self, pipe: _Pipe, figures: LinkFigures, inbox: _Inbox, sent: float, datagram: bytes, source: Address
     ) -> None:
         draw = pipe.rng.random
-        if figures.loss and draw() < figures.loss:
+        if figures.loss and pipe.loses(sent):
             pipe.lost += 1
             return
         arrival = sent + figures.delay_s
         if figures.jitter_s:
             arrival += draw() * figures.jitter_s
         if figures.reorder and draw() < figures.reorder:
-            arrival += REORDER_S + draw() * max(REORDER_S, figures.delay_s)
+            arrival += _held_back_s(figures, draw())
         else:
             arrival = pipe.last_arrival = max(arrival, pipe.last_arrival)
         self._arrive(pipe, inbox, arrival, datagram, source)
@@ -208,9 +250,9 @@ class Network:
 
     def restore(self, link: LinkKey) -> None:
         """Make a link again what the scenario says."""
-        for pipe in self._both(link):
+        for pipe, there in zip(self._both(link), (True, False), strict=True):
             pipe.cut = False
-            pipe.figures = self._figures[link]
+            pipe.figures = self._figures[link].towards(second=there)
 
     def degrade(self, link: LinkKey, **figures: float) -> None:
         """Change a link's figures.
@@ -232,6 +274,10 @@ class Network:
         """
         return self.oracle.crossings(link_key(a, b), None if stream is None else int(stream[:8], 16))
 
+    def sent(self, a: DeviceId, b: DeviceId) -> int:
+        """Return how many datagrams ``a`` sent to ``b``, whatever became of them."""
+        return self._pipes[a, b].sent
+
     def dropped(self, a: DeviceId, b: DeviceId) -> int:
         """Return how many datagrams from ``a`` to ``b`` found the queue full."""
         return self._pipes[a, b].dropped
@@ -240,6 +286,27 @@ class Network:
         """Return how many datagrams from ``a`` to ``b`` were lost by chance."""
         return self._pipes[a, b].lost
 
+    def oversize(self, a: DeviceId, b: DeviceId) -> int:
+        """Return how many datagrams from ``a`` to ``b`` were larger than the link takes."""
+        return self._pipes[a, b].oversize
+
     def _both(self, link: LinkKey) -> tuple[_Pipe, _Pipe]:
         a, b = link
         return self._pipes[a, b], self._pipes[b, a]
+
+
+def _held_back_s(figures: LinkFigures, draw: float) -> float:
+    """Return for how long a datagram is held back so that later ones overtake it.
+
+    Args:
+        figures: The link's.
+        draw: From 0 to 1.
+    """
+    if figures.reorder_by:
+        return draw * figures.reorder_by * _full_s(figures)
+    return REORDER_S + draw * max(REORDER_S, figures.delay_s)
+
+
+def _full_s(figures: LinkFigures) -> float:
+    """Return how long a full datagram takes at the link's rate."""
+    return (ETHERNET_MTU_BYTES - HEADERS_BYTES + FRAME_BYTES) * 8.0 / figures.rate_bps

@@ -3,6 +3,8 @@
 A datagram's own word that it is a repair is not believed: the network says which copies reach the other end, and a
 repair of a chunk that reached it is counted as needless.
 
+A chunk in fragments counts once, with the bytes of them all; it reaches the other end when every fragment does.
+
 It shares nothing with the agents' own counters, so that a test can hold one against the other.
 """
 
@@ -12,12 +14,23 @@ from array import array
 from dataclasses import dataclass, field
 from typing import Final
 
-from common.datagrams import BOTH_HEADERS, CHUNK_OVERHEAD_BYTES, NUMBER_MASK, PacketType
+from common.datagrams import (
+    BOTH_HEADERS,
+    CHUNK_HEADER,
+    CHUNK_OVERHEAD_BYTES,
+    FRAGMENT_HEADER,
+    FRAGMENT_HEADERS_BYTES,
+    HOP_HEADER,
+    HOP_HEADER_BYTES,
+    NUMBER_MASK,
+    PacketType,
+)
 from common.ids import LinkKey
 
 _DATA: Final = int(PacketType.DATA)
 _REPEAT: Final = int(PacketType.REPEAT)
 _PULLED: Final = int(PacketType.PULLED)
+_FRAGMENT: Final = int(PacketType.FRAGMENT)
 _MOST_TIMES: Final = 255
 _MOST_NUMBER: Final = 1 << 26  # Beyond any simulated stream: only made-up datagrams say more.
 _GROWTH: Final = 1024
@@ -99,11 +112,32 @@ class Crossings:
         return number < len(self.arrivals) and self.arrivals[number] > 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Fragment:
+    """What a fragment says of itself: its chunk's stream (short form) and type, its place, and which set it is of."""
+
+    stream: int
+    kind: int
+    epoch: int
+    index: int
+    count: int
+    set: tuple[LinkKey, int, int]
+
+
+@dataclass(slots=True)
+class _Set:
+    """The fragments of one chunk, sent once: the chunk's number, and how many of each reach the other end."""
+
+    number: int
+    arrivals: list[int]
+
+
 class Oracle:
     """The crossings of every link by stream."""
 
     def __init__(self) -> None:
         self._crossings: dict[tuple[LinkKey, int], Crossings] = {}
+        self._sets: dict[tuple[LinkKey, int, int], _Set] = {}
 
     def note(self, link: LinkKey, datagram: bytes) -> None:
         """Count one datagram that is handed to a link, whether or not it arrives.
@@ -118,16 +152,21 @@ class Oracle:
             return
         first, _, _, epoch, _, stream, word = BOTH_HEADERS.unpack_from(datagram)
         kind = first >> 4
-        number = word & NUMBER_MASK
-        if not _DATA <= kind <= _PULLED or number > _MOST_NUMBER:
+        if kind == _FRAGMENT:
+            self._note_fragment(link, _fragment(link, datagram), datagram)
             return
+        number = word & NUMBER_MASK
+        if _DATA <= kind <= _PULLED and number <= _MOST_NUMBER:
+            self._note_chunk(link, stream, kind, number, epoch, len(datagram))
+
+    def _note_chunk(self, link: LinkKey, stream: int, kind: int, number: int, epoch: int, size_bytes: int) -> None:
         crossings = self._crossings.get((link, stream))
         if crossings is None:
             crossings = self._crossings[link, stream] = Crossings()
         if kind == _DATA:
-            crossings.note(number, epoch, len(datagram))
+            crossings.note(number, epoch, size_bytes)
             return
-        crossings.repair_bytes += len(datagram)
+        crossings.repair_bytes += size_bytes
         if kind == _REPEAT:
             crossings.repeats += 1
         else:
@@ -135,8 +174,42 @@ class Oracle:
         if crossings.arrived(number):
             crossings.needless += 1
 
+    def _note_fragment(self, link: LinkKey, fragment: _Fragment | None, datagram: bytes) -> None:
+        """Count the chunk with its first fragment, and the bytes of the others."""
+        if fragment is None:
+            return
+        if not fragment.index:
+            (_, word) = CHUNK_HEADER.unpack_from(datagram, FRAGMENT_HEADERS_BYTES)
+            number = word & NUMBER_MASK
+            if number <= _MOST_NUMBER:
+                self._sets[fragment.set] = _Set(number, [0] * fragment.count)
+                self._note_chunk(link, fragment.stream, fragment.kind, number, fragment.epoch, len(datagram))
+            return
+        crossings = self._crossings.get((link, fragment.stream))
+        if crossings is not None and fragment.kind == _DATA:
+            crossings.data_bytes += len(datagram)
+        elif crossings is not None:
+            crossings.repair_bytes += len(datagram)
+
+    def _fragment_moves(self, link: LinkKey, datagram: bytes, by: int) -> None:
+        """Take down that one fragment more, or one less, reaches the other end: the chunk does if all of them do."""
+        fragment = _fragment(link, datagram)
+        found = None if fragment is None else self._sets.get(fragment.set)
+        if fragment is None or found is None or fragment.count != len(found.arrivals):
+            return
+        before = min(found.arrivals)
+        found.arrivals[fragment.index] += by
+        crossings = self._crossings[link, fragment.stream]
+        if min(found.arrivals) > before:
+            crossings.arrives(found.number)
+        elif min(found.arrivals) < before:
+            crossings.vanishes(found.number)
+
     def arrives(self, link: LinkKey, datagram: bytes) -> None:
         """Take down that a datagram which was noted will reach the other end."""
+        if datagram and datagram[0] >> 4 == _FRAGMENT:
+            self._fragment_moves(link, datagram, 1)
+            return
         found = self._find(link, datagram)
         if found is not None:
             crossings, number = found
@@ -144,6 +217,9 @@ class Oracle:
 
     def vanishes(self, link: LinkKey, datagram: bytes) -> None:
         """Take down that a datagram of which that was said does not reach the other end after all."""
+        if datagram and datagram[0] >> 4 == _FRAGMENT:
+            self._fragment_moves(link, datagram, -1)
+            return
         found = self._find(link, datagram)
         if found is not None:
             crossings, number = found
@@ -180,3 +256,15 @@ class Oracle:
             return None
         crossings = self._crossings.get((link, stream))
         return None if crossings is None else (crossings, number)
+
+
+def _fragment(link: LinkKey, datagram: bytes) -> _Fragment | None:
+    """Read a fragment's headers; None if what it says cannot be."""
+    if len(datagram) < FRAGMENT_HEADERS_BYTES + CHUNK_HEADER.size:
+        return None
+    _, session, hop_number, epoch, _ = HOP_HEADER.unpack_from(datagram)
+    stream, kind, place = FRAGMENT_HEADER.unpack_from(datagram, HOP_HEADER_BYTES)
+    index, count = place >> 4, place & 15
+    if not _DATA <= kind <= _PULLED or index >= count:
+        return None
+    return _Fragment(stream, kind, epoch, index, count, (link, session, hop_number - index))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -17,17 +17,34 @@ from pydantic import ValidationError
 
 from common.errors import ConfigError
 from common.ids import DeviceId, LinkKey, is_id, link_key
+from common.limits import DEFAULT_DATAGRAM_BYTES, MAX_DATAGRAM_BYTES, MIN_DATAGRAM_BYTES
 from common.messages import ChannelSpec
 from lab.happenings import SERVER, Happening, parse_happening
 from lab.toml_lines import KeyPath, TomlLines
-from lab.units import parse_rate, parse_seconds, parse_share, parse_size
+from lab.units import LEAST_MTU_BYTES, MOST_MTU_BYTES, parse_rate, parse_seconds, parse_share, parse_size
 
 OBJECTIVES: Final = ("throughput", "latency")
 SCOPES: Final = ("graph", "neighbours")
 ID_FORM: Final = "of 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit"
 DEFAULT_DELAY_S: Final = 0.001
+ETHERNET_MTU_BYTES: Final = 1500
 
-_LINK_KEYS: Final = ("between", "rate", "delay", "jitter", "loss", "duplicate", "reorder", "queue")
+MOST_BURST: Final = 1000
+MOST_REORDER_BY: Final = 1000
+
+_FIGURE_KEYS: Final = (
+    "rate",
+    "delay",
+    "jitter",
+    "loss",
+    "burst",
+    "duplicate",
+    "reorder",
+    "reorder_by",
+    "queue",
+    "mtu",
+)
+_LINK_KEYS: Final = ("between", *_FIGURE_KEYS, "back")
 
 _T = TypeVar("_T")
 
@@ -38,7 +55,7 @@ class ScenarioError(ConfigError):
 
 @dataclass(frozen=True, slots=True)
 class LinkFigures:
-    """What a link does to datagrams, the same in both directions.
+    """What a link does to datagrams, in both directions alike if nothing else is said.
 
     Attributes:
         rate_bps: Bits per second, counted over whole Ethernet frames.
@@ -48,6 +65,11 @@ class LinkFigures:
         duplicate: Share of datagrams that arrive twice, 0 to 1.
         reorder: Share of datagrams that are overtaken by later ones, 0 to 1.
         queue_bytes: Drop-tail queue before the link; None means `default_queue_bytes`.
+        mtu_bytes: The largest IP packet that the link takes; larger ones vanish. None means Ethernet's, where a
+            backend makes links at all.
+        burst: How many full datagrams at the link's rate are lost in a row on average; 1 for each by itself.
+        reorder_by: By how many full datagrams at the link's rate one is overtaken at most; 0 leaves it to the delay.
+        back: What the direction from the link's second device to its first does, where it is another one.
     """
 
     rate_bps: float = 100e6
@@ -57,6 +79,14 @@ class LinkFigures:
     duplicate: float = 0.0
     reorder: float = 0.0
     queue_bytes: int | None = None
+    mtu_bytes: int | None = None
+    burst: float = 1.0
+    reorder_by: int = 0
+    back: LinkFigures | None = None
+
+    def towards(self, *, second: bool) -> LinkFigures:
+        """Return the figures of one direction: towards the link's second device, or back."""
+        return self if second or self.back is None else self.back
 
     @property
     def default_queue_bytes(self) -> int:
@@ -72,7 +102,7 @@ class Scenario:
         name: For reports.
         seed: Everything random in the simulator follows from it.
         objective: What the tree of the file channel is made for: ``throughput`` or ``latency``.
-        datagram_bytes: Largest UDP payload that the agents send.
+        datagram_bytes: Largest UDP payload that the agents try; what a link takes they find out.
         devices: Ids, sorted.
         scopes: What each device subscribes to where it is not the whole graph.
         links: Figures by link, sorted by link.
@@ -85,7 +115,7 @@ class Scenario:
     links: Mapping[LinkKey, LinkFigures]
     seed: int = 1
     objective: str = "throughput"
-    datagram_bytes: int = 1200
+    datagram_bytes: int = DEFAULT_DATAGRAM_BYTES
     scopes: Mapping[DeviceId, str] = field(default_factory=dict)
     channels: tuple[ChannelSpec, ...] = ()
     happenings: tuple[Happening, ...] = ()
@@ -169,7 +199,13 @@ class _Reader:
             name=self._text(head, ("scenario", "name"), Path(self._file).stem),
             seed=self._whole(head, ("scenario", "seed"), 1, 0, 2**63 - 1),
             objective=self._choice(head, ("scenario", "objective"), OBJECTIVES, OBJECTIVES[0]),
-            datagram_bytes=self._whole(head, ("scenario", "datagram_bytes"), 1200, 1200, 9000),
+            datagram_bytes=self._whole(
+                head,
+                ("scenario", "datagram_bytes"),
+                DEFAULT_DATAGRAM_BYTES,
+                MIN_DATAGRAM_BYTES,
+                MAX_DATAGRAM_BYTES,
+            ),
             devices=devices,
             scopes=scopes,
             links=links,
@@ -209,16 +245,31 @@ class _Reader:
             link = self._between(entry, (*path, "between"), devices)
             if link in links:
                 raise self._error((*path, "between"), f'each link once, found "{"-".join(link)}" again')
-            links[link] = LinkFigures(
-                rate_bps=self._figure(entry, (*path, "rate"), parse_rate, None),
-                delay_s=self._figure(entry, (*path, "delay"), parse_seconds, DEFAULT_DELAY_S),
-                jitter_s=self._figure(entry, (*path, "jitter"), parse_seconds, 0.0),
-                loss=self._figure(entry, (*path, "loss"), parse_share, 0.0),
-                duplicate=self._figure(entry, (*path, "duplicate"), parse_share, 0.0),
-                reorder=self._figure(entry, (*path, "reorder"), parse_share, 0.0),
-                queue_bytes=self._figure(entry, (*path, "queue"), parse_size, 0) or None,
-            )
+            links[link] = self._figures(entry, path, None)
+            if "back" in entry:
+                back = self._table(entry["back"], (*path, "back"))
+                self._known_keys(back, (*path, "back"), _FIGURE_KEYS)
+                figures = self._figures(back, (*path, "back"), links[link])
+                ordered = entry["between"][0] == link[0]
+                there, home = (links[link], figures) if ordered else (figures, links[link])
+                links[link] = replace(there, back=home)
         return dict(sorted(links.items()))
+
+    def _figures(self, entry: dict[str, Any], path: KeyPath, default: LinkFigures | None) -> LinkFigures:
+        """Read a link's figures; without a default its rate must be there."""
+        usual = default or LinkFigures()
+        return LinkFigures(
+            rate_bps=self._figure(entry, (*path, "rate"), parse_rate, None if default is None else default.rate_bps),
+            delay_s=self._figure(entry, (*path, "delay"), parse_seconds, usual.delay_s),
+            jitter_s=self._figure(entry, (*path, "jitter"), parse_seconds, usual.jitter_s),
+            loss=self._figure(entry, (*path, "loss"), parse_share, usual.loss),
+            duplicate=self._figure(entry, (*path, "duplicate"), parse_share, usual.duplicate),
+            reorder=self._figure(entry, (*path, "reorder"), parse_share, usual.reorder),
+            queue_bytes=self._figure(entry, (*path, "queue"), parse_size, usual.queue_bytes or 0) or None,
+            mtu_bytes=self._whole(entry, (*path, "mtu"), usual.mtu_bytes or 0, LEAST_MTU_BYTES, MOST_MTU_BYTES) or None,
+            burst=self._whole(entry, (*path, "burst"), int(usual.burst), 1, MOST_BURST),
+            reorder_by=self._whole(entry, (*path, "reorder_by"), usual.reorder_by, 0, MOST_REORDER_BY),
+        )
 
     def _between(self, entry: dict[str, Any], path: KeyPath, devices: tuple[DeviceId, ...]) -> LinkKey:
         ends = entry.get("between")
@@ -291,7 +342,9 @@ class _Reader:
         return found
 
     def _whole(self, table: dict[str, Any], path: KeyPath, default: int, least: int, most: int) -> int:
-        found = table.get(str(path[-1]), default)
+        found = table.get(str(path[-1]))
+        if found is None:
+            return default
         if not isinstance(found, int) or isinstance(found, bool) or not least <= found <= most:
             raise self._error(path, f"{path[-1]} as a whole number from {least} to {most}, found {found!r}")
         return found

@@ -171,6 +171,10 @@ class Simulation:
         """Return how many control requests a device made, by type name."""
         return self._devices[device].requests
 
+    def alarms(self, device: DeviceId) -> int:
+        """Return how often a device's timer rang."""
+        return self._devices[device].alarms
+
     def send_file(self, device: DeviceId, channel: str, name: str, data: bytes) -> str:
         """Send a file; returns the stream's id.
 

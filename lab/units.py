@@ -28,6 +28,10 @@ _SIZE_UNITS: Final = {
     "gb": 10**9,
 }
 
+LEAST_MTU_BYTES: Final = 1280
+"""What IPv6 asks of every link (RFC 8200 section 5)."""
+MOST_MTU_BYTES: Final = 65_535
+
 
 def parse_rate(text: str) -> float:
     """Read a rate.
@@ -107,6 +111,23 @@ def parse_size(text: str) -> int:
     if unit not in _SIZE_UNITS:
         raise ValueError(expected)
     return int(number * _SIZE_UNITS[unit])
+
+
+def parse_mtu(text: str) -> int:
+    """Read the size of the largest IP packet of a link.
+
+    Args:
+        text: For example ``1500``.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        ValueError: The text is no such size.
+    """
+    if not (text.isascii() and text.isdigit() and LEAST_MTU_BYTES <= int(text) <= MOST_MTU_BYTES):
+        raise ValueError(f'an MTU of {LEAST_MTU_BYTES} to {MOST_MTU_BYTES} bytes such as "1500", found "{text}"')
+    return int(text)
 
 
 def show_size(size_bytes: float) -> str:

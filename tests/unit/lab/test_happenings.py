@@ -17,6 +17,7 @@ def test_each_verb_is_read() -> None:
     assert parse("kill A") == Happening(5.0, Verb.KILL, device="A")
     assert parse("start A") == Happening(5.0, Verb.START, device="A")
     assert parse("kill server") == Happening(5.0, Verb.KILL)
+    assert parse("degrade A-B mtu=1400").figures == {"mtu_bytes": 1400}
     assert parse("degrade A-B rate=10M loss=5% delay=50ms").figures == {"rate_bps": 10e6, "loss": 0.05, "delay_s": 0.05}
 
 
@@ -45,6 +46,7 @@ def test_it_is_written_as_it_is_read() -> None:
         ("degrade A-B colour=red", "one of rate="),
         ("degrade A-B loss", "one of rate="),
         ("degrade A-B loss=5", "a share such as"),
+        ("degrade A-B mtu=1.5k", "an MTU of 1280 to 65535 bytes"),
     ],
 )
 def test_what_cannot_happen_is_refused(text: str, expected: str) -> None:

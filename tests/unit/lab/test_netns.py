@@ -54,6 +54,15 @@ def test_a_link_keeps_its_figures_for_the_whole_run() -> None:
     assert check_netns(replace(CALM, happenings=(Happening(1.0, Verb.KILL, device="A"),)), None) == ()
 
 
+@pytest.mark.parametrize(
+    "figures",
+    [LinkFigures(loss=0.1, burst=8), LinkFigures(reorder=0.1, reorder_by=50), LinkFigures(back=LinkFigures())],
+)
+def test_what_only_the_simulator_does_to_a_link_is_refused(figures: LinkFigures) -> None:
+    with pytest.raises(ConfigError, match=r"link A-B has bursts.* --backend sim"):
+        check_netns(replace(CALM, links={("A", "B"): figures}), None)
+
+
 def test_each_process_runs_in_its_namespace_and_finds_the_server_on_its_own_network(tmp_path: Path) -> None:
     system = NetnsSystem(CALM, tmp_path, QuietWatcher())
     server = system._server_command(8640)

@@ -127,3 +127,18 @@ def test_more_devices_than_addresses_are_refused() -> None:
     crowd = replace(THREE, devices=tuple(f"d{number}" for number in range(8193)))
     with pytest.raises(ConfigError, match="8192 devices"):
         Plan(crowd, Owner(1, 1), 1)
+
+
+def test_both_ends_of_a_link_take_what_the_scenario_says_or_what_ethernet_does() -> None:
+    links = {**THREE.links, ("A", "B"): replace(PLAIN, mtu_bytes=9000)}
+    lines = replace(PLAN, scenario=replace(THREE, links=links)).addressing()
+    assert "link set link0 mtu 9000" in lines[PLAN.namespace("A")]
+    assert "link set link1 mtu 1500" in lines[PLAN.namespace("B")]
+    assert [line for line in lines[PLAN.namespace("B")] if "mtu" in line] == [
+        "link set link0 mtu 9000",
+        "link set link1 mtu 1500",
+    ]
+
+
+def test_a_shaper_lets_the_largest_frame_of_its_link_through() -> None:
+    assert shaper(LinkFigures(rate_bps=64e3, mtu_bytes=9000)).burst_bytes == 3 * 9014

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 
 from common.datagrams import BOTH_HEADERS, PacketType
@@ -11,7 +13,7 @@ Batch = tuple[float, str, int, list[bytes]]
 class Hosts:
     """A, B and C with a link A-B, and everything that arrived."""
 
-    def __init__(self, *, seed: int = 1, **figures: float) -> None:
+    def __init__(self, *, seed: int = 1, **figures: object) -> None:
         self.agenda = Agenda()
         self.batches: list[Batch] = []
         self.sources: list[tuple[str, int]] = []
@@ -207,3 +209,81 @@ def test_repairs_of_what_a_queue_a_cut_or_a_closed_socket_swallowed_are_needed()
     crossings = hosts.network.crossings("A", "B")
     assert 0 < arriving < 30
     assert (crossings.repeats, crossings.needless) == (31, 0)
+
+
+def losses_in_a_row(hosts: Hosts, count: int) -> list[int]:
+    """Send numbered datagrams and return how long each run of lost ones is."""
+    hosts.send(*[number.to_bytes(2, "big").ljust(1472) for number in range(count)])
+    hosts.agenda.run_to(10.0)
+    arrived = [-1, *(int.from_bytes(datagram[:2], "big") for datagram in hosts.arrived()), count]
+    return [after - before - 1 for before, after in itertools.pairwise(arrived) if after - before > 1]
+
+
+@pytest.mark.parametrize("burst", [1, 4, 20])
+def test_losses_come_in_bursts_of_the_length_that_is_asked_for(burst: float) -> None:
+    runs = losses_in_a_row(Hosts(rate_bps=1e9, loss=0.1, burst=burst, queue_bytes=100_000_000), 50_000)
+    assert sum(runs) == pytest.approx(5_000, rel=0.2)
+    expected = 1 / 0.9 if burst == 1 else burst
+    assert sum(runs) / len(runs) == pytest.approx(expected, rel=0.2)
+
+
+def test_a_burst_passes_though_nothing_is_sent() -> None:
+    hosts = Hosts(rate_bps=1e6, loss=0.5, burst=100)
+    lost = 0
+    for _ in range(500):
+        before = hosts.network.lost("A", "B")
+        hosts.send(b"x")
+        hosts.agenda.run_to(hosts.agenda.now + 10.0)
+        hosts.send(b"x")
+        lost += hosts.network.lost("A", "B") - before == 1
+        hosts.agenda.run_to(hosts.agenda.now + 10.0)
+    assert 180 < lost < 320, "ten seconds later the one says nothing of the other"
+
+
+def test_a_link_that_loses_all_needs_no_bursts() -> None:
+    assert losses_in_a_row(Hosts(loss=1.0, burst=8), 20) == [20]
+
+
+def test_a_datagram_is_overtaken_by_no_more_than_it_may_be() -> None:
+    train = [number.to_bytes(2, "big").ljust(1472, b"x") for number in range(2_000)]
+    hosts = Hosts(rate_bps=10e6, reorder=0.2, reorder_by=50, queue_bytes=10_000_000)
+    hosts.send(*train)
+    hosts.agenda.run_to(10.0)
+    order = [int.from_bytes(datagram[:2], "big") for datagram in hosts.arrived()]
+    assert sorted(order) == list(range(2_000))
+    overtaken = [at - number for at, number in enumerate(order)]
+    assert 40 <= max(overtaken) <= 50
+
+
+def test_the_way_back_may_be_another_one() -> None:
+    hosts = Hosts(delay_s=0.0, back=LinkFigures(delay_s=0.2, loss=0.5))
+    for _ in range(2):
+        hosts.send(*[b"there"] * 100)
+        hosts.send(*[b"back"] * 100, source="B", target="A")
+        hosts.agenda.run_to(hosts.agenda.now + 0.1)
+        assert hosts.arrived() == [b"there"] * 100
+        hosts.agenda.run_to(hosts.agenda.now + 1.0)
+        assert 30 < hosts.arrived().count(b"back") < 70
+        hosts.batches.clear()
+        hosts.network.restore(("A", "B"))
+    assert (hosts.network.sent("A", "B"), hosts.network.sent("B", "A")) == (200, 200)
+
+
+def test_a_datagram_larger_than_the_link_takes_vanishes_and_takes_no_time() -> None:
+    hosts = Hosts(rate_bps=1e6, mtu_bytes=1280)
+    hosts.send(bytes(1253), bytes(1252))
+    hosts.agenda.run_to(1.0)
+    assert [len(datagram) for datagram in hosts.arrived()] == [1252]
+    assert hosts.batches[0][0] == pytest.approx((1252 + FRAME_BYTES) * 8 / 1e6 + 0.001, abs=2 * SLOT_S)
+    assert (hosts.network.oversize("A", "B"), hosts.network.oversize("B", "A")) == (1, 0)
+
+
+def test_a_link_is_an_ethernet_one_until_it_shrinks() -> None:
+    hosts = Hosts()
+    hosts.send(bytes(1472), bytes(1473))
+    hosts.network.degrade(("A", "B"), mtu_bytes=1400)
+    hosts.send(bytes(1372), bytes(1472))
+    hosts.network.restore(("A", "B"))
+    hosts.send(bytes(1472))
+    hosts.agenda.run_to(1.0)
+    assert [len(datagram) for datagram in hosts.arrived()] == [1472, 1372, 1472]

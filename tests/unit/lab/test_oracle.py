@@ -1,6 +1,7 @@
 import pytest
 
-from common.datagrams import BOTH_HEADERS, PacketType
+from agent.core.fragments import split
+from common.datagrams import BOTH_HEADERS, CHUNK_HEADER, HOP_HEADER, PacketType
 from lab.oracle import Oracle
 
 AB = ("A", "B")
@@ -88,3 +89,60 @@ def test_what_was_not_counted_does_not_arrive(datagram: bytes) -> None:
     oracle.arrives(AB, datagram)
     oracle.vanishes(AB, datagram)
     assert oracle.crossings(AB).data_bytes == 0
+
+
+def fragments(kind: PacketType, number: int, *, first: int = 50, size: int = 3_000) -> list[bytes]:
+    whole = CHUNK_HEADER.pack(STREAM, number).ljust(size, b"x")
+    return [
+        HOP_HEADER.pack(PacketType.FRAGMENT << 4, 1, hop_number, 7, 0) + part
+        for hop_number, part in enumerate(split(whole, kind, 1_200), first)
+    ]
+
+
+def test_a_chunk_in_fragments_counts_once_with_all_their_bytes() -> None:
+    oracle = Oracle()
+    data, repeat = fragments(PacketType.DATA, 4), fragments(PacketType.REPEAT, 4, first=60)
+    assert len(data) == 3
+    for datagram in (*data, *repeat):
+        oracle.note(AB, datagram)
+    seen = oracle.crossings(AB, STREAM)
+    assert (seen.chunks, seen.duplicates, seen.repeats, seen.numbers()) == (1, 0, 1, [4])
+    assert (seen.data_bytes, seen.repair_bytes) == (sum(map(len, data)), sum(map(len, repeat)))
+    assert seen.epochs[4] == 7
+
+
+def test_a_chunk_in_fragments_reaches_the_other_end_when_all_of_them_do() -> None:
+    oracle = Oracle()
+    sets = [fragments(PacketType.DATA, 4), fragments(PacketType.REPEAT, 4, first=60)]
+    for datagram in sets[0]:
+        oracle.note(AB, datagram)
+    oracle.arrives(AB, sets[0][2])
+    oracle.arrives(AB, sets[0][2])
+    oracle.arrives(AB, sets[0][0])
+    seen = oracle.crossings(AB, STREAM)
+    assert not seen.arrived(4)
+    for datagram in sets[1]:
+        oracle.note(AB, datagram)
+        oracle.arrives(AB, datagram)
+    assert (seen.needless, seen.arrived(4)) == (0, True)
+    oracle.vanishes(AB, sets[1][1])
+    assert not seen.arrived(4)
+    oracle.arrives(AB, sets[0][1])
+    assert seen.arrived(4)
+    oracle.note(AB, fragments(PacketType.REPEAT, 4, first=70)[0])
+    assert seen.needless == 1
+
+
+def test_what_is_no_fragment_is_not_counted() -> None:
+    oracle = Oracle()
+    good = fragments(PacketType.DATA, 4)[0]
+    changes = {16: PacketType.CONTROL, 17: 0x33, 23: 0xFF}  # No chunk's type, fragment 3 of 3, an absurd number.
+    bad = [good[:at] + bytes([value]) + good[at + 1 :] for at, value in changes.items()]
+    for datagram in (good[:29], *bad):
+        oracle.note(AB, datagram)
+        oracle.arrives(AB, datagram)
+    oracle.note(AB, fragments(PacketType.DATA, 4)[1])
+    oracle.note(AB, fragments(PacketType.REPEAT, 4)[1])
+    oracle.arrives(AB, b"")
+    oracle.vanishes(AB, b"")
+    assert oracle.crossings(AB).data_bytes == oracle.crossings(AB).repair_bytes == 0

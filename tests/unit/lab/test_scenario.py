@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,18 @@ def test_every_figure_of_a_link_is_read() -> None:
     assert scenario.links["B", "C"] == LinkFigures(rate_bps=1e9)
 
 
+@pytest.mark.parametrize(("between", "lossy"), [('["A", "B"]', "B"), ('["B", "A"]', "A")])
+def test_one_direction_of_a_link_may_have_figures_of_its_own(between: str, lossy: str) -> None:
+    link = f'[[links]]\nbetween = {between}\nrate = "100M"\ndelay = "5ms"\nburst = 4\nreorder_by = 50\n'
+    figures = parse(HEAD + link + 'back = { loss = "10%", burst = 8 }\n').links["A", "B"]
+    plain = LinkFigures(100e6, 0.005, burst=4, reorder_by=50)
+    worse = replace(plain, loss=0.1, burst=8)
+    assert figures.back is not None
+    there, back = figures.towards(second=True), figures.towards(second=False)
+    assert replace(there, back=None) == (plain if lossy == "B" else worse)
+    assert back == (worse if lossy == "B" else plain)
+
+
 def test_a_queue_holds_50_ms_and_at_least_64_kib() -> None:
     assert LinkFigures(rate_bps=1e6).default_queue_bytes == 64 * 1024
     assert LinkFigures(rate_bps=100e6).default_queue_bytes == 625_000
@@ -72,6 +85,9 @@ def test_the_name_is_the_files_where_none_is_given() -> None:
     ("text", "line", "expected"),
     [
         ("devices = [", 1, "valid TOML"),
+        (HEAD + LINK + 'back = { between = "A" }\n', 5, "one of rate, delay"),
+        (HEAD + LINK + "back = 5\n", 5, "a table"),
+        (HEAD + LINK + "burst = 0\n", 5, "a whole number from 1 to 1000"),
         (HEAD + "x = = 1\n", 2, "valid TOML"),
         ("[scenario]\n", 1, 'devices = ["A", "B", ...]'),
         ("devices = 5\n", 1, 'devices = ["A", "B", ...]'),
@@ -97,6 +113,7 @@ def test_the_name_is_the_files_where_none_is_given() -> None:
         (HEAD + '[[links]]\nbetween = ["A", "B"]\nrate = 100\n', 4, "rate as a text with its unit in quotes"),
         (HEAD + '[[links]]\nbetween = ["A", "B"]\nrate = "fast"\n', 4, "a rate such as"),
         (HEAD + LINK + 'loss = "5"\n', 5, "a share such as"),
+        (HEAD + LINK + "mtu = 1000\n", 5, "mtu as a whole number from 1280 to 65535"),
         (HEAD + '[[channels]]\nname = "x"\nkind = "carrier pigeon"\n', 4, "a channel (kind:"),
         (HEAD + '[[channels]]\nname = "x"\nkind = "file"\nspeed = 9\n', 5, "a channel (speed:"),
         (HEAD + 2 * '[[channels]]\nname = "x"\nkind = "file"\n', 6, "each channel once"),

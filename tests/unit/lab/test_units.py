@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.units import parse_rate, parse_seconds, parse_share, parse_size, show_rate, show_seconds, show_size
+from lab.units import parse_mtu, parse_rate, parse_seconds, parse_share, parse_size, show_rate, show_seconds, show_size
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,13 @@ def test_a_shown_time_reads_back(seconds: float) -> None:
 
 def test_sizes_are_shown_with_their_unit() -> None:
     assert [show_size(size) for size in (5, 1200, 67108864, 3e9)] == ["5 B", "1.2 kB", "67.1 MB", "3.0 GB"]
+
+
+def test_an_mtu_is_a_number_of_bytes() -> None:
+    assert parse_mtu("1500") == 1500
+
+
+@pytest.mark.parametrize("text", ["1279", "65536", "", "1.5k", "-1500", "²"])
+def test_what_is_no_mtu_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="an MTU of 1280 to 65535 bytes"):
+        parse_mtu(text)

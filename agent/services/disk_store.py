@@ -17,11 +17,13 @@ from typing import Final
 
 from agent.core.memory_store import MemoryStreamStore
 from agent.core.store import PieceReader, Resumed, Role, StoreError, StreamStore
+from agent.services.disk_writer import DiskWriter
 from agent.services.file_reader import FileReader
-from agent.services.file_stream import FileStreamStore, Meta, complete_naming, store_error
+from agent.services.file_stream import FileStreamStore, store_error
 from agent.services.handles import Handles
 from agent.services.identity import append_line, write_atomically
 from agent.services.names import part_name, safe_name
+from agent.services.stream_meta import Meta, complete_naming
 from common.ids import ChannelId
 from common.limits import MAX_STREAMS
 from common.opening import STREAM_ID_BYTES, Opening
@@ -59,11 +61,18 @@ class DiskStores:
         self._quota_bytes = quota_bytes
         self._retention_bytes = retention_bytes
         self._handles = Handles()
+        self._writer = DiskWriter()
         self._live: dict[str, FileStreamStore] = {}
         self._graves = Graves(state / "tombstones", wall)
 
     def close(self) -> None:
-        """Close the open files."""
+        """Write what was received, for a limited time, and close the open files."""
+        for store in self._live.values():
+            try:
+                store.hand_over()
+            except StoreError as error:
+                log.warning("= stopping: %s", error)
+        self._writer.close()
         self._handles.close()
 
     def receive(self, opening: Opening, sealed: bytes) -> StreamStore:
@@ -157,7 +166,7 @@ class DiskStores:
             if isinstance(error, StoreError):
                 raise
             raise store_error(error, f"keeping a record of {meta.name!r}") from error
-        store = FileStreamStore(folder, meta, self._handles, reader)
+        store = FileStreamStore(folder, meta, self._handles, self._writer, reader)
         self._live[opening.hex] = store
         return store
 
@@ -199,7 +208,7 @@ class DiskStores:
                 raise
         else:
             self._check_part(meta)
-        store = FileStreamStore(folder, meta, self._handles, reader)
+        store = FileStreamStore(folder, meta, self._handles, self._writer, reader)
         role: Role = "done" if meta.done else "source" if meta.role == "source" else "receive"
         self._live[folder.name] = store
         return Resumed(bytes.fromhex(meta.opening), store, role)
@@ -216,7 +225,7 @@ class DiskStores:
         """Remove what is kept of a stream; a finished file and a source's file stay."""
         try:
             meta = Meta.load(folder)
-            FileStreamStore(folder, meta, self._handles).discard()
+            FileStreamStore(folder, meta, self._handles, self._writer).discard()
         except (OSError, ValueError):
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -5,12 +5,8 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Final
 
 from agent.core.store import StoreError
-
-BLOCK_BYTES: Final = 256 * 1024
-"""Bytes read at a time: pieces are read one after the other, and each call costs as much as a hundred slices."""
 
 
 class FileReader:
@@ -35,8 +31,6 @@ class FileReader:
         if not stat.S_ISREG(facts.st_mode):
             self.close()
             raise StoreError("io", f"cannot send {path}: it is not a regular file")
-        self._block = b""
-        self._block_at = 0
         self.size_bytes = facts.st_size
         self.modified_ns = facts.st_mtime_ns
         self.inode = facts.st_ino
@@ -47,15 +41,11 @@ class FileReader:
         Raises:
             StoreError: the file changed since it was opened, or the medium fails.
         """
-        start = offset - self._block_at
         try:
-            if not 0 <= start <= len(self._block) - length:
-                self._block = os.pread(self._handle, max(length, BLOCK_BYTES), offset)
-                self._block_at, start = offset, 0
+            data = os.pread(self._handle, length, offset)
             facts = os.fstat(self._handle)
         except OSError as error:
             raise StoreError("io", f"cannot read {self.path}: {error.strerror}") from error
-        data = self._block[start : start + length]
         now = (facts.st_size, facts.st_mtime_ns)
         if len(data) != length or now != (self.size_bytes, self.modified_ns):
             raise StoreError("changed", f"{self.path} was changed while it was being sent")

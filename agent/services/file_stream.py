@@ -4,9 +4,10 @@ Theory of operation. A stream has a folder of its own in the agent's state, with
 sealed opening and what is known of the file), ``tags`` (16 bytes for each piece, zero where it is missing) and
 ``records`` (every chunk that is no piece of the file, such as the closing record, one after the other). A piece's
 bytes go to the ``.part`` file in the receive folder before its tag goes to ``tags``, so after a crash a tag means
-bytes; the core verifies them nevertheless. A receiver gathers consecutive pieces and writes them together: a crash
-costs it the last few, which it gets again. A source gathers tags until it is told to flush, which it is before their
-chunks are sent: no number may be sealed twice with different bytes. The finished file gets its name by a link that
+bytes; the core verifies them nevertheless. A receiver gathers pieces and has them written together by another thread
+(``disk_writer``); what is not written yet is read from memory. A crash costs it the last few, which it gets again. A
+source gathers tags until it is told to flush, which it is before their chunks are sent: no number may be sealed twice
+with different bytes. The finished file gets its name by a link that
 never replaces what is there; ``meta.json`` has the name before the file has it, so that a crash in between does not
 make a second file.
 """
@@ -16,105 +17,34 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import json
 import logging
 import os
 import shutil
-import struct
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from agent.core.store import PieceReader, StoreError
+from agent.services.disk_writer import DiskWriter, write_at
 from agent.services.handles import Handles
-from agent.services.identity import write_atomically
-from agent.services.naming import has_name, take_name
-from agent.services.piece_run import PieceRun
+from agent.services.naming import take_name
+from agent.services.piece_run import Gathering, PieceRun
+from agent.services.record_file import RecordFile
+from agent.services.stream_meta import Meta
+from agent.services.tag_file import TagFile, write_tags
 
 log = logging.getLogger(__name__)
 
-TAG_BYTES: Final = 16
-_MISSING: Final = bytes(TAG_BYTES)
-_RECORD: Final = struct.Struct("<QI16s")
-"""A record's number, length and tag; its bytes follow."""
+BATCH_BYTES: Final = 256 * 1024
+"""Bytes of pieces that are written together."""
+GATHER_S: Final = 1.0
+"""Seconds after which pieces are gathered no longer, few as they may be: a crash costs them."""
+MOST_GATHERED_RUNS: Final = 64
+MOST_GATHERED_TAGS: Final = 4_096
+"""Tags that a source gathers at most."""
 _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_TAGS_READ_BYTES: Final = 1024 * 1024
-RUN_BYTES: Final = 128 * 1024
-"""Bytes of consecutive pieces that are written together."""
-
-
-@dataclass(frozen=True, slots=True)
-class Meta:
-    """What is kept of a stream beside its chunks.
-
-    Attributes:
-        opening: sealed, in hex.
-        role: ``source`` or ``receive``.
-        expires: unix seconds after which the stream is of no use.
-        name: the safe name that the file shall have, or has.
-        path: at the source the file; at a receiver where its bytes are now.
-        size_bytes: of the file.
-        piece_bytes: of every piece but the last.
-        modified_ns: at the source, when the file was last changed.
-        inode: at the source, which file it is.
-        done: whether it is complete and verified.
-        sha256: of the verified file, in hex.
-        final: at a receiver the path that a verified file is about to get, or has.
-    """
-
-    opening: str
-    role: str
-    expires: float
-    name: str
-    path: str
-    size_bytes: int
-    piece_bytes: int
-    modified_ns: int = 0
-    inode: int = 0
-    done: bool = False
-    sha256: str = ""
-    final: str = ""
-
-    @property
-    def pieces(self) -> int:
-        """How many pieces the file has, numbered from 1."""
-        return -(-self.size_bytes // self.piece_bytes)
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read a stream's ``meta.json``.
-
-        Raises:
-            ValueError: it cannot be used.
-            OSError: it cannot be read.
-        """
-        try:
-            meta = cls(**json.loads((folder / "meta.json").read_bytes()))
-            usable = (
-                meta.role in ("source", "receive")
-                and isinstance(meta.path, str)
-                and isinstance(meta.name, str)
-                and isinstance(meta.final, str)
-                and isinstance(meta.expires, int | float)
-                and type(meta.size_bytes) is int
-                and type(meta.piece_bytes) is int
-                and meta.size_bytes >= 0 < meta.piece_bytes
-                and bytes.fromhex(meta.opening)
-            )
-        except TypeError as error:
-            raise ValueError(f"{folder / 'meta.json'} is not a stream's record") from error
-        if not usable:
-            raise ValueError(f"{folder / 'meta.json'} is not a stream's record")
-        return meta
-
-    def save(self, folder: Path) -> None:
-        """Write a stream's ``meta.json``.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        write_atomically(folder / "meta.json", json.dumps(asdict(self)).encode())
 
 
 class FileStreamStore:
@@ -124,6 +54,7 @@ class FileStreamStore:
         folder: the stream's own folder in the agent's state.
         meta: what is known of the stream; for a new one already saved.
         handles: the open files of all streams.
+        writer: writes what is received.
         reader: at the source, the file.
     """
 
@@ -132,93 +63,114 @@ class FileStreamStore:
         folder: Path,
         meta: Meta,
         handles: Handles,
+        writer: DiskWriter,
         reader: PieceReader | None = None,
     ) -> None:
         self._folder = folder
         self._meta = meta
         self._pieces = meta.pieces
+        self._receives = meta.role == "receive"
         self._handles = handles
+        self._writer = writer
         self._reader = reader
         self._path = Path(meta.path)
-        self._tags_path = folder / "tags"
-        self._tags_end = _tags_in(self._tags_path)
-        self._run = PieceRun()
-        self._records, self._records_bytes = _load_records(folder / "records")
+        self._tags = TagFile(folder / "tags", handles)
+        self._records = RecordFile(folder / "records", handles)
+        self._gathered = Gathering()
+        self._lane = writer.lane(self._write_runs)
 
     @property
     def meta(self) -> Meta:
         """What is kept of the stream beside its chunks."""
         return self._meta
 
+    @property
+    def backlog_bytes(self) -> int:
+        """Bytes that were taken and are not on the disk yet, of all streams."""
+        return self._gathered.size_bytes + self._writer.queued_bytes
+
+    @property
+    def unwritten_bytes(self) -> int:
+        """What of this stream waits for the disk; 0 too if the disk has failed."""
+        return self._gathered.size_bytes + self._lane.pending_bytes if self._lane.failure is None else 0
+
     def held(self) -> Iterable[tuple[int, int]]:
         """Return the half-open number ranges that have a tag."""
         self.flush()
-        return _ranges(itertools.chain(self._tagged(), sorted(self._records)))
+        tagged = (number for number in self._tags.numbers() if self._is_piece(number))
+        return _ranges(itertools.chain(tagged, sorted(self._records.records)))
 
-    def write(self, number: int, data: bytes, tag: bytes) -> None:
-        """Keep a chunk's bytes, then its tag; of a source's piece the tag alone.
+    def write_run(self, start: int, pieces: Sequence[bytes], tags: Sequence[bytes]) -> None:
+        """Take consecutive chunks: bytes and tags, of a source's pieces the tags alone.
 
         Raises:
-            StoreError: no space, or the medium fails.
+            StoreError: no space, or the medium fails, with these or with what was taken before.
         """
+        count = len(tags)
+        in_file = max(0, min(count, self._pieces + 1 - start))
         try:
-            if not self._is_piece(number):
-                self._write_record(number, data, tag)
-                return
-            receives = self._meta.role == "receive"
-            if receives and self._meta.done:
-                return  # the file is its user's now
-            if number != self._run.stop:
-                self._write_run()
-            self._run.add(number, data if receives else b"", tag)
-            if self._run.size_bytes >= RUN_BYTES or (receives and number == self._pieces):
-                self._write_run()
+            for at in range(in_file, count):
+                self._records.write(start + at, pieces[at], tags[at])
+            if in_file:
+                self._gather(start, pieces[:in_file], tags[:in_file])
         except OSError as error:
             raise store_error(error, f"writing {self._meta.name!r}") from error
 
     def read(self, number: int) -> bytes | None:
         """Return a chunk's plain bytes; None if the file is gone or shorter now."""
-        if not self._is_piece(number):
-            record = self._records.get(number)
-            return record[1] if record else None
-        if self._reader is None and number in self._run:
-            return self._run.piece(number)
-        offset = (number - 1) * self._meta.piece_bytes
-        length = min(self._meta.piece_bytes, self._meta.size_bytes - offset)
-        if self._reader is not None:
-            return self._reader.read(offset, length)
-        try:
-            data = os.pread(self._handles.get(self._path, os.O_RDONLY), length, offset)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise store_error(error, f"reading {self._meta.name!r}") from error
-        return data if len(data) == length else None
+        run = self.read_run(number, 1)
+        return run[0] if run else None
 
-    def tag(self, number: int) -> bytes | None:
-        """Return a chunk's tag, or None."""
-        if not self._is_piece(number):
-            record = self._records.get(number)
-            return record[0] if record else None
-        if number in self._run:
-            return self._run.tag(number)
-        if number > self._tags_end:
-            return None
-        try:
-            tags = self._handles.get(self._tags_path, os.O_RDWR | os.O_CREAT)
-            tag = os.pread(tags, TAG_BYTES, (number - 1) * TAG_BYTES)
-        except OSError:
-            return None
-        return tag if len(tag) == TAG_BYTES and tag != _MISSING else None
+    def read_run(self, start: int, count: int) -> list[bytes]:
+        """Return consecutive chunks' plain bytes, as far as the file has them.
+
+        Raises:
+            StoreError: the medium fails, or the file that is being sent is no longer the same.
+        """
+        waiting = self._waiting() if self._receives else ()
+        number, stop = start, start + count
+        run: list[bytes] = []
+        while number < stop:
+            some = self._read_some(number, stop, waiting)
+            if not some:
+                break
+            run += some
+            number += len(some)
+        return run
+
+    def tags_run(self, start: int, count: int) -> list[bytes | None]:
+        """Return consecutive chunks' tags, None for each that has none."""
+        waiting = self._waiting()
+        stop = start + count
+        in_file = max(0, min(count, self._pieces + 1 - start))
+        tags = self._tags.read(start, in_file)
+        for run in reversed(waiting):
+            first, last = max(start, run.start), min(stop, run.stop)
+            if first < last:
+                tags[first - start : last - start] = run.tags[first - run.start : last - run.start]
+        records = self._records.records
+        tags += [records[number][0] if number in records else None for number in range(start + in_file, stop)]
+        return tags
 
     def flush(self) -> None:
-        """Write what was gathered.
+        """Write what was gathered, and wait for it.
 
         Raises:
             StoreError: no space, or the medium fails.
         """
         try:
-            self._write_run()
+            self._flush()
+        except OSError as error:
+            raise store_error(error, f"writing {self._meta.name!r}") from error
+
+    def hand_over(self) -> None:
+        """Have what was gathered written, without waiting.
+
+        Raises:
+            StoreError: no space, or the medium fails.
+        """
+        try:
+            self._hand_over()
         except OSError as error:
             raise store_error(error, f"writing {self._meta.name!r}") from error
 
@@ -229,12 +181,12 @@ class FileStreamStore:
         """Give the complete file its name, or the next free one after it.
 
         Raises:
-            StoreError: it cannot be named.
+            StoreError: some of it cannot be written, or it cannot be named.
         """
         sha256 = digest.hex() if digest else ""
+        self.flush()
         try:
-            self._write_run()
-            if self._meta.role == "receive" and not self._meta.done:
+            if self._receives and not self._meta.done:
                 self._handles.forget(self._path)
                 self._meta = replace(self._meta, sha256=sha256)
                 self._path = take_name(self._path, self._meta.name, self._note_final)
@@ -249,93 +201,100 @@ class FileStreamStore:
 
     def discard(self) -> None:
         """Drop what is kept of the stream; a finished file and a source's file stay."""
-        if self._meta.role == "receive" and not self._meta.done:
-            self._handles.forget(self._path)
+        self._gathered.clear()
+        self._lane.cancel()
+        if self._receives and not self._meta.done:
             self._path.unlink(missing_ok=True)
         self._handles.forget(self._path)
-        self._run.clear()
-        self._tags_end = 0
-        self._handles.forget(self._tags_path)
-        self._handles.forget(self._folder / "records")
+        self._tags.forget()
+        self._records.forget()
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._records.clear()
 
     def _note_final(self, final: Path) -> None:
         """Put on record which name the file is about to get."""
         self._meta = replace(self._meta, final=str(final))
         self._meta.save(self._folder)
 
-    def _write_run(self) -> None:
-        """Write the pieces that were gathered, then their tags."""
-        run = self._run
-        if not run:
-            return
-        start, data, tags = run.start, b"".join(run.pieces), b"".join(run.tags)
-        run.clear()
-        if data:
-            handle = self._handles.get(self._path, os.O_WRONLY)
-            _write_at(handle, data, (start - 1) * self._meta.piece_bytes)
-        self._write_tags(start, tags)
-
-    def _write_tags(self, number: int, tags: bytes) -> None:
-        handle = self._handles.get(self._tags_path, os.O_RDWR | os.O_CREAT)
-        _write_at(handle, tags, (number - 1) * TAG_BYTES)
-        self._tags_end = max(self._tags_end, number - 1 + len(tags) // TAG_BYTES)
-
     def _is_piece(self, number: int) -> bool:
         return 1 <= number <= self._pieces
 
-    def _tagged(self) -> Iterable[int]:
-        """Yield the numbers of the pieces that have a tag."""
-        try:
-            with self._tags_path.open("rb") as tags:
-                number = 0
-                while block := tags.read(_TAGS_READ_BYTES):
-                    for start in range(0, len(block) - TAG_BYTES + 1, TAG_BYTES):
-                        number += 1
-                        tagged = block[start : start + TAG_BYTES] != _MISSING
-                        if tagged and self._is_piece(number):
-                            yield number
-        except FileNotFoundError:
+    def _gather(self, start: int, pieces: Sequence[bytes], tags: Sequence[bytes]) -> None:
+        """Take pieces; hand them over when there is enough of them to be worth a call."""
+        gathered, now = self._gathered, time.monotonic()
+        if not self._receives:
+            gathered.add(start, (), tags, now)
+            if sum(len(run.tags) for run in gathered.runs) >= MOST_GATHERED_TAGS:
+                self._flush()
             return
+        if self._meta.done:
+            return  # the file is its user's now
+        self._lane.check()
+        gathered.add(start, pieces, tags, now)
+        if (
+            gathered.size_bytes >= BATCH_BYTES
+            or len(gathered.runs) >= MOST_GATHERED_RUNS
+            or now - gathered.began_at >= GATHER_S
+        ):
+            self._hand_over()
 
-    def _write_record(self, number: int, data: bytes, tag: bytes) -> None:
-        handle = self._handles.get(self._folder / "records", os.O_RDWR | os.O_CREAT)
-        record = _RECORD.pack(number, len(data), tag) + data
+    def _hand_over(self) -> None:
+        """Give the writer what was gathered; a source's tags are written at once."""
+        gathered = self._gathered
+        if not gathered.runs:
+            return
+        if self._receives:
+            self._lane.put(gathered.runs, gathered.size_bytes)
+        else:
+            self._tags.write(gathered.runs)
+        self._tags.stop = max(self._tags.stop, *(run.stop for run in gathered.runs))
+        gathered.clear()
+
+    def _flush(self) -> None:
+        self._hand_over()
+        self._lane.wait()
+
+    def _write_runs(self, runs: Sequence[PieceRun]) -> None:
+        """Write pieces, then their tags. It runs on the writer's thread and shares nothing with the other."""
+        with _opened(self._path, os.O_WRONLY) as part:
+            for run in runs:
+                write_at(part, run.pieces, (run.start - 1) * self._meta.piece_bytes)
+        with _opened(self._tags.path, os.O_WRONLY | os.O_CREAT) as tags:
+            write_tags(tags, runs)
+
+    def _waiting(self) -> list[PieceRun]:
+        """Return the runs that are in memory still, newest first."""
+        runs = [run for batch in self._lane.pending for run in batch.runs]
+        runs += self._gathered.runs
+        runs.reverse()
+        return runs
+
+    def _read_some(self, number: int, stop: int, waiting: Sequence[PieceRun]) -> list[bytes]:
+        """Return chunks from ``number`` that lie together: in memory, or in the file."""
+        if not self._is_piece(number):
+            record = self._records.records.get(number)
+            return [record[1]] if record else []
+        stop = min(stop, self._pieces + 1)
+        for run in waiting:
+            if number in run:
+                return run.pieces[number - run.start : stop - run.start]
+            if number < run.start < stop:
+                stop = run.start
+        size = self._meta.piece_bytes
+        offset = (number - 1) * size
+        data = self._read_file(offset, min((stop - 1) * size, self._meta.size_bytes) - offset)
+        return [data[at : at + size] for at in range(0, len(data), size)]
+
+    def _read_file(self, offset: int, length: int) -> bytes:
+        """Return bytes of the file; of a received one that is gone or shorter now the whole pieces that are left."""
+        if self._reader is not None:
+            return self._reader.read(offset, length)
         try:
-            _write_at(handle, record, self._records_bytes)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.ftruncate(handle, self._records_bytes)
-            raise
-        self._records_bytes += len(record)
-        self._records[number] = (tag, data)
-
-
-def complete_naming(folder: Path, meta: Meta) -> Meta | None:
-    """Complete what a crash left of a verified file's naming.
-
-    Args:
-        folder: the stream's own.
-        meta: its record.
-
-    Returns:
-        The record as it is now: unchanged if the file has not got its name. None if it got it and its user took it
-        away.
-
-    Raises:
-        OSError: the receive folder cannot be read.
-    """
-    if meta.role != "receive" or meta.done or not meta.final:
-        return meta
-    part, final = Path(meta.path), Path(meta.final)
-    if not has_name(part, final, meta.size_bytes):
-        return meta if os.path.lexists(part) else None
-    named = replace(meta, done=True, path=meta.final)
-    with contextlib.suppress(OSError):  # such as a full disk: the next start comes here again
-        part.unlink(missing_ok=True)
-        named.save(folder)
-    return named
+            data = os.pread(self._handles.get(self._path, os.O_RDONLY), length, offset)
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise store_error(error, f"reading {self._meta.name!r}") from error
+        return data if len(data) == length else data[: len(data) - len(data) % self._meta.piece_bytes]
 
 
 def store_error(error: OSError, doing: str) -> StoreError:
@@ -346,41 +305,14 @@ def store_error(error: OSError, doing: str) -> StoreError:
     return StoreError("io", f"{doing} failed: {reason}")
 
 
-def _tags_in(path: Path) -> int:
-    """Return how many tags a file has room for."""
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    """Open a regular file."""
+    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        return path.stat().st_size // TAG_BYTES
-    except FileNotFoundError:
-        return 0
-
-
-def _write_at(handle: int, data: bytes, offset: int) -> None:
-    written = os.pwrite(handle, data, offset)
-    while written < len(data):
-        more = os.pwrite(handle, data[written:], offset + written)
-        if more == 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written += more
-
-
-def _load_records(path: Path) -> tuple[dict[int, tuple[bytes, bytes]], int]:
-    """Read the records file and cut off a torn end; return the records and the file's length."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return {}, 0
-    records = {}
-    good = 0
-    while good + _RECORD.size <= len(data):
-        number, length, tag = _RECORD.unpack_from(data, good)
-        end = good + _RECORD.size + length
-        if end > len(data):
-            break
-        records[number] = (tag, data[good + _RECORD.size : end])
-        good = end
-    if good < len(data):
-        os.truncate(path, good)
-    return records, good
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _ranges(numbers: Iterable[int]) -> Iterable[tuple[int, int]]:

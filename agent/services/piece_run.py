@@ -1,47 +1,54 @@
-"""Consecutive pieces of a file that are written together: one call for a hundred, not one for each."""
+"""Consecutive pieces of a file that are written together: one call for hundreds, not one for each."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class PieceRun:
-    """Consecutive pieces that wait to be written together."""
+    """Consecutive pieces.
 
-    def __init__(self) -> None:
-        self.start = 0
+    Args:
+        start: the first piece's number.
+    """
+
+    def __init__(self, start: int) -> None:
+        self.start = start
         self.pieces: list[bytes] = []
+        """Their bytes; empty where only the tags are kept."""
         self.tags: list[bytes] = []
-        self.size_bytes = 0
 
     @property
     def stop(self) -> int:
         """One past the last piece's number."""
-        return self.start + len(self.pieces)
-
-    def __bool__(self) -> bool:
-        return bool(self.pieces)
+        return self.start + len(self.tags)
 
     def __contains__(self, number: int) -> bool:
-        return self.start <= number < self.start + len(self.pieces)
+        return self.start <= number < self.start + len(self.tags)
 
-    def add(self, number: int, data: bytes, tag: bytes) -> None:
-        """Add the piece that follows; the first may have any number."""
-        if not self.pieces:
-            self.start = number
-        self.pieces.append(data)
-        self.tags.append(tag)
-        self.size_bytes += len(data)
 
-    def piece(self, number: int) -> bytes:
-        """Return a piece that waits."""
-        return self.pieces[number - self.start]
+class Gathering:
+    """Runs that wait to be written together, in the order in which they came."""
 
-    def tag(self, number: int) -> bytes:
-        """Return the tag of a piece that waits."""
-        return self.tags[number - self.start]
+    def __init__(self) -> None:
+        self.runs: list[PieceRun] = []
+        self.size_bytes = 0
+        self.began_at = 0.0
+        """When the first of them came, in monotonic seconds."""
+
+    def add(self, start: int, pieces: Sequence[bytes], tags: Sequence[bytes], now: float) -> None:
+        """Add pieces with their tags; no pieces where only tags are kept."""
+        runs = self.runs
+        if not runs:
+            self.began_at = now
+        if not runs or runs[-1].stop != start:
+            runs.append(PieceRun(start))
+        run = runs[-1]
+        run.pieces += pieces
+        run.tags += tags
+        self.size_bytes += sum(map(len, pieces))
 
     def clear(self) -> None:
-        """Forget all."""
-        self.start = 0
-        self.pieces.clear()
-        self.tags.clear()
+        """Forget them; the list that was handed out stays as it is."""
+        self.runs = []
         self.size_bytes = 0

@@ -1,6 +1,8 @@
+import errno
 import os
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,14 +22,18 @@ Make = Callable[..., DiskStores]
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Make:
+def make(tmp_path: Path) -> Iterator[Make]:
     """Make the stores of one device, any number of times over the same folders."""
+    made: list[DiskStores] = []
 
     def make_stores(*, wall: float = 1_500.0, quota_bytes: int | None = None) -> DiskStores:
         (tmp_path / "state").mkdir(exist_ok=True)
-        return DiskStores(tmp_path / "state", tmp_path / "in", wall=wall, quota_bytes=quota_bytes)
+        made.append(DiskStores(tmp_path / "state", tmp_path / "in", wall=wall, quota_bytes=quota_bytes))
+        return made[-1]
 
-    return make_stores
+    yield make_stores
+    for stores in made:
+        stores.close()
 
 
 def tag(number: int) -> bytes:
@@ -45,7 +51,7 @@ def test_a_file_is_received_in_its_folder_and_nowhere_else(make: Make, tmp_path:
     for number, name in enumerate(("../../evil", "/etc/passwd", "a/../../b", ".ssh")):
         opening = make_opening(stream=bytes([number]) * 16, name=name, size_bytes=5)
         store = make().receive(opening, SEALED)
-        store.write(1, b"bytes", tag(1))
+        store.write_run(1, [b"bytes"], [tag(1)])
         store.finish(bytes(32))
     assert sorted(path.name for path in (tmp_path / "in").iterdir()) == ["b", "evil", "passwd", "ssh"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "state"]
@@ -53,15 +59,16 @@ def test_a_file_is_received_in_its_folder_and_nowhere_else(make: Make, tmp_path:
 
 def test_a_file_appears_only_when_it_is_whole(make: Make, tmp_path: Path) -> None:
     store = make().receive(make_opening(), SEALED)
-    store.write(1, DATA[:1_000], tag(1))
+    store.write_run(1, [DATA[:1_000]], [tag(1)])
     assert [path.suffix for path in (tmp_path / "in").iterdir()] == [".part"]
     assert all(path.name.startswith(".") for path in (tmp_path / "in").iterdir())
 
 
 def test_a_crash_in_mid_transfer_is_resumed(make: Make) -> None:
     store = make().receive(make_opening(), SEALED)
-    store.write(1, DATA[:1_000], tag(1))
-    store.write(3, DATA[2_000:], tag(3))
+    store.write_run(1, [DATA[:1_000]], [tag(1)])
+    store.write_run(3, [DATA[2_000:]], [tag(3)])
+    store.flush()
     resumed = only(make().resume())
     assert resumed.role == "receive"
     assert resumed.sealed_opening == SEALED
@@ -69,10 +76,39 @@ def test_a_crash_in_mid_transfer_is_resumed(make: Make) -> None:
     assert resumed.store.read(1) == DATA[:1_000]
 
 
+def test_a_stop_costs_nothing(make: Make) -> None:
+    stores = make()
+    store = stores.receive(make_opening(), SEALED)
+    store.write_run(1, [DATA[:1_000]], [tag(1)])
+    stores.close()
+    assert "disk-writer" not in [thread.name for thread in threading.enumerate()]
+    assert list(only(make().resume()).store.held()) == [(1, 2)]
+    store.write_run(3, [DATA[2_000:]], [tag(3)])
+    with pytest.raises(StoreError, match="the agent stops"):
+        store.flush()
+
+
+def test_a_stop_with_a_full_disk_says_so(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "model.bin").write_bytes(DATA)
+    stores = make()
+    source = stores.source(make_opening(), SEALED, FileReader(tmp_path / "model.bin"))
+    received = stores.receive(make_opening(stream=OTHER), SEALED)
+    for store in (source, received):
+        store.write_run(1, [DATA[:1_000]], [tag(1)])
+    monkeypatch.setattr(os, "pwritev", full)
+    stores.close()
+    assert caplog.text.count("No space left on device") == 2
+
+
 def test_a_finished_file_is_resumed_as_done(make: Make, tmp_path: Path) -> None:
     store = make().receive(make_opening(), SEALED)
     for number in (1, 2, 3):
-        store.write(number, DATA[(number - 1) * 1_000 : number * 1_000], tag(number))
+        store.write_run(number, [DATA[(number - 1) * 1_000 : number * 1_000]], [tag(number)])
     store.finish(bytes(32))
     resumed = only(make().resume())
     assert resumed.role == "done"
@@ -92,7 +128,7 @@ def test_a_source_goes_on_with_its_file(make: Make, tmp_path: Path) -> None:
     file = tmp_path / "model.bin"
     file.write_bytes(DATA)
     store = make().source(make_opening(), SEALED, FileReader(file))
-    store.write(1, DATA[:1_000], tag(1))
+    store.write_run(1, [DATA[:1_000]], [tag(1)])
     store.flush()
     resumed = only(make().resume())
     assert resumed.role == "source"
@@ -209,16 +245,18 @@ def test_a_symlink_in_the_place_of_a_part_is_not_followed(make: Make, tmp_path: 
     part = tmp_path / "in" / part_name("model.bin", make_opening().hex)
     part.symlink_to(tmp_path / "victim")
     store = make().receive(make_opening(), SEALED)
-    store.write(1, DATA[:1_000], tag(1))
+    store.write_run(1, [DATA[:1_000]], [tag(1)])
+    store.flush()
     assert (tmp_path / "victim").read_bytes() == b"mine"
 
 
 def test_a_stream_received_anew_begins_anew(make: Make) -> None:
     store = make().receive(make_opening(), SEALED)
-    store.write(1, DATA[:1_000], tag(1))
+    store.write_run(1, [DATA[:1_000]], [tag(1)])
+    store.flush()
     again = make().receive(make_opening(), SEALED)
     assert list(again.held()) == []
-    assert again.tag(1) is None
+    assert again.tags_run(1, 1) == [None]
 
 
 def test_the_quota_is_named_when_it_is_too_small(make: Make, tmp_path: Path) -> None:

@@ -1,5 +1,9 @@
+import contextlib
 import errno
+import itertools
 import os
+import threading
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +15,10 @@ from hypothesis import strategies as st
 from agent.core.memory_store import BytesReader
 from agent.core.store import StoreError
 from agent.services import file_stream, naming
-from agent.services.file_stream import FileStreamStore, Meta
+from agent.services.disk_writer import DiskWriter
+from agent.services.file_stream import FileStreamStore
 from agent.services.handles import Handles
+from agent.services.stream_meta import Meta
 
 DATA = bytes(range(250)) * 10
 PIECES = [DATA[:1_000], DATA[1_000:2_000], DATA[2_000:]]
@@ -30,6 +36,13 @@ def handles() -> Iterator[Handles]:
 
 
 @pytest.fixture
+def writer() -> Iterator[DiskWriter]:
+    opened = DiskWriter()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
 def meta(tmp_path: Path) -> Meta:
     """A stream of three pieces that is being received."""
     (tmp_path / "stream").mkdir()
@@ -41,52 +54,157 @@ def meta(tmp_path: Path) -> Meta:
 
 
 @pytest.fixture
-def store(tmp_path: Path, meta: Meta, handles: Handles) -> FileStreamStore:
-    return FileStreamStore(tmp_path / "stream", meta, handles)
+def store(tmp_path: Path, meta: Meta, handles: Handles, writer: DiskWriter) -> FileStreamStore:
+    return FileStreamStore(tmp_path / "stream", meta, handles, writer)
+
+
+def reopen(tmp_path: Path, meta: Meta) -> FileStreamStore:
+    """Return the stream as another process finds it."""
+    return FileStreamStore(tmp_path / "stream", meta, Handles(), DiskWriter())
 
 
 def fill(store: FileStreamStore) -> None:
     for number, piece in enumerate(PIECES, start=1):
-        store.write(number, piece, tag(number))
-    store.write(4, b"closing", tag(4))
+        store.write_run(number, [piece], [tag(number)])
+    store.write_run(4, [b"closing"], [tag(4)])
 
 
 def test_what_is_written_reads_back(store: FileStreamStore) -> None:
     fill(store)
     assert [store.read(number) for number in (1, 2, 3, 4)] == [*PIECES, b"closing"]
-    assert [store.tag(number) for number in (1, 2, 3, 4)] == [tag(n) for n in (1, 2, 3, 4)]
+    assert store.tags_run(1, 4) == [tag(n) for n in (1, 2, 3, 4)]
 
 
 def test_what_is_not_written_is_not_there(store: FileStreamStore) -> None:
-    store.write(3, PIECES[2], tag(3))
-    assert store.tag(1) is None
-    assert store.tag(4) is None
+    store.write_run(3, [PIECES[2]], [tag(3)])
+    assert store.tags_run(1, 4) == [None, None, tag(3), None]
     assert store.read(4) is None
     assert store.read(900) is None
 
 
 def test_held_ranges_outlive_the_process(tmp_path: Path, meta: Meta, store: FileStreamStore) -> None:
-    store.write(3, PIECES[2], tag(3))
-    store.write(1, PIECES[0], tag(1))
-    store.write(4, b"closing", tag(4))
-    store.write(90, b"record", tag(90))
+    store.write_run(3, [PIECES[2]], [tag(3)])
+    store.write_run(1, [PIECES[0]], [tag(1)])
+    store.write_run(4, [b"closing"], [tag(4)])
+    store.write_run(90, [b"record"], [tag(90)])
     assert list(store.held()) == [(1, 2), (3, 5), (90, 91)]
-    again = FileStreamStore(tmp_path / "stream", meta, Handles())
+    again = reopen(tmp_path, meta)
     assert list(again.held()) == [(1, 2), (3, 5), (90, 91)]
     assert again.read(4) == b"closing"
 
 
-def test_pieces_in_order_are_written_together_and_a_crash_costs_the_last_few(
+def test_pieces_are_written_together_and_a_crash_costs_the_last_few(
     tmp_path: Path, meta: Meta, store: FileStreamStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_stream, "RUN_BYTES", 2_000)
-    store.write(1, PIECES[0], tag(1))
-    assert (store.read(1), store.tag(1)) == (PIECES[0], tag(1))
-    assert list(FileStreamStore(tmp_path / "stream", meta, Handles()).held()) == []
-    store.write(2, PIECES[1], tag(2))
-    again = FileStreamStore(tmp_path / "stream", meta, Handles())
+    monkeypatch.setattr(file_stream, "BATCH_BYTES", 2_000)
+    store.write_run(1, PIECES[:1], [tag(1)])
+    assert (store.read(1), store.tags_run(1, 1), store.backlog_bytes) == (PIECES[0], [tag(1)], 1_000)
+    assert list(reopen(tmp_path, meta).held()) == []
+    store.write_run(2, PIECES[1:2], [tag(2)])
+    store.flush()
+    assert store.backlog_bytes == 0
+    again = reopen(tmp_path, meta)
     assert list(again.held()) == [(1, 3)]
     assert again.read(2) == PIECES[1]
+
+
+@pytest.mark.parametrize("name", ["GATHER_S", "MOST_GATHERED_RUNS"])
+def test_pieces_do_not_wait_long_nor_in_many_parts(
+    store: FileStreamStore, writer: DiskWriter, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(file_stream, name, 0)
+    store.write_run(2, PIECES[1:2], [tag(2)])
+    assert not store._gathered.runs
+    store.flush()
+    assert store.read(2) == PIECES[1]
+
+
+def test_runs_are_read_from_memory_and_from_the_disk_alike(store: FileStreamStore) -> None:
+    store.write_run(2, PIECES[1:2], [tag(2)])
+    store.flush()
+    store.write_run(1, PIECES[:1], [tag(1)])
+    store.write_run(3, PIECES[2:], [tag(3)])
+    store.write_run(4, [b"closing"], [tag(4)])
+    for _ in range(2):
+        assert store.read_run(1, 9) == [*PIECES, b"closing"]
+        assert store.read_run(2, 2) == PIECES[1:]
+        assert store.read_run(3, 1) == PIECES[2:]
+        assert store.tags_run(1, 5) == [tag(1), tag(2), tag(3), tag(4), None]
+        assert store.tags_run(4, 2) == [tag(4), None]
+        assert store.read_run(5, 3) == []
+        store.flush()
+
+
+def test_a_run_may_end_with_the_closing_record(store: FileStreamStore) -> None:
+    store.write_run(2, [*PIECES[1:], b"closing"], [tag(2), tag(3), tag(4)])
+    assert store.read_run(2, 3) == [*PIECES[1:], b"closing"]
+    assert list(store.held()) == [(2, 5)]
+
+
+def test_what_is_being_written_is_read_from_memory(
+    store: FileStreamStore, writer: DiskWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_go, real = threading.Event(), os.pwritev
+
+    def slow(handle: int, data: list[bytes], offset: int) -> int:
+        may_go.wait(10.0)
+        return real(handle, data, offset)
+
+    monkeypatch.setattr(os, "pwritev", slow)
+    store.write_run(1, PIECES, [tag(1), tag(2), tag(3)])
+    store.hand_over()
+    assert store.backlog_bytes == store.unwritten_bytes == len(DATA)
+    assert store.read_run(2, 2) == PIECES[1:]
+    assert store.tags_run(1, 2) == [tag(1), tag(2)]
+    may_go.set()
+    store.flush()
+    assert store.backlog_bytes == store.unwritten_bytes == 0
+    assert store.read_run(2, 2) == PIECES[1:]
+
+
+def test_a_stream_dropped_while_it_is_written_leaves_nothing(
+    tmp_path: Path, store: FileStreamStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing, may_go, real = threading.Event(), threading.Event(), os.pwritev
+
+    def slow(handle: int, data: list[bytes], offset: int) -> int:
+        writing.set()
+        may_go.wait(10.0)
+        return real(handle, data, offset)
+
+    monkeypatch.setattr(os, "pwritev", slow)
+    for number in (1, 2):
+        store.write_run(number, PIECES[number - 1 : number], [tag(number)])
+        store.hand_over()
+    writing.wait(10.0)
+    threading.Timer(0.01, may_go.set).start()
+    store.discard()
+    assert may_go.is_set()
+    assert list(tmp_path.iterdir()) == []
+    assert (store.backlog_bytes, store.tags_run(1, 1)) == (0, [None])
+
+
+@pytest.mark.parametrize("crash_at", range(12))
+def test_a_tag_on_the_disk_means_bytes_wherever_a_crash_comes(
+    tmp_path: Path, meta: Meta, store: FileStreamStore, monkeypatch: pytest.MonkeyPatch, crash_at: int
+) -> None:
+    calls, real = itertools.count(), os.pwritev
+
+    def crash(handle: int, data: list[bytes], offset: int) -> int:
+        if next(calls) >= crash_at:
+            raise OSError(errno.EIO, "the machine stopped")
+        return real(handle, [b"".join(data)[:700]], offset)  # in parts, to have more places to stop at
+
+    monkeypatch.setattr(os, "pwritev", crash)
+    monkeypatch.setattr(file_stream, "BATCH_BYTES", 1)
+    with contextlib.suppress(StoreError):
+        for number in (2, 3, 1):
+            store.write_run(number, PIECES[number - 1 : number], [tag(number)])
+        store.flush()
+    monkeypatch.undo()
+    again = reopen(tmp_path, meta)
+    for start, stop in again.held():
+        assert again.read_run(start, stop - start) == PIECES[start - 1 : stop - 1]
 
 
 def test_an_empty_stream_holds_nothing(store: FileStreamStore) -> None:
@@ -148,7 +266,7 @@ def test_names_run_out_before_anything_is_replaced(
 def test_a_finished_file_is_not_written_again(tmp_path: Path, store: FileStreamStore) -> None:
     fill(store)
     store.finish(bytes(32))
-    store.write(1, b"x" * 1_000, tag(9))
+    store.write_run(1, [b"x" * 1_000], [tag(9)])
     assert (tmp_path / "model.bin").read_bytes() == DATA
 
 
@@ -156,7 +274,7 @@ def test_a_finished_file_that_its_user_removed_is_missing(tmp_path: Path, meta: 
     fill(store)
     store.finish(bytes(32))
     (tmp_path / "model.bin").unlink()
-    again = FileStreamStore(tmp_path / "stream", store.meta, Handles())
+    again = reopen(tmp_path, store.meta)
     assert again.read(1) is None
 
 
@@ -172,7 +290,7 @@ def test_discarding_removes_the_part_and_the_record(tmp_path: Path, store: FileS
     fill(store)
     store.discard()
     assert list(tmp_path.iterdir()) == []
-    assert store.tag(4) is None
+    assert store.tags_run(4, 1) == [None]
     store.discard()
 
 
@@ -188,46 +306,145 @@ def test_a_part_is_never_written_through_a_symlink(tmp_path: Path, meta: Meta, s
     victim.write_bytes(b"mine")
     Path(meta.path).unlink()
     Path(meta.path).symlink_to(victim)
-    store.write(1, PIECES[0], tag(1))
+    store.write_run(1, PIECES[:1], [tag(1)])
     with pytest.raises(StoreError) as caught:
         list(store.held())
     assert caught.value.reason == "io"
-    assert store.tag(1) is None
     assert victim.read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_no_space(store: FileStreamStore, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_a_full_disk_is_no_space_and_what_was_taken_is_tried_again(
+    store: FileStreamStore, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     def full(*_: object) -> int:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "pwrite", full)
-    monkeypatch.setattr(file_stream, "RUN_BYTES", 1)
-    for chunk in (1, 4):
+    monkeypatch.setattr(os, "pwritev", full)
+    with pytest.raises(StoreError) as caught:
+        store.write_run(4, [b"closing"], [tag(4)])
+    assert caught.value.reason == "no-space"
+    assert store.read(4) is None
+    store.write_run(1, PIECES[:2], [tag(1), tag(2)])
+    for call in (store.flush, lambda: store.finish(bytes(32)), store.held):
         with pytest.raises(StoreError) as caught:
-            store.write(chunk, b"x" * 1_000, tag(chunk))
+            call()
         assert caught.value.reason == "no-space"
+    assert store.read_run(1, 2) == PIECES[:2]
     monkeypatch.undo()
-    fill(store)
+    with contextlib.suppress(StoreError):  # of the last trial, if it was still to fail
+        store.flush()
+    store.write_run(3, PIECES[2:], [tag(3)])
+    store.write_run(4, [b"closing"], [tag(4)])
     assert list(store.held()) == [(1, 5)]
+    assert store.read_run(1, 4) == [*PIECES, b"closing"]
+
+
+def test_a_failure_is_told_before_more_is_taken(
+    store: FileStreamStore, writer: DiskWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwritev", full)
+    store.write_run(1, PIECES[:1], [tag(1)])
+    store.hand_over()
+    with writer._changed:
+        assert writer._changed.wait_for(lambda: store._lane.failure is not None, 10.0)
+    with pytest.raises(StoreError, match=r"no space left writing 'model.bin': No space left on device"):
+        store.write_run(2, PIECES[1:2], [tag(2)])
+    assert store.tags_run(1, 2) == [tag(1), None]
+
+
+def test_a_source_loses_no_tag_to_a_full_disk(
+    tmp_path: Path, meta: Meta, handles: Handles, writer: DiskWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    source = replace(meta, role="source", path="/nowhere")
+    store = FileStreamStore(tmp_path / "stream", source, handles, writer, BytesReader(DATA))
+    monkeypatch.setattr(os, "pwritev", full)
+    store.write_run(1, PIECES, [tag(1), tag(2), tag(3)])
+    with pytest.raises(StoreError):
+        store.flush()
+    monkeypatch.setattr(file_stream, "MOST_GATHERED_TAGS", 4)
+    with pytest.raises(StoreError):
+        store.write_run(1, PIECES[:1], [tag(1)])
+    with pytest.raises(StoreError):
+        store.hand_over()
+    monkeypatch.undo()
+    store.flush()
+    assert store.tags_run(1, 3) == [tag(1), tag(2), tag(3)]
+    assert list(reopen(tmp_path, source).held()) == [(1, 4)]
+
+
+def test_a_disk_that_takes_nothing_ends_the_wait(
+    tmp_path: Path, meta: Meta, handles: Handles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_go, real = threading.Event(), os.pwritev
+
+    def hang(handle: int, data: list[bytes], offset: int) -> int:
+        may_go.wait(10.0)
+        return real(handle, data, offset)
+
+    monkeypatch.setattr(os, "pwritev", hang)
+    writer = DiskWriter(most_bytes=1_000, wait_s=0.01)
+    store = FileStreamStore(tmp_path / "stream", meta, handles, writer)
+    store.write_run(1, PIECES[:1], [tag(1)])
+    with pytest.raises(StoreError, match=r"1000 bytes wait; none was written for 0.01 s") as caught:
+        store.flush()
+    assert caught.value.reason == "io"
+    with pytest.raises(StoreError, match=r"1000 bytes wait, and at most 1000 may") as caught:
+        store.write_run(2, PIECES[1:2], [tag(2)])
+    assert caught.value.reason == "io"
+    assert store.tags_run(1, 2) == [tag(1), None]
+    may_go.set()
+    with writer._changed:
+        assert writer._changed.wait_for(lambda: not writer.queued_bytes, 10.0)
+    writer.close()
+    assert store.read_run(1, 2) == [PIECES[0], bytes(1_000)]
+
+
+def test_memory_is_bounded_however_much_comes_however_fast(tmp_path: Path, meta: Meta, handles: Handles) -> None:
+    piece, most, pieces = 8_000, 256_000, 2_000
+    writer = DiskWriter(most_bytes=most)
+    store = FileStreamStore(
+        tmp_path / "stream", replace(meta, size_bytes=piece * pieces, piece_bytes=piece), handles, writer
+    )
+    tracemalloc.start()
+    try:
+        for start in range(1, pieces, 8):
+            store.write_run(start, [bytes(piece) for _ in range(8)], [tag(1)] * 8)
+        store.flush()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        writer.close()
+    # What is queued, the batch that came last and the one that is being gathered: a file of 16 MB fits in none of it.
+    assert peak < most + 3 * file_stream.BATCH_BYTES
+    assert store.tags_run(pieces, 1) == [tag(1)]
 
 
 def test_a_write_that_the_disk_takes_in_parts_is_finished(
     store: FileStreamStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = os.pwrite
-    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real(fd, data[:7], at))
+    real = os.pwritev
+    monkeypatch.setattr(os, "pwritev", lambda fd, data, at: real(fd, [b"".join(data)[:7]], at))
     fill(store)
+    store.flush()
     monkeypatch.undo()
     assert store.read(2) == PIECES[1]
-    monkeypatch.setattr(os, "pwrite", lambda *_: 0)
-    monkeypatch.setattr(file_stream, "RUN_BYTES", 1)
-    with pytest.raises(StoreError):
-        store.write(1, PIECES[0], tag(1))
+    monkeypatch.setattr(os, "pwritev", lambda *_: 0)
+    store.write_run(1, PIECES[:1], [tag(1)])
+    with pytest.raises(StoreError) as caught:
+        store.flush()
+    assert caught.value.reason == "no-space"
 
 
 def test_a_medium_that_fails_to_read_is_an_error(store: FileStreamStore, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(store)
+    store.flush()
 
     def fail(*_: object) -> bytes:
         raise OSError(errno.EIO, "Input/output error")
@@ -235,28 +452,29 @@ def test_a_medium_that_fails_to_read_is_an_error(store: FileStreamStore, monkeyp
     monkeypatch.setattr(os, "pread", fail)
     with pytest.raises(StoreError, match="reading"):
         store.read(1)
-    assert store.tag(1) is None
+    assert store.tags_run(1, 1) == [None]
 
 
 @pytest.mark.parametrize("cut", [1, 10, 27, 28, 30])
 def test_a_record_torn_by_a_crash_is_left_out_and_written_again(
     tmp_path: Path, meta: Meta, store: FileStreamStore, cut: int
 ) -> None:
-    store.write(4, b"closing", tag(4))
-    store.write(5, b"more", tag(5))
+    store.write_run(4, [b"closing", b"more"], [tag(4), tag(5)])
     records = tmp_path / "stream" / "records"
     whole = records.read_bytes()
     os.truncate(records, len(whole) - min(cut, 31))
-    again = FileStreamStore(tmp_path / "stream", meta, Handles())
+    again = reopen(tmp_path, meta)
     assert again.read(4) == b"closing"
     assert again.read(5) is None
-    again.write(5, b"more", tag(5))
+    again.write_run(5, [b"more"], [tag(5)])
     assert records.read_bytes() == whole
 
 
-def test_a_source_keeps_tags_and_reads_its_file(tmp_path: Path, meta: Meta, handles: Handles) -> None:
+def test_a_source_keeps_tags_and_reads_its_file(
+    tmp_path: Path, meta: Meta, handles: Handles, writer: DiskWriter
+) -> None:
     source = replace(meta, role="source", path="/nowhere")
-    store = FileStreamStore(tmp_path / "stream", source, handles, BytesReader(DATA))
+    store = FileStreamStore(tmp_path / "stream", source, handles, writer, BytesReader(DATA))
     fill(store)
     assert [store.read(number) for number in (1, 2, 3, 4)] == [*PIECES, b"closing"]
     assert list(store.held()) == [(1, 5)]
@@ -266,10 +484,12 @@ def test_a_source_keeps_tags_and_reads_its_file(tmp_path: Path, meta: Meta, hand
     assert list(store.held()) == [(1, 5)]
 
 
-def test_an_empty_file_has_its_closing_record_alone(tmp_path: Path, meta: Meta, handles: Handles) -> None:
+def test_an_empty_file_has_its_closing_record_alone(
+    tmp_path: Path, meta: Meta, handles: Handles, writer: DiskWriter
+) -> None:
     os.truncate(meta.path, 0)
-    store = FileStreamStore(tmp_path / "stream", replace(meta, size_bytes=0), handles)
-    store.write(1, b"closing", tag(1))
+    store = FileStreamStore(tmp_path / "stream", replace(meta, size_bytes=0), handles, writer)
+    store.write_run(1, [b"closing"], [tag(1)])
     assert store.read(1) == b"closing"
     store.finish(bytes(32))
     assert (tmp_path / "model.bin").read_bytes() == b""
@@ -280,33 +500,3 @@ def test_held_is_what_was_written(numbers: list[int]) -> None:
     found = file_stream._ranges(sorted(numbers))
     spread = [number for first, end in found for number in range(first, end)]
     assert spread == sorted(numbers)
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["", "[]", "{}", '{"opening": "aa"}', "null"],
-)
-def test_a_spoilt_record_is_an_error(tmp_path: Path, content: str) -> None:
-    (tmp_path / "meta.json").write_text(content)
-    with pytest.raises(ValueError, match=r".*"):
-        Meta.load(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"role": "thief"},
-        {"path": 5},
-        {"name": None},
-        {"expires": "soon"},
-        {"size_bytes": -1},
-        {"size_bytes": True},
-        {"piece_bytes": 0},
-        {"opening": "xyz"},
-        {"opening": ""},
-    ],
-)
-def test_a_record_with_a_wrong_field_is_an_error(tmp_path: Path, meta: Meta, change: dict[str, object]) -> None:
-    replace(meta, **change).save(tmp_path)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r".*"):
-        Meta.load(tmp_path)

@@ -1,6 +1,6 @@
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,7 @@ import pytest
 from agent.core.store import Resumed
 from agent.services import naming
 from agent.services.disk_store import DiskStores
-from agent.services.file_stream import Meta
+from agent.services.stream_meta import Meta
 from tests.unit.agent.fakes import make_opening
 
 DATA = b"x" * 2_500
@@ -20,18 +20,22 @@ class Crash(BaseException):
 
 
 @pytest.fixture
-def stores(tmp_path: Path) -> Callable[[], DiskStores]:
+def stores(tmp_path: Path) -> Iterator[Callable[[], DiskStores]]:
+    made: list[DiskStores] = []
+
     def make() -> DiskStores:
         (tmp_path / "state").mkdir(exist_ok=True)
-        return DiskStores(tmp_path / "state", tmp_path / "in", wall=1_500.0)
+        made.append(DiskStores(tmp_path / "state", tmp_path / "in", wall=1_500.0))
+        return made[-1]
 
-    return make
+    yield make
+    for each in made:
+        each.close()
 
 
 def receive(stores: DiskStores) -> None:
     store = stores.receive(make_opening(), b"sealed")
-    for number in (1, 2, 3):
-        store.write(number, DATA[(number - 1) * 1_000 : number * 1_000], bytes([number]) * 16)
+    store.write_run(1, [DATA[:1_000], DATA[1_000:2_000], DATA[2_000:]], [bytes([number]) * 16 for number in (1, 2, 3)])
     store.finish(bytes(32))
 
 

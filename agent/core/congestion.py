@@ -2,26 +2,36 @@
 
 Theory of operation. A path is two numbers: its bandwidth (the highest delivery rate of the last rounds) and its
 round-trip time (the lowest of the last seconds). Their product is what the path holds. The controller paces at the
-bandwidth, keeps about twice the product in flight, and moves off that point only to measure:
+bandwidth, keeps somewhat more than the product in flight, and moves off that point only to measure:
 
 ::
 
-    STARTUP ── bandwidth stopped growing ──> DRAIN ── queue gone ──> CRUISE <──> PROBE_RTT
-    rate × 2.77                              rate / 2.77             cycle of     window halved for 0.1 s,
-                                                                     8 rounds     10 s after the last low sample
+    STARTUP ── bandwidth stopped growing, ──> DRAIN ── queue gone ──> CRUISE <──> PROBE_RTT
+    rate × 2.77  or a queue grows             rate / 2.77             cycle of     window halved for 0.1 s,
+       ^                                                              8 rounds     10 s after the last low sample
+       └────────────────── two probes in a row found more ──────────────┘
+
+How much may wait in front of the bottleneck depends on whose queue it is, which `QueueWatch` tells. While it is ours
+alone, the window leaves it 20 ms. Where others keep one, such a window would starve us: there it is twice the product,
+and each time the queue is full it shrinks to 0.7 of what was in flight and grows back slowly, as theirs do.
 
 Packet loss as such is not a signal, so random loss costs only what was lost; but a path that loses more than a fifth
 is being sent more than it carries, and its bandwidth is then taken from the latest round alone.
 
 Source:
-    draft-cardwell-iccrg-bbr-congestion-control-02.
+    draft-cardwell-iccrg-bbr-congestion-control-02, whose bound on the data in flight after a loss this takes over, and
+    RFC 9438 for its figures.
 """
 
-from collections import deque
 from enum import Enum, auto
+from math import inf
 from typing import Protocol
 
-from agent.core.recovery import AckResult, RttEstimator
+from agent.core.bandwidth import BandwidthFilter
+from agent.core.bunching import Bunching
+from agent.core.queue_watch import CLEAR_S, QueueWatch
+from agent.core.rtt import RttEstimator
+from agent.core.sent import AckResult
 
 STARTUP_GAIN = 2.77
 """Factor of the rate while searching: 4 ln 2, the least that doubles the delivery rate each round."""
@@ -30,13 +40,33 @@ CYCLE_GAINS = (1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 CRUISE_MARGIN = 0.99
 """Factor of every rate after the start: what keeps an estimate that is a shade too high from building a queue."""
 WINDOW_GAIN = 2.0
-"""Window in units of the bandwidth-delay product: one for the path and one for ACKs that come late."""
-BANDWIDTH_ROUNDS = 10
-"""Rounds for which a bandwidth sample counts: more than a cycle, so that a probe's result outlives it."""
+"""Window in units of the bandwidth-delay product: one for the path, one for ACKs that come late or others' queue."""
+AFTER_PROBE = 2
+"""The round of the cycle that follows the probe and what lets its queue go."""
+PROBE_KNOWN = 3
+"""The round of the cycle at whose beginning the probe's result is known."""
+BURST_ROUNDS = 2
+"""Rounds at the start in which a queue may be that of the first packets alone, which went as a burst."""
 PLATEAU_GROWTH = 1.25
 """Growth of the bandwidth in a round below which the search counts as stalled."""
 PLATEAU_ROUNDS = 3
 """Stalled rounds that end the search."""
+STANDING_S = 0.02
+"""Seconds of the bandwidth that may wait in front of the bottleneck while the queue is ours alone."""
+TELLING_QUEUE_S = 2 * STANDING_S
+"""Seconds of a queue that is ours alone from which on the bandwidth is taken to have shrunk."""
+FRESH_ROUNDS = 2
+"""Rounds for which a bandwidth sample counts then."""
+BACKOFF = 0.7
+"""Factor of what was in flight when the queue was full, for the window afterwards (RFC 9438 section 4.6)."""
+GROWTH_PACKETS = 0.5
+"""Packets by which that window grows in a round: what goes with the factor (RFC 9438 section 4.3)."""
+GROWTH_ALONE = 1.01
+"""Factor by which it grows where the queue is ours alone."""
+PROBE_WINS = 2
+"""Probes in a row that have to find more before the search begins anew."""
+STARTUP_SPREAD = 1.5
+"""Factor of the rate that spreads the window over a round trip: a burst makes a queue that says nothing."""
 MIN_RTT_WINDOW_S = 10.0
 """Seconds for which the lowest round-trip time counts."""
 PROBE_RTT_S = 0.1
@@ -49,10 +79,6 @@ LOSS_SAMPLE_PACKETS = 50
 """Packets that a share of lost bytes is taken over: at 10 % random loss one sample in a hundred exceeds a fifth."""
 HEAVY_SAMPLES = 2
 """Such shares in a row that lower the bandwidth: one may be chance."""
-AGGREGATION_ROUNDS = 5
-"""Rounds in each of the two halves of the aggregation filter."""
-MAX_AGGREGATION_S = 0.1
-"""Seconds of the bandwidth that bunched ACKs may add to the window."""
 MAX_SPREAD_S = 0.02
 """Seconds of the bandwidth that jitter may add to the window: above the lowest round-trip time lie busy event loops and
 radio links too, and a window that allows for none of it starves them; a queue of our own must not hide behind it."""
@@ -65,7 +91,11 @@ MAX_WINDOW_BYTES = 32 * 1024 * 1024
 INITIAL_RATE_BYTES_S = 1_250_000.0
 """Bytes per second to start from when nothing is known: 10 Mbit/s."""
 INITIAL_WINDOW_PACKETS = 32
-"""Packets in flight at the start (RFC 9002 section 7.2 allows about 12; one train here)."""
+"""Packets in flight at the start at most (RFC 9002 section 7.2 allows about 12; one train here)."""
+MIN_INITIAL_WINDOW_PACKETS = 10
+"""Packets in flight at the start at least."""
+INITIAL_WINDOW_S = 0.03
+"""Seconds of the rate to start from that may be in flight at the start: what waits if the path is no faster."""
 
 
 class Controller(Protocol):
@@ -112,18 +142,19 @@ class ModelController:
     Args:
         packet_bytes: Bytes of a full datagram.
         initial_rate_bytes_s: Bytes per second to start from: declared or remembered.
-        initial_window_bytes: Bytes in flight at the start; `INITIAL_WINDOW_PACKETS` if None.
+        initial_window_bytes: Bytes in flight at the start; taken from the rate if None.
         max_rate_bytes_s: Bytes per second never to exceed; None for no cap.
     """
 
     __slots__ = (
-        "_aggregated",
-        "_aggregation_at",
-        "_aggregation_bytes",
+        "_bandwidth",
         "_best_rate",
-        "_bunched",
+        "_bunching",
+        "_ceiling",
+        "_cut_round",
         "_cycle",
         "_delivered_in_sample",
+        "_flight_in_round",
         "_heavy_samples",
         "_idle",
         "_limited_until",
@@ -134,14 +165,14 @@ class ModelController:
         "_packet_bytes",
         "_plateau_rate",
         "_plateau_rounds",
+        "_probe_from",
         "_probe_rtt_done_at",
         "_round",
         "_round_ends_at",
-        "_sample_round",
-        "_sampled_in_round",
-        "_samples",
         "_spread",
         "_start_window",
+        "_watch",
+        "_wins",
         "bandwidth_bytes_s",
         "min_rtt",
         "phase",
@@ -162,8 +193,10 @@ class ModelController:
         self._max_rate = float("inf") if max_rate_bytes_s is None else max_rate_bytes_s
         self._min_window = MIN_WINDOW_PACKETS * packet_bytes
         if initial_window_bytes is None:
-            initial_window_bytes = INITIAL_WINDOW_PACKETS * packet_bytes
+            least, most = MIN_INITIAL_WINDOW_PACKETS * packet_bytes, INITIAL_WINDOW_PACKETS * packet_bytes
+            initial_window_bytes = int(min(max(INITIAL_WINDOW_S * initial_rate_bytes_s, least), most))
         self._start_window = self.window_bytes = max(initial_window_bytes, self._min_window)
+        self._bandwidth = BandwidthFilter(initial_rate_bytes_s)
         self.bandwidth_bytes_s = initial_rate_bytes_s
         self.rate_bytes_s = min(STARTUP_GAIN * initial_rate_bytes_s, self._max_rate)
         self.min_rtt: float | None = None
@@ -174,10 +207,6 @@ class ModelController:
         # Rounds: one ends when a packet is acknowledged that was sent after it began.
         self._round = 0
         self._round_ends_at = 0
-        # The highest samples, falling, each with the number of the sampling round it came from.
-        self._samples: deque[tuple[int, float]] = deque()
-        self._sample_round = 0
-        self._sampled_in_round = -1
         self._limited_until = 0
         self._plateau_rate = 0.0
         self._plateau_rounds = 0
@@ -186,11 +215,14 @@ class ModelController:
         self._lost_in_sample = 0
         self._heavy_samples = 0
         self._best_rate = 0.0
-        self._aggregation_at = 0.0
-        self._aggregation_bytes = 0
-        # Most bytes that came bunched, in this half of the filter and in the one before.
-        self._bunched = 0.0
-        self._aggregated = 0.0
+        self._watch = QueueWatch()
+        self._flight_in_round = 0
+        # The window after the queue was full, and the round of that.
+        self._ceiling = inf
+        self._cut_round = 0
+        self._probe_from = inf
+        self._wins = 0
+        self._bunching = Bunching()
 
     def on_sent(self, now: float, size_bytes: int, in_flight_bytes: int) -> None:
         """Note a packet or a train that was sent.
@@ -202,8 +234,7 @@ class ModelController:
         """
         if in_flight_bytes <= size_bytes:
             self._idle = True
-            self._aggregation_at = now
-            self._aggregation_bytes = 0
+            self._bunching.restart(now)
 
     def on_ack(self, now: float, result: AckResult, rtt: RttEstimator, in_flight_bytes: int) -> None:
         """Take in what one ACK changed, its losses included.
@@ -215,9 +246,12 @@ class ModelController:
             in_flight_bytes: Bytes in flight after it.
         """
         self._lost_in_sample += result.lost_bytes
+        self._watch.on_bytes(result.newly_acked_bytes, result.lost_bytes)
         if not result.newly_acked_bytes:
             return
         self._delivered_in_sample += result.newly_acked_bytes
+        flight = in_flight_bytes + result.newly_acked_bytes + result.lost_bytes
+        self._flight_in_round = max(self._flight_in_round, flight)
         new_round = result.prior_delivered >= self._round_ends_at
         if new_round:
             self._round += 1
@@ -225,8 +259,10 @@ class ModelController:
         self._take_rate(result)
         if new_round:
             self._check_loss()
+            self._check_queue()
             self._check_plateau(result)
-        self._take_aggregation(now, result.newly_acked_bytes, new_round)
+            self._bunching.end_round()
+        self._bunching.on_ack(now, result.newly_acked_bytes, self.bandwidth_bytes_s, self.window_bytes)
         # The low round-trip time is old news when nothing was sent for long: no reason to stop and look for it.
         expired = self._take_rtt(now, result, rtt) and not self._idle
         self._idle = False
@@ -241,29 +277,17 @@ class ModelController:
             lost_bytes: Bytes given up.
         """
         self._lost_in_sample += lost_bytes
+        self._watch.on_bytes(0, lost_bytes)
 
     def _take_rate(self, result: AckResult) -> None:
         """Put a delivery rate into the filter, a windowed maximum."""
         rate = result.delivery_rate
         if rate <= 0:
             return
-        limited = result.app_limited or result.prior_delivered < self._limited_until
-        if limited or self.phase is Phase.PROBE_RTT:
-            # A limited sample that is higher proves more; one that is lower proves nothing.
-            if rate <= self.bandwidth_bytes_s:
-                return
-        elif self._sampled_in_round != self._round:
-            # Only rounds that could have measured the path age the filter.
-            self._sampled_in_round = self._round
-            self._sample_round += 1
-        self._best_rate = max(self._best_rate, rate)
-        samples = self._samples
-        while samples and samples[-1][1] <= rate:
-            samples.pop()
-        samples.append((self._sample_round, rate))
-        while samples[0][0] <= self._sample_round - BANDWIDTH_ROUNDS:
-            samples.popleft()
-        self.bandwidth_bytes_s = samples[0][1]
+        limited = result.app_limited or result.prior_delivered < self._limited_until or self.phase is Phase.PROBE_RTT
+        if self._bandwidth.take(rate, self._round, limited=limited):
+            self._best_rate = max(self._best_rate, rate)
+            self.bandwidth_bytes_s = self._bandwidth.bytes_s
 
     def _check_loss(self) -> None:
         """Lower the bandwidth to what the latest rounds delivered if they lost more than a fifth."""
@@ -277,12 +301,26 @@ class ModelController:
             self._heavy_samples += 1
             if self._heavy_samples < HEAVY_SAMPLES:
                 return
-            if 0 < self._best_rate < self.bandwidth_bytes_s:
-                self.bandwidth_bytes_s = self._best_rate
-                self._samples.clear()
-                self._samples.append((self._sample_round, self._best_rate))
+            self._bandwidth.lower(self._best_rate)
+            self.bandwidth_bytes_s = self._bandwidth.bytes_s
         self._heavy_samples = 0
         self._best_rate = 0.0
+
+    def _check_queue(self) -> None:
+        """Back off if the round that is over found the queue full; what it lost was sent before the last time."""
+        if self.min_rtt is not None:
+            self._watch.end_round(self.min_rtt)
+        if self._watch.full and self._round > self._cut_round + 1:
+            self._ceiling = min(BACKOFF * self._flight_in_round, self._ceiling)
+            self._cut_round = self._round
+        elif self._watch.shared:
+            self._ceiling += GROWTH_PACKETS * self._packet_bytes
+        else:
+            self._ceiling *= GROWTH_ALONE
+        if self._watch.queue_s > TELLING_QUEUE_S and not self._watch.shared:
+            self._bandwidth.forget(FRESH_ROUNDS)
+            self.bandwidth_bytes_s = self._bandwidth.bytes_s
+        self._flight_in_round = 0
 
     def _check_plateau(self, result: AckResult) -> None:
         """End the search when the bandwidth has stopped growing."""
@@ -296,20 +334,6 @@ class ModelController:
         if self._plateau_rounds >= PLATEAU_ROUNDS:
             self.phase = Phase.DRAIN
 
-    def _take_aggregation(self, now: float, acked_bytes: int, new_round: bool) -> None:
-        """Measure how many bytes are acknowledged in one bunch beyond what the bandwidth explains."""
-        if new_round and self._round % AGGREGATION_ROUNDS == 0:
-            self._aggregated = self._bunched
-            self._bunched = 0.0
-        expected = self.bandwidth_bytes_s * (now - self._aggregation_at)
-        if self._aggregation_bytes <= expected:
-            self._aggregation_at = now
-            self._aggregation_bytes = 0
-            expected = 0.0
-        self._aggregation_bytes += acked_bytes
-        bunched = min(self._aggregation_bytes - expected, self.window_bytes)
-        self._bunched = max(self._bunched, bunched)
-
     def _take_rtt(self, now: float, result: AckResult, rtt: RttEstimator) -> bool:
         """Put a round-trip time into the filter, a windowed minimum; tell whether the old one had run out."""
         if self.min_rtt is None:
@@ -321,6 +345,8 @@ class ModelController:
         if result.rtt_sampled and (expired or rtt.latest <= self.min_rtt):
             self.min_rtt = rtt.latest
             self._min_rtt_at = now
+        if result.rtt_sampled:
+            self._watch.on_sample(now, rtt.latest, self.min_rtt)
         self._spread = min(rtt.smoothed + 2 * rtt.variance - self.min_rtt, MAX_SPREAD_S)
         return expired
 
@@ -331,11 +357,40 @@ class ModelController:
         elif expired:
             self.phase = Phase.PROBE_RTT
             self._probe_rtt_done_at = None
+        elif self.phase is Phase.STARTUP:
+            if self._round > BURST_ROUNDS and self._watch.grows(now):
+                self._plateau_rounds = PLATEAU_ROUNDS
+                self.phase = Phase.DRAIN
         elif self.phase is Phase.DRAIN:
-            if in_flight <= self._product(1.0) + self._allowance():
+            if in_flight <= self._product(1.0) or not self._watch.risen:
                 self._cruise()
-        elif self.phase is Phase.CRUISE and new_round:
-            self._cycle = (self._cycle + 1) % len(CYCLE_GAINS)
+        else:
+            drained = CYCLE_GAINS[self._cycle] < 1 and in_flight <= self._product(1.0)
+            if new_round or drained:
+                self._next_in_cycle()
+
+    def _next_in_cycle(self) -> None:
+        """Go on in the cycle; a probe that found more is repeated at once, and after `PROBE_WINS` the search begins."""
+        self._cycle = (self._cycle + 1) % len(CYCLE_GAINS)
+        if self._cycle == PROBE_KNOWN and self._probe_won():
+            self._cycle = 0
+            self._wins += 1
+            if self._wins == PROBE_WINS:
+                self._wins = 0
+                self._plateau_rate = 0.0
+                self._plateau_rounds = 0
+                self.phase = Phase.STARTUP
+        elif self._cycle == PROBE_KNOWN:
+            self._wins = 0
+        if self._cycle == 0:
+            self._probe_from = self.bandwidth_bytes_s
+
+    def _probe_won(self) -> bool:
+        """Tell whether the bandwidth grew by half of what the probe tried, and no queue did."""
+        if not self.min_rtt or self._watch.risen or self._ceiling < inf:
+            return False
+        tried = min(CYCLE_GAINS[0] - 1, STANDING_S / self.min_rtt)
+        return self.bandwidth_bytes_s >= (1 + tried / 2) * self._probe_from
 
     def _probe_rtt(self, now: float, new_round: bool, in_flight: int, delivered: int) -> None:
         """Wait until the window has shrunk, then for `PROBE_RTT_S` and a whole round."""
@@ -351,27 +406,43 @@ class ModelController:
     def _cruise(self) -> None:
         """Begin the cycle after its probe, so that a queue just drained is not filled again at once."""
         self.phase = Phase.CRUISE if self._plateau_rounds >= PLATEAU_ROUNDS else Phase.STARTUP
-        self._cycle = 2
+        self._cycle = AFTER_PROBE
+        self._probe_from = inf
 
     def _set_rate_and_window(self) -> None:
         """Work out rate and window from the model."""
-        rate_gain, window_gain = CRUISE_MARGIN, WINDOW_GAIN
+        rate_gain = CRUISE_MARGIN
         if self.phase is Phase.STARTUP:
-            rate_gain = window_gain = STARTUP_GAIN
+            rate_gain = STARTUP_GAIN
         elif self.phase is Phase.DRAIN:
-            rate_gain, window_gain = 1 / STARTUP_GAIN, STARTUP_GAIN
+            rate_gain = 1 / STARTUP_GAIN
         elif self.phase is Phase.CRUISE:
             rate_gain = self._cycle_gain() * CRUISE_MARGIN
-        else:
-            window_gain = PROBE_RTT_GAIN
         rate = rate_gain * self.bandwidth_bytes_s
         if self.phase is Phase.STARTUP:
             # The first samples see only the first few packets; the window bounds what a rate too high can do.
-            rate = max(rate, self.rate_bytes_s)
+            spread = STARTUP_SPREAD * self.window_bytes / self.min_rtt if self.min_rtt else inf
+            rate = max(rate, min(self.rate_bytes_s, spread))
         self.rate_bytes_s = min(max(rate, MIN_RATE_PACKETS_S * self._packet_bytes), self._max_rate)
-        window = self._product(window_gain) + self._allowance()
+        window = self._window()
         floor = self._start_window if self.phase is Phase.STARTUP else self._min_window
         self.window_bytes = int(min(max(window, floor), MAX_WINDOW_BYTES))
+
+    def _window(self) -> float:
+        """Return the bytes that the model has in flight."""
+        product = self._product(1.0)
+        if self.phase is Phase.PROBE_RTT:
+            return PROBE_RTT_GAIN * product + self._allowance()
+        if self.phase is not Phase.CRUISE:
+            return WINDOW_GAIN * product + self._allowance()
+        if self._watch.shared:
+            window = WINDOW_GAIN * product + self._bunch()
+        else:
+            standing = min((WINDOW_GAIN - 1) * product + self._allowance(), STANDING_S * self.bandwidth_bytes_s)
+            window = product + max(standing, self._bunch())
+        if self._ceiling >= window:
+            self._ceiling = inf
+        return max(min(window, self._ceiling), product, CLEAR_S * self.bandwidth_bytes_s)
 
     def _cycle_gain(self) -> float:
         """Return the factor of this round of the cruise."""
@@ -387,9 +458,13 @@ class ModelController:
             return float(self._start_window)
         return gain * self.bandwidth_bytes_s * self.min_rtt
 
+    def _bunch(self) -> float:
+        """Return the bytes that are in flight only because ACKs come bunched."""
+        return self._bunching.bytes(self.bandwidth_bytes_s)
+
     def _allowance(self) -> float:
         """Return the bytes that are in flight only because ACKs come bunched or scattered."""
-        bunched = min(max(self._bunched, self._aggregated), MAX_AGGREGATION_S * self.bandwidth_bytes_s)
+        bunched = self._bunch()
         if self.phase is Phase.STARTUP:
             return bunched
         return max(bunched, self._spread * self.bandwidth_bytes_s)

@@ -1,136 +1,46 @@
 """The congestion controller: on its own, and with recovery and pacer over a little link."""
 
-import random
-from bisect import insort
-from collections import deque
-from dataclasses import dataclass
-
 import pytest
 
-from agent.core.acks import Ack, AckTracker
 from agent.core.congestion import (
     CYCLE_GAINS,
     MAX_WINDOW_BYTES,
     MIN_RATE_PACKETS_S,
     STARTUP_GAIN,
-    Controller,
     ModelController,
     Phase,
 )
-from agent.core.pacer import Pacer
-from agent.core.recovery import AckResult, Recovery, RttEstimator
-
-PACKET = 1_200
-MBIT = 1e6 / 8
+from agent.core.rtt import RttEstimator
+from agent.core.sent import AckResult
+from tests.unit.agent.core.shared_link import MBIT, PACKET, Bottleneck, CubicFlow, OurFlow, run
 
 
-@dataclass
-class Link:
-    """One direction of a path: a rate, a drop-tail queue of one product (30 packets at least), a delay, random loss."""
+class Path(OurFlow):
+    """A hop alone on its link."""
 
-    rate: float
-    rtt: float
-    loss: float
-    rng: random.Random
-    jitter: float = 0.0
-    free_at: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.queue_bytes = max(self.rate * self.rtt, 30 * PACKET)
-
-    def carry(self, now: float) -> float | None:
-        """Give the time at which a packet sent now arrives, None if it never does."""
-        if (self.free_at - now) * self.rate > self.queue_bytes:
-            return None
-        self.free_at = max(self.free_at, now) + PACKET / self.rate
-        if self.rng.random() < self.loss:
-            return None
-        return self.free_at + self.rtt / 2 + self.rng.random() * self.jitter
-
-
-class Path:
-    """A sender with recovery, controller and pacer, a receiver with an ACK tracker, and a link between them."""
-
-    def __init__(self, rate: float, rtt: float, loss: float, seed: int, controller: ModelController) -> None:
-        self.link = Link(rate, rtt, loss, random.Random(seed))
+    def __init__(self, link: Bottleneck, controller: ModelController, *, stall_s: float = 0.0) -> None:
+        super().__init__(link, controller, stall_s=stall_s, seed=link.seed)
         self.now = 0.0
-        self.controller: Controller = controller
-        self.recovery = Recovery()
-        self.pacer = Pacer(controller.rate_bytes_s, 0.0, PACKET)
-        self.tracker = AckTracker()
-        self.number = 0
-        self.arrivals: deque[tuple[float, int]] = deque()
-        self.acks: deque[tuple[float, Ack]] = deque()
-        self.received = 0
-        self.most_in_flight = 0
-        # Packets that the application has to send; None for without end.
-        self.backlog: int | None = None
 
     def run(self, until: float) -> float:
         """Let time pass and return the bytes per second that arrived meanwhile."""
-        began, before = self.now, self.received
-        while True:
-            self.receive()
-            self.send()
-            self.now = max(self.now, self.next_at())
-            if self.now > until:
-                self.now = until
-                return (self.received - before) * PACKET / (until - began)
-
-    def next_at(self) -> float:
-        recovery = self.recovery
-        times = [self.tracker.due_at(), recovery.loss_at(), recovery.pto_at()]
-        if self.arrivals:
-            times.append(self.arrivals[0][0])
-        if self.acks:
-            times.append(self.acks[0][0])
-        if self.window_open() and self.backlog != 0:
-            times.append(self.pacer.next_at(self.now))
-        return min((time for time in times if time is not None), default=float("inf"))
-
-    def receive(self) -> None:
-        now, recovery = self.now, self.recovery
-        while self.arrivals and self.arrivals[0][0] <= now:
-            self.tracker.on_received(self.arrivals.popleft()[1], now)
-            self.received += 1
-        if self.tracker.ack_due(now):
-            self.acks.append((now + self.link.rtt / 2, self.tracker.take_ack(now)))
-        while self.acks and self.acks[0][0] <= now:
-            result = recovery.on_ack(*self.acks.popleft()[1], now)
-            self.controller.on_ack(now, result, recovery.rtt, recovery.in_flight_bytes)
-            self.pacer.set_rate(self.controller.rate_bytes_s, now)
-        lost = []
-        loss_at, pto_at = recovery.loss_at(), recovery.pto_at()
-        if loss_at is not None and loss_at <= now:
-            lost = recovery.detect_lost(now)
-        elif pto_at is not None and pto_at <= now:
-            lost = recovery.on_pto(now)
-        if lost:
-            self.controller.on_loss(now, sum(packet.size for packet in lost))
-
-    def window_open(self) -> bool:
-        return self.recovery.in_flight_bytes + PACKET <= self.controller.window_bytes
-
-    def send(self) -> None:
-        while self.window_open() and self.pacer.budget(self.now) >= PACKET:
-            if self.backlog is not None:
-                if self.backlog == 0:
-                    self.recovery.mark_app_limited()
-                    return
-                self.backlog -= 1
-            self.recovery.on_sent(self.number, self.now, PACKET)
-            self.controller.on_sent(self.now, PACKET, self.recovery.in_flight_bytes)
-            self.pacer.spend(PACKET, self.now)
-            arrives_at = self.link.carry(self.now)
-            if arrives_at is not None:
-                insort(self.arrivals, (arrives_at, self.number))
-            self.number += 1
-        self.most_in_flight = max(self.most_in_flight, self.recovery.in_flight_bytes)
+        began, self.now = self.now, until
+        return run([self], began, until)[0]
 
 
-def path(rate_mbit: float, rtt: float, loss: float = 0.0, seed: int = 1, cap_mbit: float | None = None) -> Path:
+def path(
+    rate_mbit: float,
+    rtt: float,
+    loss: float = 0.0,
+    seed: int = 1,
+    cap_mbit: float | None = None,
+    *,
+    buffer_s: float = 0.0,
+    stall_s: float = 0.0,
+) -> Path:
+    link = Bottleneck(rate_mbit * MBIT, rtt, queue_bytes=buffer_s * rate_mbit * MBIT, loss=loss, seed=seed)
     cap = None if cap_mbit is None else cap_mbit * MBIT
-    return Path(rate_mbit * MBIT, rtt, loss, seed, ModelController(packet_bytes=PACKET, max_rate_bytes_s=cap))
+    return Path(link, ModelController(packet_bytes=PACKET, max_rate_bytes_s=cap), stall_s=stall_s)
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.01, 0.05])
@@ -180,13 +90,14 @@ def test_the_round_trip_is_looked_for_again_after_ten_seconds() -> None:
     # The path gets longer: no sample is as low as the old one any more.
     tested.link.rtt = 0.06
     controller = tested.controller
-    assert isinstance(controller, ModelController)
     phases: list[Phase] = []
     while tested.now < 17:
         tested.run(tested.now + 0.01)
         if not phases or phases[-1] is not controller.phase:
             phases.append(controller.phase)
-    assert phases == [Phase.CRUISE, Phase.PROBE_RTT, Phase.CRUISE]
+    # Where it had held the path for a shorter one, it may find more than it knew, and search.
+    assert phases[:2] == [Phase.CRUISE, Phase.PROBE_RTT]
+    assert phases.count(Phase.PROBE_RTT) == 1
     assert controller.min_rtt == pytest.approx(0.06, rel=0.1)
     assert tested.run(19.0) >= 0.85 * tested.link.rate
 
@@ -282,3 +193,87 @@ def test_an_ack_without_a_measurement_changes_neither_rate_nor_bandwidth() -> No
 
 def test_the_cycle_takes_out_what_it_puts_in() -> None:
     assert sum(CYCLE_GAINS) == len(CYCLE_GAINS)
+
+
+@pytest.mark.parametrize(
+    ("rate_mbit", "rtt"),
+    [
+        *[(rate_mbit, rtt) for rate_mbit in (5.0, 20.0, 100.0) for rtt in (0.001, 0.02, 0.1, 0.3)],
+        *[(1_000.0, rtt) for rtt in (0.001, 0.02)],
+        # A hundred thousand packets a second for some seconds.
+        *[pytest.param(1_000.0, rtt, marks=pytest.mark.soak) for rtt in (0.1, 0.3)],
+    ],
+)
+def test_alone_on_a_deep_buffer_a_hop_adds_no_more_than_30_ms(rate_mbit: float, rtt: float) -> None:
+    tested = path(rate_mbit, rtt, buffer_s=1.0)
+    started = 1.0 + 12 * rtt if rate_mbit < 1_000 else 0.5 + 12 * rtt
+    tested.run(started)
+    # The search ends in a queue: one round trip of the rate at most, and what the first packets make of a thin link.
+    assert tested.link.delays(0.0)[-1] <= 1.1 * rtt + 0.06
+    arrived = tested.run(started + (max(1.0, 10 * rtt) if rate_mbit < 1_000 else max(0.1, 2 * rtt)))
+    assert arrived >= 0.9 * min(tested.link.rate, MAX_WINDOW_BYTES / rtt)
+    delays = tested.link.delays(started)
+    assert delays[-1] <= 0.03
+    assert delays[int(0.95 * len(delays))] <= 0.025
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("stall_s", [0.0, 0.015], ids=["quiet host", "busy host"])
+def test_one_percent_of_random_loss_costs_what_was_lost_and_little_more(stall_s: float, seed: int) -> None:
+    tested = path(50, 0.04, loss=0.01, seed=seed, stall_s=stall_s)
+    tested.run(1.0)
+    assert tested.run(6.0) >= 0.9 * 0.99 * tested.link.rate
+
+
+@pytest.mark.parametrize(
+    ("first", "gap", "stall_s"),
+    [("ours", 0.5, 0.0), ("ours", 0.93, 0.0), ("theirs", 0.5, 0.0), ("ours", 0.5, 0.005), ("theirs", 0.5, 0.015)],
+)
+def test_a_link_is_shared_with_a_tcp_flow(first: str, gap: float, stall_s: float) -> None:
+    link = Bottleneck(50 * MBIT, 0.02)
+    ours = OurFlow(link, ModelController(packet_bytes=PACKET), stall_s=stall_s)
+    theirs = CubicFlow(link)
+    run([ours if first == "ours" else theirs], 0.0, gap)
+    run([ours, theirs], gap, 5.0)
+    shares = run([ours, theirs], 5.0, 20.0)
+    assert sum(shares) >= 0.95 * link.rate
+    assert 0.25 <= shares[0] / sum(shares) <= 0.8
+
+
+def test_two_hops_share_a_link() -> None:
+    link = Bottleneck(50 * MBIT, 0.02)
+    one, other = (OurFlow(link, ModelController(packet_bytes=PACKET)) for _ in range(2))
+    run([one], 0.0, 1.0)
+    run([one, other], 1.0, 12.0)
+    shares = run([one, other], 12.0, 20.0)
+    assert sum(shares) >= 0.95 * link.rate
+    assert 0.25 <= shares[0] / sum(shares) <= 0.75
+
+
+@pytest.mark.parametrize(
+    ("rate_mbit", "rtt", "lost_s"), [(100.0, 0.002, 0.06), (50.0, 0.04, 0.2), (1_000.0, 0.001, 0.06)]
+)
+def test_the_start_costs_little(rate_mbit: float, rtt: float, lost_s: float) -> None:
+    tested = path(rate_mbit, rtt, buffer_s=0.05)
+    until = 0.5 if rate_mbit > 100 else 1.5
+    arrived = tested.run(until) * until
+    assert (until - rtt / 2) * tested.link.rate - arrived <= lost_s * tested.link.rate
+
+
+def test_a_long_path_that_grows_tenfold_is_searched_anew() -> None:
+    tested = path(5, 0.1)
+    tested.run(4.0)
+    tested.link.rate, tested.link.queue_bytes = 50 * MBIT, 5 * MBIT
+    tested.run(12.0)
+    assert tested.run(13.0) >= 0.85 * tested.link.rate
+
+
+def test_a_queue_without_a_delivery_rate_leaves_the_bandwidth() -> None:
+    controller = ModelController(initial_rate_bytes_s=1e6)
+    rtt = RttEstimator()
+    for number, sample in enumerate((0.01, 0.2, 0.2), 1):
+        rtt.update(sample)
+        size = number * PACKET
+        result = AckResult(newly_acked_bytes=PACKET, rtt_sampled=True, delivered=size, prior_delivered=size)
+        controller.on_ack(float(number), result, rtt, 0)
+    assert controller.bandwidth_bytes_s == 1e6

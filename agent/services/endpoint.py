@@ -1,10 +1,12 @@
 """The agent's UDP sockets: batches in, trains out.
 
 Theory of operation. Every socket is non-blocking and watched by the event loop. When one is readable it is drained,
-about `BATCH_DATAGRAMS` a wake, and the whole batch goes to one callback. A train is sent in as few calls as kernel
+about `BATCH_DATAGRAMS` a wake, and the whole batch goes to one callback; a busy one is looked at by intervals
+(`moderation`). A train is sent in as few calls as kernel
 and path allow (`offload`); what the kernel will not take now waits in the socket's bounded backlog until it is
 writable. What overflows that backlog, and what the kernel refuses, is counted by reason and dropped: recovering from
-loss is the transport's business.
+loss is the transport's business. No datagram is ever cut by IP: one that is larger than the interface takes is refused
+(EMSGSIZE), and what a path takes is found by the core's probes, not by the kernel's cache of it.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ import errno
 import ipaddress
 import logging
 import socket
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from agent.core.events import Address
+from agent.services.moderation import INTERVAL_S, Look, Moderation
 from agent.services.offload import Receiver, Sender
 from common.errors import TransportError
 
@@ -41,6 +45,10 @@ BUFFER_BYTES: Final = 4 * 1024 * 1024
 MAX_SOCKETS: Final = 4_096
 """Sockets of one agent: 64 channels with a socket for each of 64 peers."""
 _ROUTES_KEPT: Final = 8_192
+# Of linux/in.h and linux/in6.h; Python has no names for them.
+_IP_MTU_DISCOVER: Final = 10
+_IPV6_MTU_DISCOVER: Final = 23
+_PMTUDISC_PROBE: Final = 3
 
 _MAPPED: Final = "::ffff:"
 
@@ -51,7 +59,10 @@ class _Socket:
     raw: socket.socket
     receiver: Receiver
     sender: Sender
+    moderation: Moderation
     backlog: deque[tuple[bytes, tuple[str, int]]] = field(default_factory=deque)
+    look: asyncio.TimerHandle | None = None
+    """The next look at it while it is busy."""
 
 
 class Endpoint:
@@ -125,7 +136,8 @@ class Endpoint:
             raise TransportError(f"cannot listen on UDP {self._host} port {port}: {error.strerror or error}") from error
         number = self._next_number
         self._next_number += 1
-        opened = _Socket(number, raw, Receiver(raw), Sender(raw))
+        granted = raw.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+        opened = _Socket(number, raw, Receiver(raw), Sender(raw), Moderation(granted))
         self._sockets[number] = opened
         self._loop.add_reader(raw, self._on_readable, opened)
         return number, raw.getsockname()[1]
@@ -156,6 +168,8 @@ class Endpoint:
         for each in self._sockets.values():
             self._loop.remove_reader(each.raw)
             self._loop.remove_writer(each.raw)
+            if each.look is not None:
+                each.look.cancel()
             each.raw.close()
         self._sockets.clear()
 
@@ -175,8 +189,37 @@ class Endpoint:
                 )
         if self._family == socket.AF_INET6:
             raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        if sys.platform == "linux":
+            # "Do not fragment", and no heed to what the kernel believes of the path; a kernel without it cuts.
+            with contextlib.suppress(OSError):
+                raw.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
+                if self._family == socket.AF_INET6:
+                    raw.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
 
     def _on_readable(self, each: _Socket) -> None:
+        sizes = self._receive(each)
+        if not sizes or each.number not in self._sockets:
+            return
+        if each.moderation.on_wake(self._loop.time(), max(sizes)) is Look.LATER:
+            self._loop.remove_reader(each.raw)
+            each.look = self._loop.call_later(INTERVAL_S, self._on_look, each)
+
+    def _on_look(self, each: _Socket) -> None:
+        """Look at a busy socket, as its interval is over."""
+        sizes = self._receive(each)
+        if each.number not in self._sockets:
+            return
+        more = len(sizes) >= BATCH_DATAGRAMS
+        following = each.moderation.on_look(sum(sizes), max(sizes, default=0), more=more)
+        if following is Look.ON_ARRIVAL:
+            each.look = None
+            self._loop.add_reader(each.raw, self._on_readable, each)
+        else:
+            pause = INTERVAL_S if following is Look.LATER else 0.0
+            each.look = self._loop.call_later(pause, self._on_look, each)
+
+    def _receive(self, each: _Socket) -> list[int]:
+        """Take what waits, up to a batch, and hand it over; return the bytes of each datagram."""
         batch: list[Datagram] = []
         receive = each.receiver.receive
         for _ in range(BATCH_DATAGRAMS):
@@ -194,6 +237,7 @@ class Endpoint:
                 break
         if batch:
             self._on_batch(batch, each.number)
+        return [len(datagram) for datagram, _ in batch]
 
     def _on_writable(self, each: _Socket) -> None:
         while each.backlog:

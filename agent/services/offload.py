@@ -3,7 +3,8 @@
 Theory of operation. With ``UDP_SEGMENT`` one call sends a train of datagrams of one size (the last may be shorter);
 with ``UDP_GRO`` one call receives such a train, with the size in a control message. Both are options of Linux, and of
 the path: a device whose driver cannot segment answers EIO or EINVAL, and that peer is then served datagram by datagram
-for good. Where the kernel lacks the options, everything is.
+for good. Where the kernel lacks the options, everything is. A train whose datagrams are larger than the interface
+takes is answered with the same errors; it says nothing of the peer, so a datagram by itself decides which it was.
 
 Source: udp(7); Linux ``include/uapi/linux/udp.h``.
 """
@@ -26,6 +27,7 @@ _SIZE: Final = struct.Struct("=H")
 _GRO_SIZE: Final = struct.Struct("=i")
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_GRO_SIZE.size)
 _UNFIT: Final = (errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP, errno.ENOPROTOOPT)
+"""What a refused train is answered with: the path cannot segment, or its datagrams are too large."""
 
 Target = tuple[str, int]
 
@@ -98,7 +100,7 @@ class Sender:
 
         Raises:
             BlockingIOError: the kernel takes none now.
-            OSError: the first one was refused.
+            OSError: the first one was refused; EMSGSIZE is the answer to one that is larger than the interface takes.
         """
         count = run_length(datagrams) if self.segments and target not in self.plain else 1
         if count > 1:
@@ -108,13 +110,19 @@ class Sender:
             except OSError as error:
                 if error.errno not in _UNFIT:
                     raise
-                if len(self.plain) >= self.MOST_PLAIN:
-                    self.plain.clear()
-                self.plain[target] = None
-            else:
-                return count
+                self._raw.sendto(datagrams[0], target)
+                # It is not the size, then. Of a train that is as a whole too long nothing is learnt either.
+                if error.errno != errno.EMSGSIZE:
+                    self._serve_plainly(target)
+                return 1
+            return count
         self._raw.sendto(datagrams[0], target)
         return 1
+
+    def _serve_plainly(self, target: Target) -> None:
+        if len(self.plain) >= self.MOST_PLAIN:
+            self.plain.clear()
+        self.plain[target] = None
 
 
 def run_length(datagrams: Sequence[bytes]) -> int:

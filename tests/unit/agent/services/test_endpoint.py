@@ -1,11 +1,14 @@
 import asyncio
+import errno
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
 from agent.core.events import Address
 from agent.services import endpoint as endpoint_module
+from agent.services import moderation as moderation_module
 from agent.services.endpoint import SHARED, Endpoint, local_host_towards
 from common.errors import TransportError
 
@@ -212,3 +215,78 @@ async def test_known_routes_are_bounded(opened: Open, monkeypatch: pytest.Monkey
 def test_the_address_towards_a_host_is_found_without_a_packet() -> None:
     assert local_host_towards("127.0.0.1", 9) == "127.0.0.1"
     assert local_host_towards("no.such.host.invalid", 9) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the options are Linux's")
+async def test_no_socket_lets_ip_cut_a_datagram(opened: Open) -> None:
+    both, _ = opened("::")
+    both.open()
+    for each in both._sockets.values():
+        assert each.raw.getsockopt(socket.IPPROTO_IP, endpoint_module._IP_MTU_DISCOVER) == 3
+        assert each.raw.getsockopt(socket.IPPROTO_IPV6, endpoint_module._IPV6_MTU_DISCOVER) == 3
+
+
+async def test_a_datagram_larger_than_the_interface_takes_is_counted_and_the_next_train_is_segmented(
+    opened: Open,
+) -> None:
+    sender, _ = opened()
+    receiver, batches = opened()
+
+    class Narrow:
+        """An interface that takes Ethernet frames."""
+
+        def __init__(self, real: socket.socket) -> None:
+            self._real = real
+
+        def sendmsg(self, datagrams: Sequence[bytes], *rest: object) -> int:
+            if len(datagrams[0]) > 1_472:
+                raise OSError(errno.EINVAL, "Invalid argument")
+            return self._real.sendmsg(datagrams, *rest)  # type: ignore[arg-type]
+
+        def sendto(self, datagram: bytes, target: Address) -> int:
+            if len(datagram) > 1_472:
+                raise OSError(errno.EMSGSIZE, "Message too long")
+            return self._real.sendto(datagram, target)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._real, name)
+
+    shared = sender._sockets[SHARED].sender
+    shared._raw = Narrow(shared._raw)  # type: ignore[assignment]
+    sender.send(SHARED, receiver.address, [bytes(8_972), bytes(8_972), bytes(1_472), bytes(1_472)])
+    assert [len(data) for data, _ in await take(batches, 2)] == [1_472, 1_472]
+    assert sender.drops == {"emsgsize": 2}
+    assert sender.offload["plain_addresses"] == []
+
+
+async def test_a_busy_socket_is_looked_at_by_intervals_and_nothing_is_lost_or_reordered(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Every wake counts as rapid, so the socket goes from wakes to looks and back again and again.
+    monkeypatch.setattr(moderation_module, "RAPID_S", 3_600.0)
+    monkeypatch.setattr(moderation_module, "LARGE_BYTES", 1)
+    monkeypatch.setattr(moderation_module, "RAPID_WAKES", 2)
+    monkeypatch.setattr(moderation_module, "QUIET_LOOKS", 1)
+    monkeypatch.setattr(endpoint_module, "BATCH_DATAGRAMS", 4)
+    sender, _ = opened()
+    receiver, batches = opened()
+    for number in range(40):
+        burst = [b"%d.%d" % (number, place) for place in range(1 + number % 7)]
+        sender.send(SHARED, receiver.address, burst)
+        assert [datagram for datagram, _ in await take(batches, len(burst))] == burst
+
+
+async def test_closing_a_busy_socket_ends_its_looks(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(moderation_module, "RAPID_S", 3_600.0)
+    monkeypatch.setattr(moderation_module, "LARGE_BYTES", 1)
+    monkeypatch.setattr(moderation_module, "RAPID_WAKES", 1)
+    sender, _ = opened()
+    receiver, batches = opened()
+    for _ in range(2):
+        sender.send(SHARED, receiver.address, [b"x"])
+        await take(batches, 1)
+    address = receiver.address
+    receiver.close()
+    sender.send(SHARED, address, [b"nobody is there"])
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(batches.get(), 0.02)

@@ -21,10 +21,16 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 class Kernel:
-    """A socket whose segmented sends fail as they are told; it remembers what was sent."""
+    """A socket whose segmented sends fail as they are told; it remembers what was sent.
 
-    def __init__(self, error: int | None) -> None:
+    Args:
+        error: what a segmented send is answered with; None for success.
+        most: bytes of the largest datagram that its interface takes.
+    """
+
+    def __init__(self, error: int | None, most: int = 65_507) -> None:
         self.error = error
+        self.most = most
         self.calls: list[int] = []
 
     def setsockopt(self, *_: int) -> None:
@@ -35,7 +41,9 @@ class Kernel:
             raise OSError(self.error, os.strerror(self.error))
         self.calls.append(len(buffers))
 
-    def sendto(self, _: bytes, __: object) -> None:
+    def sendto(self, datagram: bytes, __: object) -> None:
+        if len(datagram) > self.most:
+            raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
         self.calls.append(1)
 
 
@@ -106,3 +114,21 @@ def test_without_the_options_everything_goes_plainly(
     assert (sender.segments, receiver.joins) == (False, False)
     assert sender.send([b"one", b"two"], pair[1].getsockname()) == 1
     assert receiver.receive() == ([b"one"], pair[0].getsockname())
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.EMSGSIZE])
+def test_a_train_too_large_for_the_interface_says_nothing_about_the_peer(error: int) -> None:
+    kernel = Kernel(error, most=1_472)
+    sender = Sender(kernel)  # type: ignore[arg-type]
+    with pytest.raises(OSError, match=os.strerror(errno.EMSGSIZE)):
+        sender.send([bytes(8_972)] * 3, ("192.0.2.1", 7))
+    assert not sender.plain
+    kernel.error = None
+    assert sender.send([bytes(1_472)] * 3, ("192.0.2.1", 7)) == 3
+
+
+def test_a_train_too_large_as_a_whole_goes_one_by_one_that_once() -> None:
+    kernel = Kernel(errno.EMSGSIZE)
+    sender = Sender(kernel)  # type: ignore[arg-type]
+    assert sender.send([b"a", b"b"], ("192.0.2.1", 7)) == 1
+    assert not sender.plain

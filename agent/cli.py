@@ -12,7 +12,7 @@ import typer
 
 from agent import commands, settings
 from common.errors import ArborcastError, ConfigError, RefusedError
-from common.limits import MIN_DATAGRAM_BYTES
+from common.limits import DEFAULT_DATAGRAM_BYTES
 
 LOG_FORM: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
@@ -61,6 +61,10 @@ def agent(
         list[str] | None,
         typer.Option(help="What a link is known to give: PEER=RATE[,DELAY], such as B=100M,5ms."),
     ] = None,
+    max_rate: Annotated[
+        list[str] | None,
+        typer.Option(help="Send no faster: RATE to all peers together, or PEER=RATE to one, such as 50M or B=20M."),
+    ] = None,
     scope: Annotated[str, typer.Option(help="What to subscribe to: graph, or neighbours alone.")] = "graph",
     state: Annotated[Path | None, typer.Option(help="Folder of the agent's own records.")] = None,
     receive: Annotated[Path | None, typer.Option(help="Folder for received files; STATE/received by default.")] = None,
@@ -68,7 +72,10 @@ def agent(
         Path | None,
         typer.Option(help=f"Unix socket for commands; ${settings.SOCKET_VARIABLE} by default."),
     ] = None,
-    datagram_bytes: Annotated[int, typer.Option(help="The largest UDP payload to send.")] = MIN_DATAGRAM_BYTES,
+    datagram_bytes: Annotated[
+        int, typer.Option(help="The largest UDP payload to try; what each path takes is found by probes.")
+    ] = DEFAULT_DATAGRAM_BYTES,
+    stream_memory: Annotated[str, typer.Option(help="What one stream may take of memory.")] = "64M",
     quota: Annotated[str | None, typer.Option(help="What the receive folder may hold, such as 10G.")] = None,
     ready_file: Annotated[Path | None, typer.Option(help="File to write once everything runs.")] = None,
     ca_file: Annotated[
@@ -85,6 +92,7 @@ def agent(
     if scope not in ("graph", "neighbours"):
         raise ConfigError(f"scope {scope!r} is neither graph nor neighbours")
     folder = state or settings.default_state()
+    max_rate_bps, max_rates = settings.parse_max_rates(max_rate or ())
     chosen = settings.AgentSettings(
         server=server,
         group=group,
@@ -99,9 +107,12 @@ def agent(
         peers=settings.gather(map(settings.parse_peer, peer or ()), "an address"),
         only_peers=settings.parse_only_peers(only_peer) if only_peer else None,
         declared=settings.gather(map(settings.parse_link, link or ()), "a link"),
+        max_rate_bps=max_rate_bps,
+        max_rates=max_rates,
         scope="graph" if scope == "graph" else "neighbours",
         datagram_bytes=datagram_bytes,
         quota_bytes=settings.parse_size(quota) if quota else None,
+        stream_memory_bytes=settings.parse_size(stream_memory),
         ready_file=ready_file,
         ca_file=ca_file,
         insecure_http=insecure_http,

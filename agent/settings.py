@@ -20,12 +20,15 @@ from agent.core.peers import DeclaredQos
 from common.errors import ConfigError
 from common.ids import DeviceId, GroupId, check_id
 from common.limits import (
+    DEFAULT_DATAGRAM_BYTES,
     MAX_CANDIDATES,
     MAX_DATAGRAM_BYTES,
     MAX_DELAY_S,
     MAX_PEERS,
     MAX_RATE_BPS,
     MIN_DATAGRAM_BYTES,
+    MIN_STREAM_MEMORY_BYTES,
+    STREAM_MEMORY_BYTES,
 )
 
 Scope = Literal["graph", "neighbours"]
@@ -60,9 +63,12 @@ class AgentSettings:
         peers: fixed addresses of peers.
         only_peers: the peers to link with; None takes all of the group.
         declared: what the user says about links, per peer.
+        max_rate_bps: what this device may send to all peers together; None for no cap.
+        max_rates: the same, to one peer.
         scope: what to subscribe to, the whole graph or this device's neighbours.
-        datagram_bytes: the largest UDP payload sent.
+        datagram_bytes: the largest UDP payload that is tried; what a path takes is found by probes.
         quota_bytes: what the receive folder may hold; None takes what the disk has.
+        stream_memory_bytes: what one stream may take of this device's memory.
         ready_file: written once everything runs.
         ca_file: the authorities that the server's certificate is checked against; None takes the system's.
         insecure_http: allow a server without TLS beyond this host.
@@ -81,9 +87,12 @@ class AgentSettings:
     peers: dict[DeviceId, Address] = field(default_factory=dict)
     only_peers: frozenset[DeviceId] | None = None
     declared: dict[DeviceId, DeclaredQos] = field(default_factory=dict)
+    max_rate_bps: float | None = None
+    max_rates: dict[DeviceId, float] = field(default_factory=dict)
     scope: Scope = "graph"
-    datagram_bytes: int = MIN_DATAGRAM_BYTES
+    datagram_bytes: int = DEFAULT_DATAGRAM_BYTES
     quota_bytes: int | None = None
+    stream_memory_bytes: int = STREAM_MEMORY_BYTES
     ready_file: Path | None = None
     ca_file: Path | None = None
     insecure_http: bool = False
@@ -97,7 +106,7 @@ class AgentSettings:
         check_id(self.group, "group")
         check_id(self.device, "device")
         check_server(self.server, insecure_http=self.insecure_http)
-        named = {**self.peers, **self.declared, **dict.fromkeys(self.only_peers or ())}
+        named = {**self.peers, **self.declared, **self.max_rates, **dict.fromkeys(self.only_peers or ())}
         if self.device in named:
             raise ConfigError(f"device {self.device!r} is named as its own peer")
         if len(named) > MAX_PEERS:
@@ -108,6 +117,9 @@ class AgentSettings:
             raise ConfigError(
                 f"datagrams of {self.datagram_bytes} bytes; {MIN_DATAGRAM_BYTES} to {MAX_DATAGRAM_BYTES} are allowed"
             )
+        if self.stream_memory_bytes < MIN_STREAM_MEMORY_BYTES:
+            least = f"at least {MIN_STREAM_MEMORY_BYTES} are needed"
+            raise ConfigError(f"{self.stream_memory_bytes} bytes of memory for a stream; {least}")
         if len(os.fsencode(self.control_socket)) > MAX_UNIX_PATH_BYTES:
             raise ConfigError(
                 f"the path {str(self.control_socket)!r} is too long for a unix socket;"
@@ -188,6 +200,28 @@ def parse_link(text: str) -> tuple[DeviceId, DeclaredQos]:
         raise ConfigError(f"link {text!r} is not PEER=RATE[,DELAY], such as B=100M,5ms")
     check_id(peer, "peer")
     return peer, DeclaredQos(parse_rate(rate), parse_delay(delay) if delay else None)
+
+
+def parse_max_rates(texts: Iterable[str]) -> tuple[float | None, dict[DeviceId, float]]:
+    """Read caps: ``RATE`` for all that leaves this device, ``PEER=RATE`` for what goes to one peer.
+
+    Returns:
+        The first, None if it is not among them, and the others by peer; bits per second.
+
+    Raises:
+        ConfigError: one has another form, or two are for the same.
+    """
+    of_all: list[float] = []
+    of_peers: list[tuple[DeviceId, float]] = []
+    for text in texts:
+        peer, equals, rate = text.rpartition("=")
+        if equals:
+            of_peers.append((check_id(peer, "peer"), parse_rate(rate)))
+        else:
+            of_all.append(parse_rate(rate))
+    if len(of_all) > 1:
+        raise ConfigError("a cap for the whole device is given twice")
+    return of_all[0] if of_all else None, gather(of_peers, "a cap")
 
 
 def parse_peer(text: str) -> tuple[DeviceId, Address]:

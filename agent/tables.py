@@ -75,7 +75,7 @@ def _links(links: list[Mapping[str, Any]]) -> Table:
     table.add_column("state")
     table.add_column("address")
     table.add_column("tree")
-    for column in ("rtt", "jitter", "loss", "Mbit/s", "sent", "received", "repeats", "duplicates"):
+    for column in ("rtt", "jitter", "loss", "Mbit/s", "mtu", "sent", "received", "repeats", "duplicates"):
         table.add_column(column, justify="right")
     for link in links:
         table.add_row(
@@ -87,6 +87,7 @@ def _links(links: list[Mapping[str, Any]]) -> Table:
             _scaled(link.get("jitter_s"), 1e3, "ms"),
             _scaled(link.get("loss"), 100, "%"),
             _scaled(link.get("bandwidth_bps"), 1e-6, ""),
+            str(link.get("mtu_bytes") or ""),
             show_bytes(link.get("bytes_sent") or 0),
             show_bytes(link.get("bytes_received") or 0),
             str(link.get("repeats_sent") or 0),

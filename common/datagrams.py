@@ -3,6 +3,7 @@
 ::
 
     chunk   = hop header 12 | chunk header 12 | ciphertext | tag 16
+    part    = hop header 12 | stream 4 | type 1 | index and count 1 | some of a chunk, from its chunk header on
     control = hop header 12 | ciphertext of frames | tag 16
     hello   = type and version 1 | sender's key id 8 | nonce 12 | ciphertext 35 | tag 16
 
@@ -29,11 +30,17 @@ CHUNK_HEADER: Final = struct.Struct("!IQ")
 """Stream short form; flags in the top byte, number in the 56 bits below."""
 BOTH_HEADERS: Final = struct.Struct("!BBIIHIQ")
 
+FRAGMENT_HEADER: Final = struct.Struct("!IBB")
+"""Stream short form; as what the chunk goes (a type); index in the upper half, count of fragments in the lower."""
+
 HOP_HEADER_BYTES: Final = HOP_HEADER.size
 CHUNK_HEADER_BYTES: Final = CHUNK_HEADER.size
 HEADERS_BYTES: Final = HOP_HEADER_BYTES + CHUNK_HEADER_BYTES
+FRAGMENT_HEADERS_BYTES: Final = HOP_HEADER_BYTES + FRAGMENT_HEADER.size
 CHUNK_OVERHEAD_BYTES: Final = HEADERS_BYTES + TAG_BYTES
 CONTROL_OVERHEAD_BYTES: Final = HOP_HEADER_BYTES + TAG_BYTES
+NEXT_IN_RUN: Final = (1 << 8 * (HEADERS_BYTES - 6)) + 1
+"""By how much both headers, read as one number, grow from a chunk to the next: hop number and chunk number by one."""
 
 NUMBER_MASK: Final = (1 << 56) - 1
 FLAG_CLOSING: Final = 0x01
@@ -56,6 +63,8 @@ class PacketType(IntEnum):
     """A chunk sent again on this link, because it or its acknowledgement was lost."""
     PULLED = 6
     """A chunk that was asked for (WANT), and what a relay hands on of it."""
+    FRAGMENT = 7
+    """A part of a chunk that is larger than the path takes."""
 
 
 CHUNK_TYPES: Final = frozenset({PacketType.DATA, PacketType.REPEAT, PacketType.PULLED})

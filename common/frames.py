@@ -11,15 +11,24 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from common.datagrams import CONTROL_OVERHEAD_BYTES
 from common.errors import DecodeError
 from common.ids import is_id
-from common.limits import MAX_GRAPH_PARTS, MAX_RANGES, MAX_REASON_BYTES, MAX_RECEIPTS_PER_FRAME
+from common.limits import (
+    MAX_DATAGRAM_BYTES,
+    MAX_GRAPH_PARTS,
+    MAX_RANGES,
+    MAX_REASON_BYTES,
+    MAX_RECEIPTS_PER_FRAME,
+    MIN_DATAGRAM_BYTES,
+)
 
 Ranges = tuple[tuple[int, int], ...]
 
 _FRAME: Final = struct.Struct("!BH")
 _RANGE: Final = struct.Struct("!QI")
-_MAX_NUMBER: Final = 1 << 56
+NO_LIMIT: Final = 1 << 56
+"""One past the highest chunk number."""
 _MAX_LENGTH: Final = 0xFFFFFFFF
 
 RECEIPT_STATES: Final = ("waiting", "receiving", "verified", "refused", "cancelled")
@@ -97,26 +106,28 @@ class Have:
         lowest: the lowest number still retained here.
         stop: one past the highest number that the sender knows to exist.
         ranges: numbers held (never taken back, so ranges add up over several frames).
+        credit: numbers from this one on are not to be sent yet (never taken back: the highest of all frames counts).
     """
 
     stream: int
     lowest: int
     stop: int
     ranges: Ranges
+    credit: int = NO_LIMIT
     TYPE: ClassVar[int] = 3
-    _LAYOUT: ClassVar[struct.Struct] = struct.Struct("!IQQ")
+    _LAYOUT: ClassVar[struct.Struct] = struct.Struct("!IQQQ")
 
     def body(self) -> bytes:
         """Return the frame's body."""
-        return self._LAYOUT.pack(self.stream, self.lowest, self.stop) + _pack_ranges(self.ranges)
+        return self._LAYOUT.pack(self.stream, self.lowest, self.stop, self.credit) + _pack_ranges(self.ranges)
 
     @classmethod
     def read(cls, body: bytes) -> Have:
         """Read the frame's body."""
-        stream, lowest, stop = cls._LAYOUT.unpack_from(body)
-        if lowest > _MAX_NUMBER or stop > _MAX_NUMBER:
+        stream, lowest, stop, credit = cls._LAYOUT.unpack_from(body)
+        if max(lowest, stop, credit) > NO_LIMIT:
             raise DecodeError("chunk number past 2^56")
-        return cls(stream, lowest, stop, _unpack_ranges(body[cls._LAYOUT.size :]))
+        return cls(stream, lowest, stop, _unpack_ranges(body[cls._LAYOUT.size :]), credit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,6 +382,53 @@ class Bye:
         return cls()
 
 
+@dataclass(frozen=True, slots=True)
+class MtuProbe:
+    """A control datagram that is nothing but large: whether it arrives tells what the path takes.
+
+    It stands alone in its datagram, so its length says the size of that and no field can claim another.
+
+    Attributes:
+        size_bytes: of the whole datagram.
+    """
+
+    size_bytes: int
+    TYPE: ClassVar[int] = 14
+    OVERHEAD_BYTES: ClassVar[int] = CONTROL_OVERHEAD_BYTES + _FRAME.size
+
+    def body(self) -> bytes:
+        """Return the frame's body."""
+        return bytes(self.size_bytes - self.OVERHEAD_BYTES)
+
+    @classmethod
+    def read(cls, body: bytes) -> MtuProbe:
+        """Read the frame's body."""
+        return cls(_datagram_size(len(body) + cls.OVERHEAD_BYTES))
+
+
+@dataclass(frozen=True, slots=True)
+class MtuAnswer:
+    """The sender got a probe of that size.
+
+    Attributes:
+        size_bytes: of the probe's whole datagram.
+    """
+
+    size_bytes: int
+    TYPE: ClassVar[int] = 15
+    _LAYOUT: ClassVar[struct.Struct] = struct.Struct("!H")
+
+    def body(self) -> bytes:
+        """Return the frame's body."""
+        return self._LAYOUT.pack(self.size_bytes)
+
+    @classmethod
+    def read(cls, body: bytes) -> MtuAnswer:
+        """Read the frame's body."""
+        (size,) = cls._LAYOUT.unpack(body)
+        return cls(_datagram_size(size))
+
+
 Frame = (
     Probe
     | Ack
@@ -385,6 +443,8 @@ Frame = (
     | Cancel
     | ChannelPort
     | Bye
+    | MtuProbe
+    | MtuAnswer
 )
 
 _READERS: Final[dict[int, Callable[[bytes], Frame]]] = {
@@ -401,6 +461,8 @@ _READERS: Final[dict[int, Callable[[bytes], Frame]]] = {
     Cancel.TYPE: Cancel.read,
     ChannelPort.TYPE: ChannelPort.read,
     Bye.TYPE: Bye.read,
+    MtuProbe.TYPE: MtuProbe.read,
+    MtuAnswer.TYPE: MtuAnswer.read,
 }
 
 
@@ -438,6 +500,12 @@ def _frames(data: bytes) -> Iterator[Frame]:
         at += length
 
 
+def _datagram_size(size_bytes: int) -> int:
+    if not MIN_DATAGRAM_BYTES <= size_bytes <= MAX_DATAGRAM_BYTES:
+        raise DecodeError(f"a probe of {size_bytes} bytes; {MIN_DATAGRAM_BYTES} to {MAX_DATAGRAM_BYTES} are sent")
+    return size_bytes
+
+
 def _pack_ranges(ranges: Iterable[tuple[int, int]]) -> bytes:
     parts = [_RANGE.pack(start, min(stop - start, _MAX_LENGTH)) for start, stop in ranges]
     return bytes([len(parts)]) + b"".join(parts)
@@ -448,7 +516,7 @@ def _unpack_ranges(body: bytes) -> Ranges:
         raise DecodeError(f"range list of the wrong length, or of more than {MAX_RANGES}")
     ranges = []
     for start, length in _RANGE.iter_unpack(body[1:]):
-        if not length or start + length > _MAX_NUMBER:
+        if not length or start + length > NO_LIMIT:
             raise DecodeError("empty range, or past 2^56")
         ranges.append((start, start + length))
     return tuple(ranges)

@@ -75,8 +75,18 @@ UNMEASURED_DELAY_S = 0.1
 # --- data plane ---------------------------------------------------------------------------------------------------
 MIN_DATAGRAM_BYTES = 1_200
 """Bytes of a datagram that every path is taken to carry (RFC 9000 section 14)."""
+USUAL_DATAGRAM_BYTES = 1_472
+"""Bytes of a datagram that fills an Ethernet frame over IPv4: what pacing and congestion control count in."""
+DEFAULT_DATAGRAM_BYTES = 8_972
+"""Bytes of the largest datagram that an agent tries where nobody sets another limit: a jumbo frame over IPv4."""
 MAX_DATAGRAM_BYTES = 9_000
 """Bytes of the largest datagram: a jumbo frame."""
+MIN_STREAM_MEMORY_BYTES = 1024 * 1024
+"""Bytes of memory that a device has to grant one stream at least."""
+STREAM_MEMORY_BYTES = 64 * 1024 * 1024
+"""Bytes of memory that one stream may take of a device, unless it is told otherwise."""
+MAX_FRAGMENTS = 8
+"""Fragments of one chunk: the largest datagram in pieces that every path carries."""
 MAX_MESSAGE_BYTES = 1024 * 1024
 """Bytes of one published message."""
 MAX_FILE_BYTES = 16 * 1024**4

@@ -58,35 +58,35 @@ class AckTracker:
         self._immediate_at = 0.0
         self.outside_window = 0
 
-    def on_received(self, number: int, now: float, ack_eliciting: bool = True) -> bool:
-        """Record one packet; afterwards ask `ack_due`, once a batch is enough.
+    def on_received(self, number: int, now: float, ack_eliciting: bool = True, count: int = 1) -> bool:
+        """Record consecutive packets; afterwards ask `ack_due`, once a batch is enough.
 
         Args:
-            number: Its hop number, at least 0.
+            number: The first one's hop number, at least 0.
             now: Monotonic seconds.
             ack_eliciting: False for a packet that only acknowledges; it is recorded, but makes no ACK due.
+            count: How many packets, at least 1.
 
         Returns:
-            True if the number is new and inside the window.
+            True if any of the numbers is new and inside the window.
         """
         expected = self._largest + 1
-        if number == expected:
-            self._received.add(number)
-            in_order = True
-        else:
-            if not -HOP_WINDOW < number - expected < HOP_WINDOW:
-                self.outside_window += 1
-                return False
-            if not self._received.add(number):
-                return False
+        stop = number + count
+        in_order = number == expected
+        if not in_order and not -HOP_WINDOW < number - expected <= HOP_WINDOW - count:
+            self.outside_window += count
+            return False
+        fresh = self._received.add_range(number, stop)
+        if not fresh:
+            return False
+        if not in_order:
             # A later number leaves a gap, an earlier one is out of order: both are news to the sender.
-            in_order = False
             self._received.keep_last(MAX_RANGES)
-        if number >= expected:
-            self._largest = number
+        if stop > expected:
+            self._largest = stop - 1
             self._largest_at = now
         if ack_eliciting:
-            self._expect_ack(now, in_order)
+            self._expect_ack(now, in_order, fresh)
         return True
 
     def ack_due(self, now: float) -> bool:
@@ -109,9 +109,9 @@ class AckTracker:
         self._due_at = None
         return Ack(self._largest, max(now - self._largest_at, 0.0), self._received.newest(ACK_RANGES))
 
-    def _expect_ack(self, now: float, in_order: bool) -> None:
+    def _expect_ack(self, now: float, in_order: bool, count: int) -> None:
         """Move the time at which an ACK is due."""
-        self._waiting += 1
+        self._waiting += count
         due_at = self._due_at
         if due_at is None:
             due_at = now + MAX_ACK_DELAY_S

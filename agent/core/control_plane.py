@@ -1,7 +1,7 @@
 """What a device says to the server, and what it makes of the answers.
 
-On every (re)connection: subscribe as far as a channel wants it, naming the last epoch seen; then report adjacency
-(M1), figures (M2) and candidates. Links are reported at once when they change, figures every 5 s besides.
+On every (re)connection: subscribe as far as a channel wants it, naming the last epoch seen; then report candidates,
+figures (M2) and adjacency (M1). Links are reported at once when they change, figures every 5 s besides.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from common.messages import (
     EpochUpdate,
     GraphBody,
     GraphUpdate,
+    MtuUpdate,
     NeighboursBody,
     NeighboursUpdate,
     QosReport,
@@ -85,8 +86,9 @@ class ControlPlane:
         if not self.connected:
             return
         peers = self._peers.usable()
-        self._ask(AdjacencyReport(peers=peers))
+        # Figures first: no link counts before it is known how good it is.
         self._ask(QosReport(links={peer: self._peers.figures(peer) for peer in peers if peer in self._peers.hops}))
+        self._ask(AdjacencyReport(peers=peers))
         self._report_at = now + REPORT_EVERY_S
 
     def receive(self, message: ServerMessage | NeighboursBody | GraphBody | ControlFailed, now: float) -> None:
@@ -103,6 +105,9 @@ class ControlPlane:
                 self.to_ask.extend(self._streams.on_channels())
                 self._streams.begin_resume(now)
                 self._subscribe()
+                return
+            case MtuUpdate():
+                self._streams.group_mtu_bytes = message.mtu_bytes
                 return
             case ControlFailed():
                 self._on_failed(message, now)

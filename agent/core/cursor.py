@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from agent.core.rangeset import RangeSet
 from common.datagrams import PacketType
@@ -12,6 +12,8 @@ class ChunkSource(Protocol):
     """Where a cursor's chunks come from: a stream."""
 
     short: int
+    datagram_bytes: int
+    """Bytes of its largest datagram."""
     urgent: bool
     """Whether its chunks go ahead of files."""
     active_at: float
@@ -19,8 +21,12 @@ class ChunkSource(Protocol):
     socket_channel: str | None
     """The channel whose own sockets carry it; None for the shared socket."""
 
-    def sealed(self, number: int) -> bytes | None:
-        """Return a chunk as it travels (chunk header, ciphertext, tag), or None if it cannot be sent."""
+    def sealed(self, start: int, stop: int) -> list[bytes]:
+        """Return consecutive chunks as they travel (chunk header, ciphertext, tag).
+
+        Returns:
+            Those from ``start`` on, at most up to ``stop``; none if ``start`` itself cannot be sent.
+        """
 
 
 class Owed:
@@ -35,6 +41,22 @@ class Owed:
         self.numbers = RangeSet()
 
 
+class OwedRun(NamedTuple):
+    """Consecutive numbers that may be sent now, all as one packet type.
+
+    Attributes:
+        start: the first.
+        stop: one past the last.
+        owed: of which they are.
+        kind: as what they go.
+    """
+
+    start: int
+    stop: int
+    owed: Owed
+    kind: PacketType
+
+
 class Cursor:
     """The place of one peer in one stream.
 
@@ -46,6 +68,7 @@ class Cursor:
         acked: numbers that the peer's transport acknowledged.
         reported: numbers that the peer itself said it holds (HAVE), or that it sent to us.
         lowest: the lowest number that the peer still retains, as it said.
+        credit: numbers from this one on are not to be sent yet, as it said; 0 until it says anything.
         opening_sent: whether the stream's opening went out on this session.
         graphs_sent: epochs of embedded graphs that went out on this session.
         heard: whether the peer has said anything of this stream on this session.
@@ -53,6 +76,7 @@ class Cursor:
 
     __slots__ = (
         "acked",
+        "credit",
         "crossed",
         "flying",
         "graphs_sent",
@@ -72,40 +96,50 @@ class Cursor:
         self.flying = RangeSet()
         self.reported = RangeSet()
         self.lowest = 0
+        self.credit = 0
         self.opening_sent = False
         self.graphs_sent: dict[int, None] = {}
         self.heard = False
 
-    def owe(self, number: int, epoch: int, tree: int, kind: PacketType) -> None:
-        """Put a chunk at the end of what is owed."""
-        if number in self.reported:
+    def owe(self, start: int, stop: int, epoch: int, tree: int, kind: PacketType) -> None:
+        """Put consecutive chunks at the end of what is owed, unless the peer has reported them."""
+        lacking = self.reported.missing(start, stop)
+        if not lacking:
             return
         last = self.owed[-1] if self.owed else None
         if last is None or last.epoch != epoch or last.kind is not kind or last.tree != tree:
             last = Owed(epoch, tree, kind)
             self.owed.append(last)
-        last.numbers.add(number)
+        last.numbers.union_update(lacking)
 
-    def owe_again(self, number: int, epoch: int, tree: int, kind: PacketType) -> None:
-        """Put a chunk whose datagram was lost in front of what is owed, unless it arrived after all."""
-        if number in self.acked or number in self.reported:
+    def owe_again(self, start: int, stop: int, epoch: int, tree: int, kind: PacketType) -> None:
+        """Put chunks whose datagrams were lost in front of what is owed, unless they arrived after all."""
+        lacking = self.acked.missing(start, stop)
+        lacking.difference_update(self.reported)
+        if not lacking:
             return
         first = self.owed[0] if self.owed else None
         if first is None or first.epoch != epoch or first.kind is not kind or first.tree != tree:
             first = Owed(epoch, tree, kind)
             self.owed.insert(0, first)
-        first.numbers.add(number)
+        first.numbers.union_update(lacking)
 
-    def pop(self) -> tuple[int, Owed] | None:
-        """Take the next chunk to send, skipping what the peer reported meanwhile."""
-        while self.owed:
-            owed = self.owed[0]
-            while owed.numbers:
-                number = owed.numbers.pop_first()
-                if number not in self.reported:
-                    return number, owed
+    def next_run(self, most: int) -> OwedRun | None:
+        """Return the next chunks to send, at most ``most``, of what the peer has credit for and has not reported.
+
+        They stay owed until `taken` is called for them.
+        """
+        while self.owed and not self.owed[0].numbers:
             self.owed.pop(0)
+        for owed in self.owed:
+            run = self._run_of(owed, most)
+            if run is not None:
+                return run
         return None
+
+    def taken(self, run: OwedRun, stop: int) -> None:
+        """Note that the chunks of a run up to ``stop`` are not owed any more: they were sent, or are lost here."""
+        run.owed.numbers.remove_range(run.start, stop)
 
     def owed_count(self) -> int:
         """Return how many chunks wait to be sent."""
@@ -114,3 +148,20 @@ class Cursor:
     def forget_owed(self) -> None:
         """Drop what is still owed: the peer gets it from elsewhere."""
         self.owed.clear()
+
+    def _run_of(self, owed: Owed, most: int) -> OwedRun | None:
+        while (span := owed.numbers.first_span()) is not None:
+            start, stop = span[0], min(span[1], span[0] + most)
+            reported, stop = self.reported.until(start, stop)
+            if reported:
+                owed.numbers.remove_range(start, stop)
+                continue
+            if self.credit:
+                if start >= self.credit:
+                    return None
+                stop = min(stop, self.credit)
+            if owed.kind is not PacketType.DATA:
+                return OwedRun(start, stop, owed, owed.kind)
+            crossed, stop = self.crossed.until(start, stop)
+            return OwedRun(start, stop, owed, PacketType.REPEAT if crossed else PacketType.DATA)
+        return None

@@ -1,8 +1,9 @@
 """HAVE and WANT: how a device gets what the tree did not bring.
 
 Neighbours tell each other what they hold. What is missing here for 200 ms + 3 RTT without progress is asked of one
-neighbour that reported it; if nothing comes, of the next. What a neighbour of an earlier epoch still delivers is left
-to it until a new neighbour has told what it holds; then the old one is told to stop.
+neighbour that reported it, a bounded part at a time and on as it comes; if nothing comes, of the next. What a neighbour
+of an earlier epoch still delivers is left to it until a new neighbour has told what it holds; then the old one is told
+to stop.
 """
 
 from __future__ import annotations
@@ -22,7 +23,28 @@ from common.limits import MAX_RANGES
 
 HAVE_EVERY_S: Final = 0.1
 STALL_S: Final = 0.2
+FIRST_STALL_S: Final = 0.1
+"""The same where nothing is held yet: who comes late waits less for what nobody is bringing."""
 STALL_RTTS: Final = 3
+SETTLE_S: Final = 1.0
+"""For so long and some round trips a stream's first numbers may come late; nobody is told that they will not."""
+ASKED_BYTES: Final = 16 * 1024 * 1024
+"""Most that is asked of one neighbour and has not come: 50 ms, after which one asks on, of a link of 2.7 Gbit/s."""
+WANTS_AT_ONCE: Final = 8
+"""Most WANT frames to one neighbour at a time, where what is missing lies scattered."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What was asked of one peer.
+
+    Attributes:
+        numbers: those that have not come yet.
+        moved_at: when they were asked for, or some of them came.
+    """
+
+    numbers: RangeSet
+    moved_at: float
 
 
 @dataclass(slots=True)
@@ -32,24 +54,47 @@ class _Progress:
     Attributes:
         have_at: when the last HAVE went out.
         have_span: which ranges of a long list the next HAVE begins with.
+        have_turns: how many HAVEs it takes to tell all of a long list.
+        began_at: when the stream was first looked at here.
+        settled: whether that is long enough ago to say which numbers are not retained.
         checked_at: when the gaps were last looked at.
-        first: the lowest missing number then.
+        first: the lowest number then that was missing and not to be pulled.
         missing: all that was missing then.
-        asked: who was asked last.
+        seen: all that was missing at the last tick.
+        brought_at: when something last came that had not been asked for.
+        pulled: what nobody was bringing, and some peer has: it is asked for until it has come.
+        asked: what was asked for, by peer.
+        failed: who last let something unanswered.
         passed: who was asked last for what nobody reported.
         old: neighbours of earlier epochs that may still be delivering.
+        old_since: when the last of them was seen to have become one.
         new: the neighbours that took their place.
     """
 
     have_at: float = 0.0
     have_span: int = 0
+    have_turns: int = 0
+    began_at: float | None = None
+    settled: bool = False
     checked_at: float | None = None
     first: int | None = None
     missing: RangeSet = field(default_factory=RangeSet)
-    asked: DeviceId | None = None
+    seen: RangeSet = field(default_factory=RangeSet)
+    brought_at: float | None = None
+    pulled: RangeSet = field(default_factory=RangeSet)
+    asked: dict[DeviceId, _Asked] = field(default_factory=dict)
+    failed: DeviceId | None = None
     passed: DeviceId | None = None
     old: dict[DeviceId, None] = field(default_factory=dict)
+    old_since: float | None = None
     new: dict[DeviceId, None] = field(default_factory=dict)
+
+    def outstanding(self) -> RangeSet:
+        """Return all that was asked for and has not come."""
+        numbers = RangeSet()
+        for asked in self.asked.values():
+            numbers.union_update(asked.numbers)
+        return numbers
 
 
 class Exchange:
@@ -59,6 +104,9 @@ class Exchange:
         neighbours: returns the hops to a stream's current neighbours.
         hops: all open hops, by peer.
         cursor_of: returns (or makes) the place of a hop's peer in a stream.
+
+    Attributes:
+        pressing: whether something began that the next tick should not be waited for.
     """
 
     def __init__(
@@ -67,6 +115,7 @@ class Exchange:
         hops: dict[DeviceId, Hop],
         cursor_of: Callable[[Hop, Stream], Cursor],
     ) -> None:
+        self.pressing = False
         self._neighbours = neighbours
         self._hops = hops
         self._cursor_of = cursor_of
@@ -80,20 +129,28 @@ class Exchange:
         """Tell a new neighbour what is held here of a stream."""
         if stream.held or stream.role == "receive":
             self._send_have(hop, stream, reliable=True)
+        if stream.held.spans() > MAX_RANGES:
+            stream.have_due = True
+        self.pressing = True
 
     def on_old_neighbours(self, stream: Stream, peers: Iterable[DeviceId], new: Iterable[DeviceId]) -> None:
         """Note peers that are no longer neighbours, but may still be delivering, and those that took their place."""
         progress = self._of(stream)
         progress.old.update(dict.fromkeys(peers))
+        progress.old_since = None
         progress.new = dict.fromkeys(new)
 
     def on_have(self, hop: Hop, stream: Stream, have: Have) -> None:
         """Take what a peer says it holds."""
         cursor = self._cursor_of(hop, stream)
-        cursor.heard = True
+        if not cursor.heard:
+            cursor.heard = self.pressing = True
         cursor.lowest = have.lowest
         for start, stop in have.ranges:
             cursor.reported.add_range(start, stop)
+        if have.credit > cursor.credit:
+            cursor.credit = have.credit
+            hop.wake(cursor)
         if stream.closing is None and have.stop > stream.stop:
             stream.stop = have.stop
             stream.have_due = True
@@ -106,6 +163,7 @@ class Exchange:
             # What is not kept here has to be fetched again for those below.
             stream.wanted.union_update(asked.difference(stream.held).intersection(RangeSet([(1, stream.stop)])))
         wanted = asked.intersection(stream.held)
+        wanted.remove_range(0, stream.lowest)
         wanted.difference_update(cursor.flying)
         for owed in cursor.owed:
             wanted.difference_update(owed.numbers)
@@ -113,44 +171,61 @@ class Exchange:
             return
         cursor.acked.difference_update(wanted)
         cursor.reported.difference_update(wanted)
-        answer = Owed(epoch, tree, PacketType.PULLED)
-        answer.numbers = wanted
-        cursor.owed.append(answer)
+        last = cursor.owed[-1] if cursor.owed else None
+        if last is None or (last.epoch, last.tree, last.kind) != (epoch, tree, PacketType.PULLED):
+            last = Owed(epoch, tree, PacketType.PULLED)
+            cursor.owed.append(last)
+        last.numbers.union_update(wanted)
         hop.wake(cursor)
 
     def tick(self, stream: Stream, now: float) -> None:
         """Send the HAVE and the WANT that are due."""
         progress = self._of(stream)
+        if not progress.settled:
+            self._settle(stream, progress, now)
         self._have(stream, progress, now)
         if progress.old:
-            self._stop_old(stream, progress)
+            self._stop_old(stream, progress, now)
         if stream.role == "receive":
             self._want(stream, progress, now)
 
     def _of(self, stream: Stream) -> _Progress:
         return self._progress.setdefault(stream.short, _Progress())
 
+    def _settle(self, stream: Stream, progress: _Progress, now: float) -> None:
+        if progress.began_at is None:
+            progress.began_at = now
+        if now - progress.began_at >= SETTLE_S + STALL_RTTS * self._longest_rtt():
+            progress.settled = True
+            stream.have_due = stream.have_due or bool(stream.missing())
+
+    # --- HAVE -----------------------------------------------------------------------------------------------------
+
     def _have(self, stream: Stream, progress: _Progress, now: float) -> None:
-        if not (stream.have_due or stream.have_unsettled):
+        if not (stream.have_due or stream.have_unsettled or stream.credit_grew()):
             return
         if now - progress.have_at < HAVE_EVERY_S and not stream.complete:
             return
+        if stream.have_due:
+            progress.have_turns = 1 + stream.held.spans() // MAX_RANGES
+        else:
+            progress.have_turns = max(0, progress.have_turns - 1)
         final = stream.complete or not stream.have_due
         for hop in self._neighbours(stream):
             self._send_have(hop, stream, reliable=final)
+        progress.have_span += MAX_RANGES - 1
         progress.have_at = now
-        stream.have_unsettled = not final
+        stream.have_unsettled = not stream.complete and progress.have_turns > 0
         stream.have_due = False
 
     def _send_have(self, hop: Hop, stream: Stream, *, reliable: bool) -> None:
         spans = list(stream.held)
         if len(spans) > MAX_RANGES:
-            progress = self._of(stream)
-            at = progress.have_span % len(spans)
-            progress.have_span = at + MAX_RANGES - 1
+            at = self._of(stream).have_span % len(spans)
             spans = [spans[0], *(spans[at:] + spans[:at])[: MAX_RANGES - 1]]
         lowest = self._lowest_for(hop, stream)
-        hop.send(Have(stream.short, lowest, stream.stop, tuple(spans)), reliable=reliable)
+        credit = stream.grant()
+        hop.send(Have(stream.short, lowest, stream.stop, tuple(spans), credit), reliable=reliable)
 
     def _lowest_for(self, hop: Hop, stream: Stream) -> int:
         """Return the lowest number that is retained here, or may still come from another neighbour than this one.
@@ -158,7 +233,7 @@ class Exchange:
         Two late joiners that tell each other "I still wait for 1" would wait for ever; so nobody hears back what only
         it could bring.
         """
-        if stream.role != "receive" or stream.closing is not None:
+        if stream.role != "receive" or stream.closing is not None or not self._of(stream).settled:
             return stream.lowest
         found = [stream.held.first() or stream.stop]
         for other in self._neighbours(stream):
@@ -167,7 +242,12 @@ class Exchange:
                 found.append(cursor.lowest)
         return max(stream.lowest, min(found))
 
-    def _stop_old(self, stream: Stream, progress: _Progress) -> None:
+    def _stop_old(self, stream: Stream, progress: _Progress, now: float) -> None:
+        """Tell old neighbours to stop once a new one speaks; what they had begun to deliver has a moment to come."""
+        if progress.old_since is None:
+            progress.old_since = now
+        if now - progress.old_since < STALL_S + STALL_RTTS * self._longest_rtt():
+            return
         current = self._neighbours(stream)
         new = [hop for hop in current if hop.peer in progress.new] or current
         if not any(self._cursor_of(hop, stream).heard for hop in new):
@@ -179,33 +259,77 @@ class Exchange:
                 hop.send(Stop(stream.short))
         progress.old.clear()
 
+    # --- WANT -----------------------------------------------------------------------------------------------------
+
     def _want(self, stream: Stream, progress: _Progress, now: float) -> None:
         missing = stream.missing() if stream.refused is None else stream.wanted.copy()
+        self._note_arrivals(progress, missing, now)
         if not missing:
             progress.checked_at = None
             return
-        patience = STALL_S + STALL_RTTS * self._longest_rtt()
-        if progress.checked_at is not None and now - progress.checked_at < patience:
-            return
-        stalled = progress.checked_at is not None and progress.first == missing.first()
-        before = progress.missing
-        progress.checked_at, progress.first, progress.missing = now, missing.first(), missing
-        if not stalled:
-            return
-        wanted = missing.intersection(before)
-        last = stream.held.last()
-        if now - stream.progress_at < patience and last is not None:
-            wanted.remove_range(last, max(stream.stop, last + 1))
-        if wanted:
-            self._ask(stream, progress, wanted)
+        patience = (STALL_S if stream.held else FIRST_STALL_S) + STALL_RTTS * self._longest_rtt()
+        self._give_up_silent(stream, progress, now - patience)
+        stalled = self._stalled(stream, progress, missing, now, patience)
+        if stalled or progress.pulled:
+            progress.pulled.union_update(stalled)
+            self._ask(stream, progress, progress.pulled.intersection(missing), stalled, now)
 
-    def _ask(self, stream: Stream, progress: _Progress, wanted: RangeSet) -> None:
+    def _note_arrivals(self, progress: _Progress, missing: RangeSet, now: float) -> None:
+        came = progress.seen.difference(missing)
+        progress.seen = missing
+        if not came:
+            return
+        for peer, asked in list(progress.asked.items()):
+            left = asked.numbers.intersection(missing)
+            came.difference_update(asked.numbers)
+            if len(left) < len(asked.numbers):
+                asked.moved_at = now
+            asked.numbers = left
+            if not left:
+                del progress.asked[peer]
+        if came:
+            progress.brought_at = now
+
+    def _give_up_silent(self, stream: Stream, progress: _Progress, since: float) -> None:
+        """Ask others for what a peer that has been silent since then was asked for."""
+        for peer, asked in list(progress.asked.items()):
+            if asked.moved_at <= since:
+                del progress.asked[peer]
+                progress.failed = peer
+                hop = self._hops.get(peer)
+                if hop is not None and hop not in self._neighbours(stream):
+                    hop.send(Stop(stream.short), reliable=False)
+
+    def _stalled(self, stream: Stream, progress: _Progress, missing: RangeSet, now: float, patience: float) -> RangeSet:
+        """Return what has been missing for so long that nobody seems to be bringing it."""
+        nothing = RangeSet()
+        rest = missing.difference(progress.pulled)
+        rest.difference_update(progress.outstanding())
+        if not rest:
+            progress.checked_at = None
+            return nothing
+        if progress.checked_at is not None and now - progress.checked_at < patience:
+            return nothing
+        stalled = progress.checked_at is not None and progress.first == rest.first()
+        before = progress.missing
+        progress.checked_at, progress.first, progress.missing = now, rest.first(), rest
+        if not stalled:
+            return nothing
+        wanted = rest.intersection(before)
+        last = stream.held.last()
+        if last is not None and progress.brought_at is not None and now - progress.brought_at < patience:
+            wanted.remove_range(last, max(stream.stop, last + 1))
+        return wanted
+
+    def _ask(self, stream: Stream, progress: _Progress, wanted: RangeSet, stalled: RangeSet, now: float) -> None:
         retained = [
             cursor.lowest
             for hop in self._neighbours(stream)
             if (cursor := hop.cursors.get(stream.short)) is not None and cursor.heard
         ]
         heard = bool(retained)
+        progress.pulled = RangeSet()
+        outstanding = progress.outstanding()
         for hop in self._providers(stream, progress):
             cursor = hop.cursors.get(stream.short)
             if cursor is None or not cursor.heard:
@@ -214,26 +338,48 @@ class Exchange:
             found.remove_range(0, cursor.lowest)
             if not found:
                 continue
-            hop.send(Want(stream.short, tuple(found)[:MAX_RANGES]))
-            progress.asked = hop.peer
             retained.extend(start for start, _ in tuple(found)[:1])
+            progress.pulled.union_update(found)
             wanted.difference_update(found)
-        if wanted and (others := self._neighbours(stream)):
+            self._ask_of(hop, stream, progress, found.difference(outstanding), now)
+        if not stalled:
+            return
+        nobody = wanted.difference(outstanding)
+        if nobody and (others := self._neighbours(stream)):
             # Nobody said that it holds these; but a neighbour that keeps nothing passes what it is asked for on.
-            asked = min(others, key=lambda hop: (hop.peer == progress.passed, hop.peer))
-            asked.send(Want(stream.short, tuple(wanted)[:MAX_RANGES]))
-            progress.passed = asked.peer
+            passed = min(others, key=lambda hop: (hop.peer == progress.passed, hop.peer))
+            progress.passed = passed.peer
+            self._ask_of(passed, stream, progress, nobody, now)
         # A file is of no use without its first pieces: they may yet come. Messages go on behind a gap.
         if heard and stream.closing is None and min(retained) > stream.lowest:
             stream.give_up_below(min(retained))
 
+    def _ask_of(self, hop: Hop, stream: Stream, progress: _Progress, numbers: RangeSet, now: float) -> None:
+        """Ask a peer for so much of some numbers that its answer does not run dry before it is asked again."""
+        most = max(1, ASKED_BYTES // stream.opening.piece_bytes)
+        asked = progress.asked.get(hop.peer)
+        waiting = 0 if asked is None else len(asked.numbers)
+        if not numbers or waiting > most // 2:
+            return
+        if hop not in self._neighbours(stream):
+            # Neighbours hear it in any case; who is none knows neither what came meanwhile nor how much may come.
+            self._send_have(hop, stream, reliable=False)
+        ranges = numbers.take(most - waiting)[: WANTS_AT_ONCE * MAX_RANGES]
+        for at in range(0, len(ranges), MAX_RANGES):
+            # Not reliable: what is asked for again and again must not be asked for by what was true seconds ago.
+            hop.send(Want(stream.short, tuple(ranges[at : at + MAX_RANGES])), reliable=False)
+        if asked is None:
+            asked = progress.asked[hop.peer] = _Asked(RangeSet(), now)
+        asked.numbers.union_update(RangeSet(ranges))
+        asked.moved_at = now
+
     def _providers(self, stream: Stream, progress: _Progress) -> list[Hop]:
-        """Return whom to ask: the tree's neighbours first, the one asked last without success at the end."""
+        """Return whom to ask: the tree's neighbours first, the one that did not answer at the end."""
         current = self._neighbours(stream)
         names = dict.fromkeys(hop.peer for hop in current)
         others = [hop for peer, hop in sorted(self._hops.items()) if peer not in names]
         order = current + others
-        return sorted(order, key=lambda hop: hop.peer == progress.asked)
+        return sorted(order, key=lambda hop: hop.peer == progress.failed)
 
     def _longest_rtt(self) -> float:
         return max((hop.qos.rtt_s or 0.0 for hop in self._hops.values()), default=0.0)

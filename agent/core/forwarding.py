@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from typing import Final
 
 from agent.core.channels import ChannelTable
 from agent.core.entry import Entry
@@ -22,6 +24,9 @@ from common.frames import AskGraph
 from common.graph import short_epoch
 from common.ids import ChannelId, DeviceId
 from common.sealing import TAG_BYTES
+
+SEAL_BYTES: Final = CHUNK_HEADER_BYTES + TAG_BYTES
+"""By how much a chunk is longer than its plain bytes."""
 
 
 class Forwarder:
@@ -49,84 +54,106 @@ class Forwarder:
         self._streams = streams
         self._neighbourhood = neighbourhood
         self._drops = drops
-        self._routes: dict[tuple[int, int, int, DeviceId | None], list[Hop]] = {}
+        self._routes: dict[tuple[int, int, int, DeviceId | None, PacketType], list[Hop]] = {}
         self._manners_waiting = False
         self._cut_more = False
 
-    def receive_chunk(self, hop: Hop, datagram: bytes, socket_channel: ChannelId | None, now: float) -> None:
-        """Take a chunk's datagram.
+    def receive_run(self, hop: Hop, datagrams: Sequence[bytes], socket_channel: ChannelId | None, now: float) -> None:
+        """Take the datagrams of consecutive chunks.
 
         Args:
-            hop: over which it came.
-            datagram: its bytes.
-            socket_channel: the channel of the socket it came in on, if that socket belongs to one (M7).
+            hop: over which they came.
+            datagrams: their bytes, at least one; hop number and chunk number rise by one from each to the next, and
+                nothing else in the headers differs.
+            socket_channel: the channel of the socket they came in on, if that socket belongs to one (M7).
             now: monotonic seconds.
         """
-        first, session, low_number, epoch, _, short, word = BOTH_HEADERS.unpack_from(datagram)
+        first, session, low_number, epoch, _, short, word = BOTH_HEADERS.unpack_from(datagrams[0])
         counters = hop.counters
-        counters.bytes_received += len(datagram)
+        count = len(datagrams)
+        size_bytes = sum(map(len, datagrams))
+        counters.bytes_received += size_bytes
         if session != hop.session.local[0]:
-            self._drops["chunk-of-old-session"] += 1
+            self._drops["chunk-of-old-session"] += count
             return
         entry = self._streams.by_short.get(short)
-        if entry is None and short in self._streams.declined:
-            # Its sender would repeat it for ever. Nothing here can authenticate it, which on_chunk allows for.
-            hop.on_chunk(low_number, now)
-            self._drops["chunk-of-declined-stream"] += 1
-            return
         if entry is None:
-            self.orphans.hold(hop, short, datagram, socket_channel, now)
+            self._receive_unknown(hop, datagrams, socket_channel, now)
             return
         stream = entry.stream
         if socket_channel is not None and socket_channel != stream.opening.channel:
-            self._drops["chunk-on-wrong-socket"] += 1
+            self._drops["chunk-on-wrong-socket"] += count
             return
-        flags, number = split_word(word)
+        flags, start = split_word(word)
+        stop = start + count
         kind = first >> 4
-        chunk = datagram[HOP_HEADER_BYTES:]
         # A repeated chunk is opened too: nothing is acknowledged that did not authenticate.
-        repeated = stream.is_repeated(number, kind)
+        repeated = stream.is_repeated(start, stop, kind)
+        chunks = [datagram[HOP_HEADER_BYTES:] for datagram in datagrams]
         try:
-            plain = stream.open(number, flags, chunk)
+            plains = [] if repeated and count > 1 else stream.open(start, flags, chunks)
         except DecodeError:
-            self._drops["chunk-not-authentic"] += 1
+            if count == 1:
+                self._drops["chunk-not-authentic"] += 1
+                return
+            plains = []
+        if not plains:
+            # Not all of them are alike: each is judged by itself.
+            counters.bytes_received -= size_bytes
+            for datagram in datagrams:
+                self.receive_run(hop, [datagram], socket_channel, now)
             return
-        hop.on_chunk(low_number, now)
+        hop.on_chunks(low_number, count, now)
         self._peers.on_heard(hop.peer, now)
         if repeated:
             counters.note_repeated(first_crossing=kind == PacketType.DATA)
             return
-        counters.chunks_received += 1
+        counters.chunks_received += count
         cursor = hop.cursors.get(short) or self._neighbourhood.cursor(hop, stream)
-        cursor.reported.add(number)
+        cursor.reported.add_range(start, stop)
         stream.progress_at = stream.active_at = now
         onward = PacketType.PULLED if kind == PacketType.PULLED else PacketType.DATA
-        self._keep(entry, number, flags, chunk, plain, now)
+        self._keep(entry, start, flags, chunks, plains, now)
         if stream.spec.distribute:
-            self._distribute(Forwarding(stream, number, len(datagram), epoch, first & 15, hop.peer, onward), now)
+            self._distribute(Forwarding(stream, start, stop, size_bytes, epoch, first & 15, hop.peer, onward), now)
+
+    def _receive_unknown(
+        self, hop: Hop, datagrams: Sequence[bytes], socket_channel: ChannelId | None, now: float
+    ) -> None:
+        """Take chunks of a stream that was declined, or whose opening has not come yet."""
+        _, _, low_number, _, _, short, _ = BOTH_HEADERS.unpack_from(datagrams[0])
+        if short in self._streams.declined:
+            # Their sender would repeat them for ever. Nothing here can authenticate them: on_chunks allows for that.
+            hop.on_chunks(low_number, len(datagrams), now)
+            self._drops["chunk-of-declined-stream"] += len(datagrams)
+            return
+        for datagram in datagrams:
+            self.orphans.hold(hop, short, datagram, socket_channel, now)
 
     def drop_declined(self, now: float) -> None:
         """Drop the chunks that waited for an opening which this device has declined."""
         for short in self.orphans.waiting():
             if short in self._streams.declined:
                 for hop, datagram, channel in self.orphans.take(short)[0]:
-                    self.receive_chunk(hop, datagram, channel, now)
+                    self.receive_run(hop, [datagram], channel, now)
 
-    def _keep(self, entry: Entry, number: int, flags: int, chunk: bytes, plain: bytes, now: float) -> None:
+    def _keep(
+        self, entry: Entry, start: int, flags: int, chunks: Sequence[bytes], plains: Sequence[bytes], now: float
+    ) -> None:
         stream = entry.stream
         try:
-            stream.keep(number, flags, chunk, plain)
+            stream.keep(start, flags, chunks, plains)
         except StoreError as error:
             self._streams.refuse(entry, error, now)
-            stream.keep(number, flags, chunk, plain)
+            stream.keep(start, flags, chunks, plains)
         if stream.wanted:
-            stream.wanted.discard(number)
+            stream.wanted.remove_range(start, start + len(chunks))
         if entry.retention is not None:
-            entry.retention.on_kept(number, len(plain), now)
+            entry.retention.on_kept(start, map(len, plains), now)
         if stream.sink is not None:
-            for event in stream.sink.on_chunk(number, flags, plain):
+            for event in stream.sink.on_run(start, flags, plains):
                 self._streams.note(entry, event, now)
-        if not entry.ended and (stream.complete or number == stream.closing):
+        if not entry.ended and (stream.complete or start == stream.closing):
             entry.ended = True
             self._channels.of(stream).manner.on_stream_end(now)
 
@@ -140,21 +167,27 @@ class Forwarder:
     def _owe(self, item: Forwarding, known: Known) -> None:
         stream = item.stream
         tree = item.tree if item.epoch is not None else known.tree_for(stream.spec.objective)
-        key = (stream.short, known.epoch, tree, item.previous)
+        key = (stream.short, known.epoch, tree, item.previous, item.kind)
         hops = self._routes.get(key)
         if hops is None:
-            hops = self._routes[key] = self._route(stream, known, tree, item.previous)
+            hops = self._routes[key] = self._route(item, known, tree)
         epoch = short_epoch(known.epoch)
         for hop in hops:
-            hop.owe(hop.cursors[stream.short], item.number, epoch, tree, item.kind)
+            hop.owe(hop.cursors[stream.short], item.start, item.stop, epoch, tree, item.kind)
 
-    def _route(self, stream: Stream, known: Known, tree: int, previous: DeviceId | None) -> list[Hop]:
-        """Return the hops to the next hops (M8) over links that are there, told of the stream and its graph."""
+    def _route(self, item: Forwarding, known: Known, tree: int) -> list[Hop]:
+        """Return the hops to the next hops (M8) over links that are there, told of the stream and its graph.
+
+        What was pulled goes away from the source only: who is nearer to it has it, or pulls it.
+        """
+        stream = item.stream
         hops = []
-        for peer in known.next_hops(tree, previous):
+        for peer in known.next_hops(tree, item.previous):
             hop = self._peers.hops.get(peer)
-            if hop is not None:
-                self._neighbourhood.introduce(hop, stream, known)
+            if hop is None:
+                continue
+            self._neighbourhood.introduce(hop, stream, known)
+            if item.kind is PacketType.DATA or not self._neighbourhood.leads_back(stream, known, tree, peer):
                 hops.append(hop)
         return hops
 
@@ -175,24 +208,20 @@ class Forwarder:
         manner = self._channels.of(stream).manner
         left = CUT_AT_ONCE
         while source is not None and manner.may_cut(stream) and (room := self._room(stream)) > 0:
-            for _ in range(room):
-                if not left:
-                    self._cut_more = True
-                    return
-                left -= 1
-                known_before = len(stream.held)
-                cut = source.cut()
-                if cut is None:
-                    return
-                number, chunk = cut
-                if entry.retention is not None:
-                    entry.retention.on_kept(number, len(chunk) - CHUNK_HEADER_BYTES - TAG_BYTES, now)
-                stream.progress_at = stream.active_at = now
-                fresh = len(stream.held) > known_before
-                if fresh:
-                    self._distribute(Forwarding(stream, number, len(chunk), None, 0, None, PacketType.DATA), now)
-                if not manner.may_cut(stream):
-                    return
+            if not left:
+                self._cut_more = True
+                return
+            cut = source.cut(min(room, left, manner.cut_run))
+            if cut is None:
+                return
+            left -= len(cut.chunks)
+            start, stop = cut.start, cut.start + len(cut.chunks)
+            size_bytes = sum(map(len, cut.chunks)) + len(cut.chunks) * HOP_HEADER_BYTES
+            if entry.retention is not None:
+                entry.retention.on_kept(start, [len(chunk) - SEAL_BYTES for chunk in cut.chunks], now)
+            stream.progress_at = stream.active_at = now
+            if cut.fresh:
+                self._distribute(Forwarding(stream, start, stop, size_bytes, None, 0, None, PacketType.DATA), now)
 
     def _settle(self, entry: Entry) -> None:
         """Let the tags of what was just cut outlive a crash before any of it is sent."""
@@ -211,7 +240,9 @@ class Forwarder:
         if not hops:
             alone = stream.opening.kind == "message" or stream.spec.routing == "overflow"
             return CUT_AHEAD if alone else 0
-        return CUT_AHEAD - min(self._neighbourhood.cursor(hop, stream).owed_count() for hop in hops)
+        owed = min(self._neighbourhood.cursor(hop, stream).owed_count() for hop in hops)
+        # Cutting in runs costs less than cutting after every train that leaves.
+        return CUT_AHEAD - owed if stream.urgent or owed <= CUT_AHEAD // 2 else 0
 
     def forget_routes(self) -> None:
         """Work the next hops out anew: a link, a graph or a stream changed."""

@@ -27,6 +27,8 @@ from common.frames import (
     Frame,
     GraphRecord,
     Have,
+    MtuAnswer,
+    MtuProbe,
     Probe,
     Receipts,
     Stop,
@@ -92,16 +94,8 @@ class FrameHandlers:
 
     def _handle(self, hop: Hop, frame: Frame, now: float) -> None:
         match frame:
-            case Probe():
-                self._peers.on_probe(hop, frame, now)
-                self._channels.on_peer_epoch(frame.epoch, now)
-            case Ack():
-                hop.on_ack(frame, now)
-            case Bye():
-                self._peers.on_bye(hop, now)
-            case ChannelPort():
-                if frame.channel in self._channels.by_name:
-                    hop.ports[frame.channel] = frame.port
+            case Probe() | Ack() | MtuProbe() | MtuAnswer() | Bye() | ChannelPort():
+                self._handle_of_link(hop, frame, now)
             case AskGraph():
                 self._on_ask_graph(hop, frame)
             case GraphRecord():
@@ -112,6 +106,25 @@ class FrameHandlers:
                 self._upkeep.on_cancel(hop, frame)
             case _:
                 self._handle_of_stream(hop, frame, now)
+
+    def _handle_of_link(
+        self, hop: Hop, frame: Probe | Ack | MtuProbe | MtuAnswer | Bye | ChannelPort, now: float
+    ) -> None:
+        match frame:
+            case Probe():
+                self._peers.on_probe(hop, frame, now)
+                self._channels.on_peer_epoch(frame.epoch, now)
+            case Ack():
+                hop.on_ack(frame, now)
+            case MtuProbe():
+                hop.send(MtuAnswer(frame.size_bytes), reliable=False)
+            case MtuAnswer():
+                self._peers.on_mtu_answer(hop, frame.size_bytes, now)
+            case Bye():
+                self._peers.on_bye(hop, now)
+            case ChannelPort():
+                if frame.channel in self._channels.by_name:
+                    hop.ports[frame.channel] = frame.port
 
     def _handle_of_stream(self, hop: Hop, frame: Have | Want | Stop | StreamOpening | AskOpening, now: float) -> None:
         if isinstance(frame, StreamOpening):
@@ -131,9 +144,7 @@ class FrameHandlers:
             case Stop():
                 self._neighbourhood.cursor(hop, stream).forget_owed()
             case _:
-                self._neighbourhood.cursor(hop, stream).opening_sent = False
-                self._neighbourhood.introduce(hop, stream, self._neighbourhood.table_of(stream).current)
-                self._upkeep.exchange.greet(hop, stream)
+                self._upkeep.on_ask_opening(hop, stream)
 
     def _on_opening(self, hop: Hop, frame: StreamOpening, now: float) -> None:
         entry = self._streams.open_received(frame.sealed, now)
@@ -148,7 +159,7 @@ class FrameHandlers:
         for peer_hop, have in news:
             self._upkeep.exchange.on_have(peer_hop, stream, have)
         for chunk_hop, datagram, channel in chunks:
-            self._forwarder.receive_chunk(chunk_hop, datagram, channel, now)
+            self._forwarder.receive_run(chunk_hop, [datagram], channel, now)
 
     def _on_want(self, hop: Hop, stream: Stream, frame: Want, now: float) -> None:
         known = self._neighbourhood.table_of(stream).current

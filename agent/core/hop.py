@@ -10,16 +10,21 @@ Source: RFC 9002 sections 5 and 6, by way of ``recovery``; docs/protocol.md.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+from agent.core.acks import AckTracker
+from agent.core.carry import Carrier
 from agent.core.congestion import Controller
-from agent.core.cursor import Cursor
+from agent.core.cursor import Cursor, OwedRun
+from agent.core.fragments import Joiner, split
 from agent.core.link import Session
-from agent.core.pacer import Pacer
+from agent.core.mtu import PathMtu
+from agent.core.pacer import Pacer, SharedRate
 from agent.core.qos import LinkQos
-from agent.core.recovery import AckTracker, Recovery, SentPacket
+from agent.core.recovery import Recovery
 from agent.core.scheduler import RoundRobin
+from agent.core.sent import SentRange
 from agent.core.window import BitmapWindow
 from common import frames
 from common.datagrams import (
@@ -38,6 +43,8 @@ from common.sealing import Sealer
 _MICRO: Final = 1e6
 _CONTROL_BYTE: Final = PacketType.CONTROL << 4
 _REPLAY_WINDOW: Final = 1 << 16
+_UNACKNOWLEDGED: Final = (frames.Ack, frames.Probe, frames.MtuProbe, frames.MtuAnswer)
+"""Frames that are answered in their own way, or not at all."""
 CONTROL_BYTES: Final = 1_200
 """Control datagrams keep to the size that every path takes."""
 
@@ -65,17 +72,40 @@ class HopCounters:
         else:
             self.repairs_received += 1
 
+    def note_sent(self, kind: PacketType, count: int) -> None:
+        """Count chunks that were sent."""
+        if kind is PacketType.DATA:
+            self.chunks_sent += count
+        elif kind is PacketType.PULLED:
+            self.pulled_sent += count
+        else:
+            self.repeats_sent += count
+
 
 @dataclass(slots=True)
 class _ChunkContent:
-    """What a chunk datagram carried, in case it is lost."""
+    """What a train of chunks carried, in case some of it is lost."""
 
     cursor: Cursor
     number: int
+    """Of the first chunk; the others follow it."""
     epoch: int
     tree: int
     kind: PacketType
-    """As what it goes again: REPEAT, or PULLED as before."""
+    """As what they go again: REPEAT, or PULLED as before."""
+    fragments: int = 1
+    """Packets that one chunk took; a train of more than one is a single chunk."""
+    lost: bool = False
+    """Whether the single chunk of such a train is on its way again already."""
+    copy: bool = False
+    """Whether another train under way carries the same: if this one is lost, nothing is."""
+
+    def numbers(self, sent: SentRange) -> tuple[int, int]:
+        """Return the chunk numbers, from and to, of some packets of the train."""
+        if self.fragments > 1:
+            return self.number, self.number + 1
+        start = self.number + sent.offset
+        return start, start + sent.stop - sent.start
 
 
 @dataclass(slots=True)
@@ -94,15 +124,23 @@ class Hop:
         controller: how much may be under way, and how fast.
         counters: the link's counters; they outlive the session.
         now: monotonic seconds.
+        shared: the rate that all hops of this device keep to together; None where there is no such.
     """
 
     def __init__(
-        self, peer: DeviceId, session: Session, controller: Controller, counters: HopCounters, now: float
+        self,
+        peer: DeviceId,
+        session: Session,
+        controller: Controller,
+        counters: HopCounters,
+        now: float,
+        shared: SharedRate | None = None,
     ) -> None:
         self.peer = peer
         self.session = session
         self.counters = counters
         self.qos = LinkQos()
+        self.mtu = PathMtu(session.datagram_bytes, ipv6=":" in session.address[0], now=now)
         self.cursors: dict[int, Cursor] = {}
         self.ports: dict[str, int] = {}
         """The peer's UDP port by channel, where a channel has a socket per peer."""
@@ -116,7 +154,9 @@ class Hop:
         self._acks = AckTracker()
         self.recovery = Recovery()
         self._controller = controller
-        self._pacer = Pacer(controller.rate_bytes_s, now, session.datagram_bytes)
+        self._joiner = Joiner()
+        self._pacer = Pacer(controller.rate_bytes_s, now, session.packet_bytes, shared)
+        self._carrier: Carrier[_ChunkContent] = Carrier(controller.rate_bytes_s, now)
         self._frames: deque[bytes] = deque()
         self._unreliable: deque[bytes] = deque()
         self._files: RoundRobin[Cursor] = RoundRobin()
@@ -139,32 +179,49 @@ class Hop:
         self._replay.mark(number)
         found = frames.decode_untrusted(plain)
         self._anchor = max(self._anchor, number)
-        eliciting = any(not isinstance(frame, frames.Ack | frames.Probe) for frame in found)
+        eliciting = any(not isinstance(frame, _UNACKNOWLEDGED) for frame in found)
         self._acks.on_received(number, now, eliciting)
         return found
 
-    def on_chunk(self, low_number: int, now: float) -> None:
-        """Acknowledge the datagram of an authentic chunk.
+    def join(self, datagram: bytes, now: float) -> bytes | None:
+        """Take a fragment; return the chunk's datagram if that makes it whole.
 
-        Its hop number is a claim: it counts only round the newest control datagram's, which is authentic, and moves
+        Raises:
+            DecodeError: it is of another session, no fragment, or does not fit those before it.
+        """
+        if datagram[1:2] != self.session.local[:1]:
+            raise DecodeError("a fragment of an old session")
+        joined = self._joiner.add(datagram, now)
+        # Whoever takes the chunk counts its bytes.
+        self.counters.bytes_received += len(datagram) - len(joined or b"")
+        return joined
+
+    def on_chunks(self, low_number: int, count: int, now: float) -> None:
+        """Acknowledge the datagrams of authentic chunks that came in a row, or all fragments of one.
+
+        Their hop numbers are claims: they count only round the newest control datagram's, which is authentic, and move
         nothing but the acknowledgement.
         """
         number = expand_number(low_number, self._anchor)
         if abs(number - self._anchor) > HOP_WINDOW // 2:
-            self.bogus_numbers += 1
+            self.bogus_numbers += count
             return
-        self._acks.on_received(number, now)
+        if count == 1:
+            count = self._joiner.take_count(low_number)
+        self._acks.on_received(number, now, count=count)
 
     def on_ack(self, ack: frames.Ack, now: float) -> None:
         """Take the peer's acknowledgement: it drives pacing and repair, nothing else."""
         recovery = self.recovery
         result = recovery.on_ack(ack.largest, ack.delay_us / _MICRO, ack.ranges, now)
-        for packet in result.late + result.acked if result.late else result.acked:
-            content = packet.content
+        for sent in result.late + result.acked if result.late else result.acked:
+            content = sent.train.content
             if isinstance(content, _ChunkContent):
-                content.cursor.acked.add(content.number)
-                content.cursor.flying.discard(content.number)
+                start, stop = content.numbers(sent)
+                content.cursor.acked.add_range(start, stop)
+                content.cursor.flying.remove_range(start, stop)
         self._controller.on_ack(now, result, recovery.rtt, recovery.in_flight_bytes)
+        self.mtu.on_feedback(self._large(result.acked) + self._large(result.late), self._large(result.lost), now)
         self._requeue(result.lost)
 
     # --- what we send ---------------------------------------------------------------------------------------------
@@ -177,9 +234,9 @@ class Hop:
             return
         queue.append(encode_frame(frame))
 
-    def owe(self, cursor: Cursor, number: int, epoch: int, tree: int, kind: PacketType) -> None:
-        """Owe a chunk to the peer."""
-        cursor.owe(number, epoch, tree, kind)
+    def owe(self, cursor: Cursor, start: int, stop: int, epoch: int, tree: int, kind: PacketType) -> None:
+        """Owe consecutive chunks to the peer."""
+        cursor.owe(start, stop, epoch, tree, kind)
         self.wake(cursor)
 
     def wake(self, cursor: Cursor) -> None:
@@ -212,9 +269,13 @@ class Hop:
         if control:
             trains.append((None, control))
         self._pacer.set_rate(self._controller.rate_bytes_s, now)
-        for queue in (self._messages, self._files):
-            if queue:
-                self._fill(queue, now, trains)
+        # A file waits for a whole train: what trickles in while one is sent would go packet by packet.
+        files = bool(self._files) and self._pacer.next_at(now) <= now
+        if self._messages:
+            self._fill(self._messages, now, trains)
+            self._carry(now, trains)
+        if files:
+            self._fill(self._files, now, trains)
         if not self._files and not self._messages and self.room():
             self.recovery.mark_app_limited()
         return trains
@@ -290,63 +351,107 @@ class Hop:
             cursor = queue.next_key()
             if cursor is None:
                 break
-            item = cursor.pop()
-            if item is None:
+            room = min(budget - spent, window - recovery.in_flight_bytes, queue.left(cursor))
+            run = cursor.next_run(-(-room // cursor.stream.datagram_bytes))
+            if run is None:
                 queue.remove(cursor)
                 continue
-            number, owed = item
-            sealed = cursor.stream.sealed(number)
-            if sealed is None:
+            chunks = cursor.stream.sealed(run.start, run.stop)
+            if not chunks:
+                cursor.taken(run, run.start + 1)
                 continue
-            datagram = self._chunk(cursor, number, owed.epoch, owed.tree, owed.kind, sealed, now)
-            size = len(datagram)
+            if HOP_HEADER_BYTES + len(chunks[0]) > self.mtu.mtu_bytes:
+                content = self._sent_content(cursor, run, 1)
+                parts = split(chunks[0], run.kind, self.mtu.mtu_bytes)
+                content.fragments = len(parts)
+                size = self._send(PacketType.FRAGMENT, parts, content, now, trains)
+            else:
+                parts = _of_one_size(chunks)
+                content = self._sent_content(cursor, run, len(parts))
+                size = self._send(run.kind, parts, content, now, trains)
+                if cursor.stream.urgent:
+                    self._carrier.on_sent(content, size // len(parts), len(parts))
             spent += size
             queue.spend(cursor, size)
-            cursor.stream.active_at = now
-            socket = cursor.stream.socket_channel
-            if trains and trains[-1][0] == socket:
-                trains[-1][1].append(datagram)
-            else:
-                trains.append((socket, [datagram]))
         if spent:
             controller.on_sent(now, spent, recovery.in_flight_bytes)
             self._pacer.spend(spent, now)
-            self.counters.bytes_sent += spent
-            self.counters.data_bytes_sent += spent
 
-    def _chunk(
-        self, cursor: Cursor, number: int, epoch: int, tree: int, kind: PacketType, sealed: bytes, now: float
-    ) -> bytes:
-        counters = self.counters
-        again = PacketType.REPEAT
-        first = cursor.crossed.add(number)
-        cursor.flying.add(number)
-        if kind is PacketType.PULLED:
-            again = kind
-            counters.pulled_sent += 1
-        elif first and kind is PacketType.DATA:
-            counters.chunks_sent += 1
+    def _carry(self, now: float, trains: list[tuple[str | None, list[bytes]]]) -> None:
+        """Send once more, beside what leaves now, what left before it and may be lost."""
+        for content, count in self._carrier.take(self._controller.rate_bytes_s, now):
+            cursor, start, stop = content.cursor, content.number, content.number + count
+            if not self.room() or cursor.flying.until(start, stop) != (True, stop):
+                continue
+            chunks = cursor.stream.sealed(start, stop)
+            if len(chunks) == count:
+                self.counters.note_sent(content.kind, count)
+                size = self._send(content.kind, chunks, replace(content, copy=True), now, trains)
+                self._pacer.spend(size, now)
+
+    def _sent_content(self, cursor: Cursor, run: OwedRun, count: int) -> _ChunkContent:
+        """Note the first chunks of a run as sent; return what is wanted back if they are lost."""
+        start, stop, kind, owed = run.start, run.start + count, run.kind, run.owed
+        cursor.taken(run, stop)
+        cursor.crossed.add_range(start, stop)
+        cursor.flying.add_range(start, stop)
+        self.counters.note_sent(kind, count)
+        again = kind if kind is PacketType.PULLED else PacketType.REPEAT
+        return _ChunkContent(cursor, start, owed.epoch, owed.tree, again)
+
+    def _send(
+        self,
+        kind: PacketType,
+        parts: list[bytes],
+        content: _ChunkContent,
+        now: float,
+        trains: list[tuple[str | None, list[bytes]]],
+    ) -> int:
+        """Give chunks, or parts of one, their hop numbers and note them as sent; return the bytes of all datagrams."""
+        stream, counters, hop_number = content.cursor.stream, self.counters, self._number
+        self._number = hop_number + len(parts)
+        pack, first, session, epoch = HOP_HEADER.pack, kind << 4 | content.tree, self._session_byte, content.epoch
+        train = [
+            pack(first, session, number & 0xFFFFFFFF, epoch, 0) + part for number, part in enumerate(parts, hop_number)
+        ]
+        self.recovery.on_sent(hop_number, now, len(train[0]), True, content, len(parts))
+        stream.active_at = now
+        if trains and trains[-1][0] == stream.socket_channel:
+            trains[-1][1].extend(train)
         else:
-            kind = again
-            counters.repeats_sent += 1
-        hop_number = self._number
-        self._number = hop_number + 1
-        header = HOP_HEADER.pack(kind << 4 | tree, self._session_byte, hop_number & 0xFFFFFFFF, epoch, 0)
-        datagram = header + sealed
-        size = len(datagram)
-        self.recovery.on_sent(hop_number, now, size, True, _ChunkContent(cursor, number, epoch, tree, again))
-        return datagram
+            trains.append((stream.socket_channel, train))
+        size = sum(map(len, train))
+        counters.bytes_sent += size
+        counters.data_bytes_sent += size
+        return size
 
-    def _give_up(self, lost: list[SentPacket], now: float) -> None:
-        self._controller.on_loss(now, sum(packet.size for packet in lost))
+    def _give_up(self, lost: list[SentRange], now: float) -> None:
+        self._controller.on_loss(now, sum(each.size_bytes for each in lost))
+        self.mtu.on_feedback(0, self._large(lost), now)
         self._requeue(lost)
 
-    def _requeue(self, packets: list[SentPacket]) -> None:
-        for packet in packets:
-            content = packet.content
+    def _large(self, sent: list[SentRange]) -> int:
+        return sum(each.stop - each.start for each in sent if self.mtu.is_large(each.train.size))
+
+    def _requeue(self, lost: list[SentRange]) -> None:
+        for sent in lost:
+            content = sent.train.content
             if isinstance(content, _FrameContent):
                 self._frames.extend(content.frames)
             elif isinstance(content, _ChunkContent) and self.cursors.get(content.cursor.stream.short) is content.cursor:
-                content.cursor.flying.discard(content.number)
-                content.cursor.owe_again(content.number, content.epoch, content.tree, content.kind)
+                if content.copy or (content.fragments > 1 and content.lost):
+                    continue
+                content.lost = True
+                start, stop = content.numbers(sent)
+                content.cursor.flying.remove_range(start, stop)
+                content.cursor.owe_again(start, stop, content.epoch, content.tree, content.kind)
                 self.wake(content.cursor)
+
+
+def _of_one_size(chunks: list[bytes]) -> list[bytes]:
+    """Return the chunks from the first on that are as long as it is."""
+    size = len(chunks[0])
+    for count, chunk in enumerate(chunks):
+        if len(chunk) != size:
+            return chunks[:count]
+    return chunks

@@ -22,6 +22,7 @@ from agent.core.events import Address
 from common.datagrams import Hello
 from common.errors import LocalProtocolError
 from common.ids import DeviceId
+from common.limits import USUAL_DATAGRAM_BYTES
 from common.sealing import SESSION_ID_BYTES, Sealer, hello_key, session_key
 
 HELLO_FIRST_S: Final = 0.25
@@ -91,6 +92,11 @@ class Session:
     send_key: bytes
     receive_key: bytes
 
+    @property
+    def packet_bytes(self) -> int:
+        """The size by which pacing and congestion control count, bytes; larger datagrams are bursts to them."""
+        return min(self.datagram_bytes, USUAL_DATAGRAM_BYTES)
+
 
 class Link:
     """The link to one peer.
@@ -122,6 +128,8 @@ class Link:
         self.sealer = Sealer(hello_key(secret, group))
         self.addresses: tuple[Address, ...] = ()
         self.in_tree = False
+        self.mtu_bytes: int | None = None
+        """What the path takes, as last measured while the link was open; None before."""
         self._group = group
         self._secret = secret
         self._datagram_bytes = datagram_bytes
@@ -136,8 +144,8 @@ class Link:
 
     @property
     def usable(self) -> bool:
-        """Whether data may go over it: there is a session and the peer lives."""
-        return self.state is LinkState.OPEN
+        """Whether the graph may count on it: there is a session, the peer lives, and what the path takes is known."""
+        return self.state is LinkState.OPEN and self.mtu_bytes is not None
 
     def set_addresses(self, addresses: tuple[Address, ...], now: float) -> None:
         """Take the addresses at which the peer may be; new ones are tried at once."""
@@ -240,6 +248,7 @@ class Link:
 
     def _drop_session(self, now: float) -> None:
         self.session = None
+        self.mtu_bytes = None
         self._next_probe = None
         self._pause = HELLO_FIRST_S
         self._next_hello = now

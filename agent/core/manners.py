@@ -53,20 +53,22 @@ ANSWER_WAIT_S: Final = 2.0
 
 @dataclass(slots=True)
 class Forwarding:
-    """A chunk that is to be distributed.
+    """Consecutive chunks that are to be distributed.
 
     Attributes:
-        stream: its stream.
-        number: its number.
-        size_bytes: its bytes as it travels.
-        epoch: the low 32 bits of the epoch it names; None at its source.
-        tree: the tree it names.
-        previous: the peer it came from; None at its source.
-        kind: as what it goes on: DATA, or PULLED.
+        stream: their stream.
+        start: the first one's number.
+        stop: one past the last one's.
+        size_bytes: their bytes as they travel.
+        epoch: the low 32 bits of the epoch they name; None at their source.
+        tree: the tree they name.
+        previous: the peer they came from; None at their source.
+        kind: as what they go on: DATA, or PULLED.
     """
 
     stream: Stream
-    number: int
+    start: int
+    stop: int
     size_bytes: int
     epoch: int | None
     tree: int
@@ -99,6 +101,8 @@ class Manner:
     """
 
     subscribes = False
+    cut_run = 64
+    """Chunks that a source cuts together: about a train."""
 
     def __init__(self, spec: ChannelSpec, table: GraphTable, rng: random.Random) -> None:
         self.spec = spec
@@ -133,7 +137,7 @@ class Manner:
         if waiting is None:
             waiting = self._waiting[key] = _Waiting(now)
         waiting.items.append(item)
-        self._held += 1
+        self._held += item.stop - item.start
         return None
 
     def on_source(self, now: float) -> None:
@@ -226,7 +230,7 @@ class Manner:
         self._requests.append(QueryNeighbours(None if current is None else self.table.expand(epoch, now)))
 
     def _forget(self, key: tuple[int, int]) -> None:
-        self._held -= len(self._waiting.pop(key).items)
+        self._held -= sum(item.stop - item.start for item in self._waiting.pop(key).items)
 
 
 class SubscribeManner(Manner):
@@ -281,6 +285,9 @@ class QueryManner(AskingManner):
 
 class OverflowManner(AskingManner):
     """M10: hold data to be distributed back until the buffer overflows, then ask, then distribute it by the answer."""
+
+    cut_run = 1
+    """Each chunk may be the one that overflows the buffer."""
 
     def __init__(self, spec: ChannelSpec, table: GraphTable, rng: random.Random) -> None:
         super().__init__(spec, table, rng)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.core.store import PieceReader, Resumed, Role, StoreError
@@ -45,12 +45,14 @@ class MemoryStreamStore:
         """Return what is stored, one range a number (the reader of it merges them)."""
         return [(number, number + 1) for number in sorted(self._tags)]
 
-    def write(self, number: int, data: bytes, tag: bytes) -> None:
-        """Keep a chunk; of a source's file the tag and what is not in the file itself."""
-        self._tags[number] = tag
-        if self.reader is None or not 0 < number <= self._pieces():
-            self._kept_bytes += len(data) - len(self._chunks.get(number, b""))
-            self._chunks[number] = data
+    def write_run(self, start: int, pieces: Sequence[bytes], tags: Sequence[bytes]) -> None:
+        """Keep consecutive chunks; of a source's file the tags and what is not in the file itself."""
+        self._tags.update(enumerate(tags, start))
+        in_file = 0 if self.reader is None else self._pieces()
+        for number, data in enumerate(pieces, start):
+            if not 0 < number <= in_file:
+                self._kept_bytes += len(data) - len(self._chunks.get(number, b""))
+                self._chunks[number] = data
         if self.limit_bytes is not None:
             while self._kept_bytes > self.limit_bytes:
                 self._forget(next(iter(self._chunks)))
@@ -62,9 +64,29 @@ class MemoryStreamStore:
             return self.reader.read(offset, min(self.piece_bytes, (self.size_bytes or 0) - offset))
         return self._chunks.get(number)
 
-    def tag(self, number: int) -> bytes | None:
-        """Return a chunk's tag, or None."""
-        return self._tags.get(number)
+    def read_run(self, start: int, count: int) -> list[bytes]:
+        """Return the plain bytes of consecutive chunks, up to the first that is not kept."""
+        run: list[bytes] = []
+        for number in range(start, start + count):
+            data = self.read(number)
+            if data is None:
+                break
+            run.append(data)
+        return run
+
+    def tags_run(self, start: int, count: int) -> list[bytes | None]:
+        """Return the tags of consecutive chunks, None for each that has none."""
+        return [self._tags.get(number) for number in range(start, start + count)]
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Nothing waits: memory is all there is."""
+        return 0
+
+    @property
+    def unwritten_bytes(self) -> int:
+        """Nothing to wait for."""
+        return 0
 
     def flush(self) -> None:
         """Do nothing: memory is all there is."""

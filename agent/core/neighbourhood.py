@@ -55,6 +55,13 @@ class Neighbourhood:
         children = known.graph.oriented(source, known.tree_for(stream.spec.objective))
         return [hop for hop in hops if self._device in children.get(hop.peer, ())]
 
+    def leads_back(self, stream: Stream, known: Known, tree: int, peer: DeviceId) -> bool:
+        """Whether a neighbour is the way from which a stream's chunks come, as far as that is known here."""
+        source = stream.opening.source
+        if peer == source or known.graph is None or source not in known.graph.devices:
+            return peer == source
+        return self._device in known.graph.oriented(source, tree).get(peer, ())
+
     def cursor(self, hop: Hop, stream: Stream) -> Cursor:
         """Return a peer's place in a stream."""
         cursor = hop.cursors.get(stream.short)

@@ -37,18 +37,29 @@ from agent.core.status import NodeStatus, status_of
 from agent.core.store import PieceReader, Stores
 from agent.core.streams import StreamTable
 from agent.core.upkeep import Upkeep
-from common.datagrams import CHUNK_OVERHEAD_BYTES, CHUNK_TYPES, CONTROL_OVERHEAD_BYTES, PacketType
+from common.datagrams import (
+    CHUNK_OVERHEAD_BYTES,
+    CHUNK_TYPES,
+    CONTROL_OVERHEAD_BYTES,
+    HEADERS_BYTES,
+    NEXT_IN_RUN,
+    PacketType,
+)
 from common.errors import ConfigError, DecodeError
 from common.frames import ChannelPort
 from common.graph import short_epoch
 from common.ids import ChannelId, DeviceId, GroupId, check_id
-from common.limits import MAX_DATAGRAM_BYTES, MIN_DATAGRAM_BYTES
+from common.limits import MAX_DATAGRAM_BYTES, MIN_DATAGRAM_BYTES, MIN_STREAM_MEMORY_BYTES, STREAM_MEMORY_BYTES
 from common.messages import Channels, GraphBody, NeighboursBody, ServerMessage
 from common.sealing import key_id, public_key_of
 
+MOST_IN_RUN: Final = 64
+"""Chunks that are handled together at most: about a train."""
 TICK_S: Final = 0.05
 """How often streams that move are looked after."""
 TICK_IDLE_S: Final = 0.5
+SETTLE_S: Final = 2.0
+"""How long after its start a device may wait for the server's word on how large a new stream's chunks are to be."""
 TICK_VERIFYING_S: Final = 0.005
 """The same while chunks of an earlier run are being checked."""
 
@@ -65,10 +76,13 @@ class NodeConfig:
         private_key: X25519, 32 bytes, made on the device.
         scope: what to subscribe to (M5): the whole graph, or this device's own neighbours.
         declared: declared figures by peer.
+        max_rate_bps: what all hops together may send, bits per second of chunk datagrams; None for no cap.
+        max_rates: the same for the hop to one peer.
         only_peers: the peers it may speak with; None allows every member.
         peers: addresses given by the operator, by peer.
         candidates: own addresses ("host:port") for the roster.
         datagram_bytes: the largest UDP payload it sends and takes.
+        stream_memory_bytes: what one stream may take of its memory.
     """
 
     device: DeviceId
@@ -76,10 +90,13 @@ class NodeConfig:
     private_key: bytes = field(repr=False)
     scope: Scope = "graph"
     declared: Mapping[DeviceId, DeclaredQos] = field(default_factory=dict)
+    max_rate_bps: float | None = None
+    max_rates: Mapping[DeviceId, float] = field(default_factory=dict)
     only_peers: frozenset[DeviceId] | None = None
     peers: Mapping[DeviceId, Address] = field(default_factory=dict)
     candidates: tuple[str, ...] = ()
     datagram_bytes: int = MIN_DATAGRAM_BYTES
+    stream_memory_bytes: int = STREAM_MEMORY_BYTES
 
     def __post_init__(self) -> None:
         check_id(self.device, "device")
@@ -87,6 +104,9 @@ class NodeConfig:
         if not MIN_DATAGRAM_BYTES <= self.datagram_bytes <= MAX_DATAGRAM_BYTES:
             limits = f"{MIN_DATAGRAM_BYTES} to {MAX_DATAGRAM_BYTES}"
             raise ConfigError(f"datagram size {self.datagram_bytes} is not within {limits} bytes")
+        if self.stream_memory_bytes < MIN_STREAM_MEMORY_BYTES:
+            least = f"at least {MIN_STREAM_MEMORY_BYTES} are needed"
+            raise ConfigError(f"{self.stream_memory_bytes} bytes of memory for a stream; {least}")
 
     @property
     def public_key(self) -> bytes:
@@ -126,7 +146,7 @@ class Node:
             config.private_key,
             key_id(config.public_key),
             datagram_bytes=config.datagram_bytes,
-            policy=PeerPolicy(config.only_peers, config.peers, config.declared),
+            policy=PeerPolicy(config.only_peers, config.peers, config.declared, config.max_rate_bps, config.max_rates),
             drops=self.drops,
             rng=rng,
             entropy=entropy,
@@ -136,6 +156,7 @@ class Node:
             config.device,
             config.group,
             config.datagram_bytes,
+            config.stream_memory_bytes,
             channels=self.channels,
             stores=stores,
             drops=self.drops,
@@ -163,6 +184,8 @@ class Node:
         self._now = now
         self._told_epoch: int | None = None
         self._reported_version = self.peers.version
+        self._reported_news = self.peers.news
+        self._settles_by = now + SETTLE_S
 
     # --- inputs ---------------------------------------------------------------------------------------------------
 
@@ -179,22 +202,30 @@ class Node:
         by_address = self.peers.by_address
         listed = self.channels.by_socket.get(socket) if socket else None
         forwarder = self.forwarder
-        for datagram, address in batch:
+        at = 0
+        while at < len(batch):
+            datagram, address = batch[at]
             kind = datagram[0] >> 4 if datagram else 0
             hop = by_address.get(address) if listed is None else self.peers.hops.get(listed[1])
+            count = 1
             if kind in CHUNK_TYPES and len(datagram) > CHUNK_OVERHEAD_BYTES - 1:
+                count = run_length(batch, at)
                 if hop is None:
-                    self.drops["chunk-from-stranger"] += 1
+                    self.drops["chunk-from-stranger"] += count
                 elif listed is not None and address[0] != hop.session.address[0]:
-                    self.drops["chunk-from-wrong-host"] += 1
+                    self.drops["chunk-from-wrong-host"] += count
                 else:
-                    forwarder.receive_chunk(hop, datagram, None if listed is None else listed[0], now)
+                    run = [datagram for datagram, _ in batch[at : at + count]]
+                    forwarder.receive_run(hop, run, None if listed is None else listed[0], now)
+            elif kind == PacketType.FRAGMENT and hop is not None:
+                self._receive_fragment(hop, datagram, None if listed is None else listed[0], address, now)
             elif kind == PacketType.HELLO and socket == 0:
                 self.peers.receive_hello(datagram, address, now)
             elif kind == PacketType.CONTROL and len(datagram) > CONTROL_OVERHEAD_BYTES and hop is not None:
                 self._receive_control_datagram(hop, datagram, now)
             else:
                 self.drops["datagram-not-understood"] += 1
+            at += count
         self._after_input(now)
 
     def receive_control(
@@ -320,6 +351,13 @@ class Node:
         self._after_input(now)
         return result
 
+    def settling(self, *, now: float) -> bool:
+        """Whether a stream that is opened now would have smaller chunks than one that is opened in a moment.
+
+        That is so for `SETTLE_S` from the start at most, while nobody has said yet what the group's links take.
+        """
+        return self.streams.group_mtu_bytes is None and now < self._settles_by
+
     def cancel(self, stream: str, reason: str = "cancelled", *, now: float) -> None:
         """Take a stream back that began here, everywhere.
 
@@ -356,6 +394,20 @@ class Node:
         for frame in found:
             self._frames.handle(hop, frame, now)
 
+    def _receive_fragment(
+        self, hop: Hop, datagram: bytes, socket_channel: ChannelId | None, address: Address, now: float
+    ) -> None:
+        if socket_channel is not None and address[0] != hop.session.address[0]:
+            self.drops["fragment-from-wrong-host"] += 1
+            return
+        try:
+            joined = hop.join(datagram, now)
+        except DecodeError:
+            self.drops["fragment-refused"] += 1
+            return
+        if joined is not None:
+            self.forwarder.receive_run(hop, [joined], socket_channel, now)
+
     def _after_input(self, now: float) -> None:
         self._now = now
         while self.peers.closed:
@@ -369,14 +421,26 @@ class Node:
             self._events.append(GraphChanged(self.table.epoch))
         self._events.extend(self.peers.events)
         self.peers.events.clear()
-        if self.peers.version != self._reported_version:
-            self._reported_version = self.peers.version
-            self.forwarder.forget_routes()
+        changed = self.peers.version != self._reported_version
+        if changed or self.peers.news != self._reported_news:
+            self._reported_version, self._reported_news = self.peers.version, self.peers.news
+            self.streams.own_mtu_bytes = self.peers.smallest_mtu()
             self.control.report_links(now)
+        if changed:
+            self.forwarder.forget_routes()
             self.channels.on_links(now)
         self.forwarder.release(now)
         self.control.handle_timeout(now)
         self.forwarder.release(now)
+        self._hasten_tick(now)
+
+    def _hasten_tick(self, now: float) -> None:
+        """Look after streams at once where a neighbour begins to speak, and soon where one begins to move."""
+        if self._upkeep.exchange.pressing:
+            self._upkeep.exchange.pressing = False
+            self._tick_at = min(self._tick_at, now)
+        elif self._tick_at > now + TICK_S and self.streams.moving(now):
+            self._tick_at = now + TICK_S
 
     def _open_channel_sockets(self, hops: Iterable[Hop]) -> None:
         for hop in hops:
@@ -397,3 +461,21 @@ class Node:
             if own is not None and port is not None:
                 return Transmit(own[0], (address[0], port), datagrams)
         return Transmit(0, address, datagrams)
+
+
+def run_length(batch: Sequence[tuple[bytes, Address]], at: int) -> int:
+    """Return how many datagrams from ``at`` on carry consecutive chunks of one stream over one hop.
+
+    Hop number and chunk number both rise by one from each to the next; nothing else in their headers differs.
+    """
+    first, address = batch[at]
+    expected = int.from_bytes(first[:HEADERS_BYTES], "big")
+    count = 1
+    for datagram, source in batch[at + 1 : at + MOST_IN_RUN]:
+        expected += NEXT_IN_RUN
+        if int.from_bytes(datagram[:HEADERS_BYTES], "big") != expected or source != address:
+            break
+        if len(datagram) < CHUNK_OVERHEAD_BYTES:
+            break
+        count += 1
+    return count

@@ -5,18 +5,19 @@ from __future__ import annotations
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from agent.core.congestion import INITIAL_RATE_BYTES_S, ModelController
 from agent.core.events import Address, Event, LinkChanged
 from agent.core.hop import Hop, HopCounters
 from agent.core.link import Link, LinkState, Session
+from agent.core.pacer import SharedRate
 from common.datagrams import Hello, hello_key_id, open_hello
 from common.errors import DecodeError
-from common.frames import Bye, Probe
+from common.frames import Bye, MtuProbe, Probe
 from common.ids import DeviceId
-from common.limits import MAX_PEERS
+from common.limits import MAX_PEERS, USUAL_DATAGRAM_BYTES
 from common.messages import QosFigures, RosterEntry, decode_key, split_candidate
 from common.sealing import NONCE_BYTES, key_id, pair_secret
 
@@ -44,11 +45,22 @@ class PeerPolicy:
         only: the peers allowed; None allows every member.
         addresses: addresses given by the operator, by peer.
         declared: declared figures, by peer.
+        max_rate_bps: what all hops together may send, bits per second; None for no cap.
+        max_rates: the same for one hop, by peer.
     """
 
     only: frozenset[DeviceId] | None
     addresses: Mapping[DeviceId, Address]
     declared: Mapping[DeviceId, DeclaredQos]
+    max_rate_bps: float | None = None
+    max_rates: Mapping[DeviceId, float] = field(default_factory=dict)
+
+    def rate_bps(self, peer: DeviceId) -> float | None:
+        """Return what a link is taken to give, declared or capped; None where nothing is said."""
+        said = [self.max_rates[peer]] if peer in self.max_rates else []
+        if peer in self.declared:
+            said.append(self.declared[peer].rate_bps)
+        return min(said, default=None)
 
 
 class Peers:
@@ -93,12 +105,17 @@ class Peers:
         """Low 32 bits of the newest epoch known here, told in probes; 0 if none is."""
         self.version = 0
         """Grows whenever a link becomes usable or stops being so."""
+        self.news = 0
+        """Grows whenever a figure of a usable link changes so that the server should know at once."""
         self._device = device
         self._group = group
         self._private_key = private_key
         self._own_key_id = own_key_id
         self._datagram_bytes = datagram_bytes
         self._policy = policy
+        self._shared: SharedRate | None = None
+        if policy.max_rate_bps is not None:
+            self._shared = SharedRate(policy.max_rate_bps / _BITS, 0.0, min(datagram_bytes, USUAL_DATAGRAM_BYTES))
         self._drops = drops
         self._rng = rng
         self._entropy = entropy
@@ -150,6 +167,15 @@ class Peers:
             hop.recovery.seed_rtt(hop.qos.rtt_s)
         self.links[hop.peer].on_promise(probe.next_ms / 1000)
 
+    def on_mtu_answer(self, hop: Hop, size_bytes: int, now: float) -> None:
+        """Take the word that a probe of that size arrived.
+
+        Raises:
+            DecodeError: none was sent.
+        """
+        hop.mtu.on_answer(size_bytes, now)
+        self._take_mtu(self.links[hop.peer], hop)
+
     def on_bye(self, hop: Hop, now: float) -> None:
         """Close the link to a peer that leaves."""
         link = self.links[hop.peer]
@@ -171,6 +197,11 @@ class Peers:
         """Return the peers with an open link, sorted: this device's adjacency (M1)."""
         return tuple(sorted(peer for peer, link in self.links.items() if link.usable))[:MAX_PEERS]
 
+    def smallest_mtu(self) -> int | None:
+        """Return what every open link takes, in bytes of a datagram; None without one."""
+        found = [link.mtu_bytes for link in self.links.values() if link.usable and link.mtu_bytes is not None]
+        return min(found, default=None)
+
     def figures(self, peer: DeviceId) -> QosFigures:
         """Return what this end knows of a link (M2): declared figures go before measured ones."""
         qos = self.hops[peer].qos
@@ -179,10 +210,11 @@ class Peers:
         if declared is not None and declared.delay_s is not None:
             delay = declared.delay_s
         return QosFigures(
-            bandwidth_bps=None if declared is None else declared.rate_bps,
+            bandwidth_bps=self._policy.rate_bps(peer),
             delay_s=delay,
             jitter_s=qos.jitter_s,
             loss=min(max(qos.loss, 0.0), 1.0),
+            mtu_bytes=self.links[peer].mtu_bytes,
         )
 
     def handle_timeout(self, now: float) -> None:
@@ -204,6 +236,7 @@ class Peers:
             promise = link.poll_probe(now)
             if promise is not None:
                 hop.send(hop.qos.next_probe(now, promise, self.epoch), reliable=False)
+            self._search_mtu(link, hop, now)
             hop.handle_timeout(now)
 
     def poll_timeout(self, now: float) -> float | None:
@@ -211,7 +244,10 @@ class Peers:
         due: float | None = None
         for peer, link in self.links.items():
             hop = self.hops.get(peer)
-            for at in (link.poll_timeout(), None if hop is None else hop.poll_timeout(now)):
+            times = [link.poll_timeout()]
+            if hop is not None:
+                times += [hop.poll_timeout(now), hop.mtu.poll_timeout()]
+            for at in times:
                 if at is not None and (due is None or at < due):
                     due = at
         return due
@@ -270,18 +306,37 @@ class Peers:
 
     def _open(self, link: Link, session: Session, now: float) -> None:
         self._drop_hop(link.peer)
-        declared = self._policy.declared.get(link.peer)
-        rate = None if declared is None else declared.rate_bps / _BITS
+        rate_bps = self._policy.rate_bps(link.peer)
+        rate = None if rate_bps is None else rate_bps / _BITS
         controller = ModelController(
-            packet_bytes=session.datagram_bytes,
+            packet_bytes=session.packet_bytes,
             initial_rate_bytes_s=min(rate or INITIAL_RATE_BYTES_S, INITIAL_RATE_BYTES_S),
             max_rate_bytes_s=rate,
         )
-        hop = Hop(link.peer, session, controller, self.counters[link.peer], now)
+        hop = Hop(link.peer, session, controller, self.counters[link.peer], now, self._shared)
         self.hops[link.peer] = hop
         self.by_address[session.address] = hop
         self.opened.append(hop)
-        self._changed(link)
+        if hop.mtu.measured:
+            link.mtu_bytes = hop.mtu.mtu_bytes
+        if link.usable:
+            self._changed(link)
+
+    def _search_mtu(self, link: Link, hop: Hop, now: float) -> None:
+        """Send the probes that are due, and take the end of a search."""
+        for size in hop.mtu.poll_probes(now, hop.recovery.rtt.pto()):
+            hop.send(MtuProbe(size), reliable=False)
+        self._take_mtu(link, hop)
+
+    def _take_mtu(self, link: Link, hop: Hop) -> None:
+        """Let a link count as soon as it is known what its path takes, and tell of changes."""
+        mtu = hop.mtu
+        if mtu.measured and link.mtu_bytes != mtu.mtu_bytes:
+            counted, link.mtu_bytes = link.mtu_bytes is not None, mtu.mtu_bytes
+            if counted:
+                self.news += 1
+            else:
+                self._changed(link)
 
     def _close(self, link: Link) -> None:
         self._drop_hop(link.peer)

@@ -74,6 +74,15 @@ class RangeSet:
         if start >= stop:
             return 0
         edges = self._edges
+        # Most often what is added lies behind all else, or follows it.
+        if not edges or start > edges[-1]:
+            edges += (start, stop)
+            self._count += stop - start
+            return stop - start
+        if start == edges[-1]:
+            edges[-1] = stop
+            self._count += stop - start
+            return stop - start
         low = bisect_left(edges, start)
         high = bisect_right(edges, stop, low)
         outer = [] if low & 1 else [start]
@@ -90,6 +99,18 @@ class RangeSet:
         if start >= stop:
             return 0
         edges = self._edges
+        if not edges or stop <= edges[0] or start >= edges[-1]:
+            return 0
+        if len(edges) == 2 and start <= edges[0]:
+            # Most often what is removed is all there is, or its beginning.
+            first, last = edges
+            if stop >= last:
+                edges.clear()
+                stop = last
+            else:
+                edges[0] = stop
+            self._count -= stop - first
+            return stop - first
         low = bisect_left(edges, start)
         high = bisect_right(edges, stop, low)
         outer = [start] if low & 1 else []
@@ -221,6 +242,33 @@ class RangeSet:
         """Return up to `spans` of the highest ranges, highest first."""
         tail = self._edges[-2 * spans :] if spans > 0 else []
         return list(zip(tail[-2::-2], tail[::-2], strict=True))
+
+    def first_span(self) -> tuple[int, int] | None:
+        """Return the lowest range, None if the set is empty."""
+        edges = self._edges
+        return (edges[0], edges[1]) if edges else None
+
+    def until(self, number: int, stop: int) -> tuple[bool, int]:
+        """Tell whether a number is held, and up to where that stays so.
+
+        Returns:
+            Whether it is, and the first number after it, at most `stop`, of which the contrary holds.
+        """
+        edges = self._edges
+        index = bisect_right(edges, number)
+        if index < len(edges) and edges[index] < stop:
+            stop = edges[index]
+        return index & 1 == 1, stop
+
+    def past_missing(self, start: int, count: int) -> int:
+        """Return the lowest number below which, from `start` on, `count` numbers are not held."""
+        for low, high in self:
+            if low >= start + count or not count:
+                break
+            if high > start:
+                count -= max(low - start, 0)
+                start = high
+        return start + count
 
     def spans(self) -> int:
         """Return how many ranges there are."""

@@ -14,15 +14,14 @@ Source:
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from itertools import islice
 
-from agent.core.acks import GRANULARITY_S, MAX_ACK_DELAY_S, AckTracker
+from agent.core.acks import GRANULARITY_S
+from agent.core.rangeset import RangeSet
+from agent.core.rtt import RttEstimator
+from agent.core.sent import AckResult, SentRange, SentTrain
 from common.errors import LocalProtocolError
 
-__all__ = ["AckResult", "AckTracker", "Recovery", "RttEstimator", "SentPacket"]
-
-INITIAL_RTT_S = 0.333
-"""Seconds taken for the round trip before the first sample (RFC 9002 section 6.2.2)."""
 PACKET_THRESHOLD = 3
 """Packets by which a later one must be ahead before the earlier counts as lost (RFC 9002 section 6.1.1)."""
 MAX_PACKET_THRESHOLD = 1_024
@@ -39,125 +38,6 @@ MAX_PTO_S = 3.0
 """Seconds that the probe timeout's backoff stops at: a link is given up long before RFC 9002's minutes."""
 PTO_PACKETS = 2
 """Packets given up at each probe timeout (RFC 9002 section 6.2.4)."""
-
-
-class RttEstimator:
-    """The round-trip time of one hop: `latest`, `smoothed`, `variance` and `minimum`, all in seconds.
-
-    Args:
-        initial: Seconds taken for the round trip until there is a sample, above 0; a link's probes know better than
-            the default.
-
-    Source:
-        RFC 9002 section 5.
-    """
-
-    __slots__ = ("latest", "minimum", "samples", "smoothed", "variance")
-
-    def __init__(self, initial: float = INITIAL_RTT_S) -> None:
-        self.latest = initial
-        self.smoothed = initial
-        self.variance = initial / 2
-        self.minimum = initial
-        self.samples = 0
-
-    def update(self, sample: float, ack_delay: float = 0.0) -> None:
-        """Take in one sample.
-
-        Args:
-            sample: Seconds from sending a packet to its acknowledgement.
-            ack_delay: Seconds of it that the receiver says it held the ACK back; believed up to `MAX_ACK_DELAY_S`.
-
-        Source:
-            RFC 9002 section 5.3.
-        """
-        self.latest = sample
-        self.samples += 1
-        if self.samples == 1:
-            self.minimum = self.smoothed = sample
-            self.variance = sample / 2
-            return
-        self.minimum = min(self.minimum, sample)
-        adjusted = sample - min(ack_delay, MAX_ACK_DELAY_S)
-        if adjusted < self.minimum:
-            adjusted = sample
-        self.variance += (abs(self.smoothed - adjusted) - self.variance) / 4
-        self.smoothed += (adjusted - self.smoothed) / 8
-
-    def pto(self) -> float:
-        """Return the seconds without an ACK after which the sender probes, before any backoff.
-
-        Source:
-            RFC 9002 section 6.2.1.
-        """
-        return self.smoothed + max(4 * self.variance, GRANULARITY_S) + MAX_ACK_DELAY_S
-
-
-class SentPacket:
-    """One packet that was sent and is not yet acknowledged.
-
-    Attributes:
-        number: Its hop number.
-        sent_at: Monotonic seconds.
-        size: Bytes of the datagram.
-        content: Whatever the caller wants back when the packet is acknowledged or lost.
-        delivered: Bytes that had been acknowledged on this hop when it was sent.
-        delivered_at: When the last of those was acknowledged, monotonic seconds.
-        first_sent_at: When the packet was sent whose acknowledgement that was, monotonic seconds.
-        app_limited: Whether the sender had too little to send just then.
-    """
-
-    __slots__ = ("app_limited", "content", "delivered", "delivered_at", "first_sent_at", "number", "sent_at", "size")
-
-    def __init__(
-        self,
-        number: int,
-        sent_at: float,
-        size: int,
-        content: object,
-        delivered: int,
-        delivered_at: float,
-        first_sent_at: float,
-        app_limited: bool,
-    ) -> None:
-        self.number = number
-        self.sent_at = sent_at
-        self.size = size
-        self.content = content
-        self.delivered = delivered
-        self.delivered_at = delivered_at
-        self.first_sent_at = first_sent_at
-        self.app_limited = app_limited
-
-
-@dataclass(slots=True)
-class AckResult:
-    """What one ACK changed.
-
-    Attributes:
-        acked: Packets newly acknowledged, lowest number first.
-        lost: Packets that this ACK shows to be lost; their content is to be sent again.
-        late: Packets that had been declared lost and did arrive, lowest number first; if their content still waits to
-            be sent again, it need not be.
-        newly_acked_bytes: Bytes of `acked` and `late`.
-        lost_bytes: Bytes of `lost`.
-        rtt_sampled: Whether the round-trip time was measured.
-        delivered: Bytes acknowledged on this hop so far.
-        prior_delivered: Bytes acknowledged when the newest packet of `acked` was sent.
-        delivery_rate: Bytes per second delivered between the two; 0 if it could not be measured.
-        app_limited: Whether that packet was sent while the sender had too little to send.
-    """
-
-    acked: list[SentPacket] = field(default_factory=list)
-    lost: list[SentPacket] = field(default_factory=list)
-    late: list[SentPacket] = field(default_factory=list)
-    newly_acked_bytes: int = 0
-    lost_bytes: int = 0
-    rtt_sampled: bool = False
-    delivered: int = 0
-    prior_delivered: int = 0
-    delivery_rate: float = 0.0
-    app_limited: bool = False
 
 
 class Recovery:
@@ -182,6 +62,7 @@ class Recovery:
     """
 
     __slots__ = (
+        "_acked",
         "_app_limited_until",
         "_backoff",
         "_base",
@@ -216,12 +97,14 @@ class Recovery:
         self.spurious = 0
         self.bogus_acks = 0
         self.packet_threshold = PACKET_THRESHOLD
-        self._packets: list[SentPacket | None] = []
+        self._packets: list[SentTrain | None] = []
+        # What was acknowledged at or above _base: an ACK repeats what earlier ones said.
+        self._acked = RangeSet()
         self._base = 0
         self._next = 0
         self._largest_acked = -1
         # Numbers only ever grow, and the oldest are given up first: both lists are in order by themselves.
-        self._lost: list[SentPacket] = []
+        self._lost: list[SentTrain] = []
         self._lost_numbers: list[int] = []
         self._loss_at: float | None = None
         self._reorder_s = 0.0
@@ -231,15 +114,18 @@ class Recovery:
         self._first_sent_at = 0.0
         self._app_limited_until = 0
 
-    def on_sent(self, number: int, now: float, size: int, ack_eliciting: bool = True, content: object = None) -> None:
-        """Record one packet as sent.
+    def on_sent(
+        self, number: int, now: float, size: int, ack_eliciting: bool = True, content: object = None, count: int = 1
+    ) -> None:
+        """Record consecutive packets of one size as sent.
 
         Args:
-            number: Its hop number, above every one before it; one list entry is spent on each number left out.
+            number: The first one's hop number, above every one before it; a list entry is spent on each left out.
             now: Monotonic seconds.
-            size: Bytes of the datagram.
+            size: Bytes of each datagram.
             ack_eliciting: False for a packet that only acknowledges: it is not in flight and never lost.
-            content: Whatever is wanted back when the packet is acknowledged or lost.
+            content: Whatever is wanted back when packets are acknowledged or lost.
+            count: How many packets, at least 1.
 
         Raises:
             LocalProtocolError: The number is not above the last one.
@@ -252,28 +138,28 @@ class Recovery:
                 packets.extend([None] * (number - self._next))
         if not packets:
             self._base = number
-        self._next = number + 1
+        self._next = number + count
         if not ack_eliciting:
             if packets:
-                packets.append(None)
+                packets.extend([None] * count)
             return
         if not self.in_flight:
             self._delivered_at = self._first_sent_at = now
-        packets.append(
-            SentPacket(
-                number,
-                now,
-                size,
-                content,
-                self.delivered,
-                self._delivered_at,
-                self._first_sent_at,
-                self.delivered < self._app_limited_until,
-            )
+        train = SentTrain(
+            number,
+            count,
+            now,
+            size,
+            content,
+            self.delivered,
+            self._delivered_at,
+            self._first_sent_at,
+            self.delivered < self._app_limited_until,
         )
-        self.in_flight += 1
-        self.in_flight_bytes += size
-        self.packets_sent += 1
+        packets.extend([train] * count)
+        self.in_flight += count
+        self.in_flight_bytes += size * count
+        self.packets_sent += count
         self._last_sent_at = now
 
     def seed_rtt(self, sample: float) -> None:
@@ -327,10 +213,10 @@ class Recovery:
         else:
             self._reorder_s *= REORDER_DECAY
         result.lost = self.detect_lost(now)
-        result.lost_bytes = sum([packet.size for packet in result.lost])
+        result.lost_bytes = sum([each.size_bytes for each in result.lost])
         return result
 
-    def detect_lost(self, now: float) -> list[SentPacket]:
+    def detect_lost(self, now: float) -> list[SentRange]:
         """Give up the packets that later ones have overtaken by too much, in numbers or in time.
 
         Returns:
@@ -343,19 +229,17 @@ class Recovery:
         delay = self._round_trips() + self._reorder_s
         largest = self._largest_acked
         lost_below = largest - self.packet_threshold
-        lost: list[SentPacket] = []
-        for packet in self._packets:
-            if packet is None:
+        found: list[tuple[int, SentTrain]] = []
+        for number, train in enumerate(self._packets, self._base):
+            if train is None:
                 continue
-            if packet.number > largest:
+            if number > largest:
                 break
-            if packet.number > lost_below and packet.sent_at + delay > now:
-                self._loss_at = packet.sent_at + delay
+            if number > lost_below and train.sent_at + delay > now:
+                self._loss_at = train.sent_at + delay
                 break
-            lost.append(packet)
-        if lost:
-            self._give_up(lost)
-        return lost
+            found.append((number, train))
+        return self._give_up(found) if found else []
 
     def loss_at(self) -> float | None:
         """Return the monotonic seconds at which `detect_lost` will find something, None if nothing is overtaken."""
@@ -371,7 +255,7 @@ class Recovery:
             return None
         return self._last_sent_at + min(self.rtt.pto() * (1 << self._backoff), MAX_PTO_S)
 
-    def on_pto(self, now: float) -> list[SentPacket]:
+    def on_pto(self, now: float) -> list[SentRange]:
         """Give up the oldest packets in flight, so that their content is sent again and draws an ACK.
 
         Unlike RFC 9002's, these packets leave the flight and are counted as lost, so that a content is never in flight
@@ -386,37 +270,32 @@ class Recovery:
         Source:
             RFC 9002 section 6.2.4.
         """
-        oldest: list[SentPacket] = []
-        for packet in self._packets:
-            if packet is not None:
-                oldest.append(packet)
-                if len(oldest) == PTO_PACKETS:
-                    break
-        if oldest:
-            self._give_up(oldest)
-            self._last_sent_at = now
-            if self.rtt.pto() * (1 << self._backoff) < MAX_PTO_S:
-                self._backoff += 1
-        return oldest
+        present = enumerate(self._packets, self._base)
+        oldest = list(islice(((number, train) for number, train in present if train is not None), PTO_PACKETS))
+        if not oldest:
+            return []
+        self._last_sent_at = now
+        if self.rtt.pto() * (1 << self._backoff) < MAX_PTO_S:
+            self._backoff += 1
+        return self._give_up(oldest)
 
     def _take_acked(self, ranges: Sequence[tuple[int, int]], result: AckResult) -> None:
         """Take the packets of these ranges out of the flight."""
-        packets = self._packets
-        base = self._base
+        packets, base, known = self._packets, self._base, self._acked
         acked = result.acked
         for start, stop in reversed(ranges):
-            high = stop - base
-            if high > 0:
-                low = start - base if start > base else 0
-                part = packets[low:high]
-                live = [packet for packet in part if packet is not None]
+            if stop <= base or not packets:
+                continue
+            for low, high in known.missing(max(start, base), stop):
+                live = _in_trains(packets[low - base : high - base], low)
                 if live:
                     acked += live
-                    packets[low:high] = [None] * len(part)
+                    packets[low - base : high - base] = [None] * (high - low)
+                known.add_range(low, high)
         if acked:
-            size = sum([packet.size for packet in acked])
+            size = sum([each.size_bytes for each in acked])
             result.newly_acked_bytes = size
-            self.in_flight -= len(acked)
+            self.in_flight -= sum([each.stop - each.start for each in acked])
             self.in_flight_bytes -= size
             self._trim()
 
@@ -429,17 +308,18 @@ class Recovery:
             low = bisect_left(numbers, start)
             high = bisect_left(numbers, stop, low)
             if low < high:
-                result.late += self._lost[low:high]
+                found = zip(self._lost[low:high], numbers[low:high], strict=True)
+                result.late += [SentRange(train, number, number + 1) for train, number in found]
                 del self._lost[low:high]
                 del numbers[low:high]
                 if not numbers:
                     break
         if result.late:
-            result.late.sort(key=_number_of)
+            result.late.sort(key=_start_of)
             self.spurious += len(result.late)
-            result.newly_acked_bytes += sum([packet.size for packet in result.late])
+            result.newly_acked_bytes += sum([each.size_bytes for each in result.late])
 
-    def _learn_reordering(self, prior_largest: int, now: float, late: list[SentPacket]) -> None:
+    def _learn_reordering(self, prior_largest: int, now: float, late: list[SentRange]) -> None:
         """Raise both thresholds to where the oldest of the late packets would not have been given up.
 
         Source:
@@ -447,9 +327,9 @@ class Recovery:
             does.
         """
         oldest = late[0]
-        needed = min(prior_largest - oldest.number + 1, MAX_PACKET_THRESHOLD)
+        needed = min(prior_largest - oldest.start + 1, MAX_PACKET_THRESHOLD)
         self.packet_threshold = max(self.packet_threshold, needed)
-        lateness = now - oldest.sent_at - self._round_trips()
+        lateness = now - oldest.train.sent_at - self._round_trips()
         self._reorder_s = min(max(self._reorder_s, lateness), MAX_REORDER_S)
 
     def _round_trips(self) -> float:
@@ -462,8 +342,8 @@ class Recovery:
         self._delivered_at = now
         result.delivered = self.delivered
         # What was given up is older than all that stayed in flight.
-        newest = (result.acked or result.late)[-1]
-        if newest.number == largest:
+        newest, _, stop = (result.acked or result.late)[-1]
+        if stop - 1 == largest:
             self.rtt.update(now - newest.sent_at, delay_s)
             result.rtt_sampled = True
         self._first_sent_at = max(self._first_sent_at, newest.sent_at)
@@ -473,28 +353,35 @@ class Recovery:
         if interval > 0:
             result.delivery_rate = (self.delivered - newest.delivered) / interval
 
-    def _give_up(self, oldest: list[SentPacket]) -> None:
-        """Move packets out of the flight and remember them for a while."""
+    def _give_up(self, packets_lost: list[tuple[int, SentTrain]]) -> list[SentRange]:
+        """Move packets out of the flight and remember them for a while; return them as ranges."""
         packets = self._packets
         base = self._base
-        for packet in oldest:
-            packets[packet.number - base] = None
-            self._lost_numbers.append(packet.number)
-            self.in_flight_bytes -= packet.size
-        self._lost += oldest
-        self.in_flight -= len(oldest)
-        self.packets_lost += len(oldest)
+        lost: list[SentRange] = []
+        for number, train in packets_lost:
+            packets[number - base] = None
+            self._lost.append(train)
+            self._lost_numbers.append(number)
+            self.in_flight -= 1
+            self.in_flight_bytes -= train.size
+            if lost and lost[-1].train is train and lost[-1].stop == number:
+                lost[-1] = SentRange(train, lost[-1].start, number + 1)
+            else:
+                lost.append(SentRange(train, number, number + 1))
+        self.packets_lost += len(packets_lost)
         excess = len(self._lost) - LOST_KEPT
         if excess > 0:
             del self._lost[:excess]
             del self._lost_numbers[:excess]
         self._trim()
+        return lost
 
     def _trim(self) -> None:
         """Let the list begin with a packet that is in flight."""
         packets = self._packets
         if not self.in_flight:
             packets.clear()
+            self._acked = RangeSet()
             return
         gone = 0
         while packets[gone] is None:
@@ -502,8 +389,27 @@ class Recovery:
         if gone:
             del packets[:gone]
             self._base += gone
+            self._acked.remove_range(0, self._base)
 
 
-def _number_of(packet: SentPacket) -> int:
-    """Return a packet's hop number, to sort by."""
-    return packet.number
+def _in_trains(part: list[SentTrain | None], start: int) -> list[SentRange]:
+    """Return the packets that are in a part of the list, which begins at hop number ``start``, by train.
+
+    Those that were given up are the oldest, so that behind a packet that is there all of its train is.
+    """
+    found: list[SentRange] = []
+    at, length = 0, len(part)
+    while at < length:
+        train = part[at]
+        if train is None:
+            at += 1
+            continue
+        end = min(train.number + train.count - start, length)
+        found.append(SentRange(train, start + at, start + end))
+        at = end
+    return found
+
+
+def _start_of(each: SentRange) -> int:
+    """Return the first hop number, to sort by."""
+    return each.start

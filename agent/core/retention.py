@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 
 class Retention:
@@ -19,10 +20,11 @@ class Retention:
         self._kept: deque[tuple[int, int, float]] = deque()
         self._kept_bytes = 0
 
-    def on_kept(self, number: int, size_bytes: int, now: float) -> None:
-        """Note a stored chunk."""
-        self._kept.append((number, size_bytes, now))
-        self._kept_bytes += size_bytes
+    def on_kept(self, start: int, sizes_bytes: Iterable[int], now: float) -> None:
+        """Note stored consecutive chunks, the first numbered ``start``, by the plain bytes of each."""
+        for number, size_bytes in enumerate(sizes_bytes, start):
+            self._kept.append((number, size_bytes, now))
+            self._kept_bytes += size_bytes
 
     def expire(self, now: float) -> int:
         """Return one past the highest number that passed its retention; 0 if none did since the last call."""

@@ -8,8 +8,8 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-QUANTUM_BYTES = 16 * 1024
-"""Bytes of one turn: a dozen full datagrams, so that a turn makes a train."""
+QUANTUM_BYTES = 64 * 1024
+"""Bytes of one turn: a whole train."""
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -51,6 +51,10 @@ class RoundRobin(Generic[Key]):
             turns[key] += self._quantum
             turns.move_to_end(key)
         return None
+
+    def left(self, key: Key) -> int:
+        """Return the bytes left in a key's turn."""
+        return self._left[key]
 
     def spend(self, key: Key, size_bytes: int) -> None:
         """Charge a key for what it sent, whether or not it was its turn; nothing if it has left."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
 from agent.core.events import Event, FileFailed, FileVerified, MessageGap, MessageReceived
@@ -16,13 +16,17 @@ from common.opening import Opening
 _NOTHING: Final[Iterator[Event]] = iter(())
 HASH_AT_ONCE: Final = 512
 """Pieces read back and hashed in one call at most, so that a late first piece does not stall the others."""
+FINISH_AT_ONCE_BYTES: Final = 1024 * 1024
+"""Bytes that the end of a file may wait for the disk to take: a few milliseconds."""
+READ_AT_ONCE: Final = 64
+"""Pieces of them that are read together."""
 
 
 class Sink(Protocol):
     """Takes a stream's chunks in any order."""
 
-    def on_chunk(self, number: int, flags: int, plain: bytes) -> Iterator[Event]:
-        """Take a chunk that was just stored; yields what it means for the application."""
+    def on_run(self, start: int, flags: int, plains: Sequence[bytes]) -> Iterator[Event]:
+        """Take consecutive chunks that were just stored; yields what they mean for the application."""
 
     def advance(self) -> Iterator[Event]:
         """Go on with what is stored already; yields what it means for the application."""
@@ -52,17 +56,20 @@ class FileHasher:
         """Whether every piece was hashed."""
         return self.next_number > self._pieces
 
-    def feed(self, number: int, plain: bytes) -> bool:
-        """Hash a piece at once if it is the next one.
+    def feed(self, start: int, plains: Sequence[bytes]) -> bool:
+        """Hash consecutive pieces at once if they are the next ones.
 
         Returns:
-            Whether it was, and the file goes on with a piece that is not stored yet.
+            Whether they were, and the file goes on with a piece that is not stored yet.
         """
-        if number != self.next_number or number > self._pieces:
+        stop = start + len(plains)
+        if start != self.next_number or stop > self._pieces + 1:
             return False
-        self._hash.update(plain)
-        self.next_number = number + 1
-        return number < self._pieces and number + 1 not in self._held
+        update = self._hash.update
+        for plain in plains:
+            update(plain)
+        self.next_number = stop
+        return stop <= self._pieces and stop not in self._held
 
     def catch_up(self) -> bool:
         """Hash stored pieces, at most HASH_AT_ONCE; return whether more are waiting.
@@ -70,14 +77,16 @@ class FileHasher:
         Raises:
             StoreError: a piece cannot be read back.
         """
-        for _ in range(HASH_AT_ONCE):
-            if self.done or self.next_number not in self._held:
+        for _ in range(HASH_AT_ONCE // READ_AT_ONCE):
+            start = self.next_number
+            held, stop = self._held.until(start, min(start + READ_AT_ONCE, self._pieces + 1))
+            if self.done or not held:
                 return False
-            plain = self._store.read(self.next_number)
-            if plain is None:
-                self._held.discard(self.next_number)
+            plains = self._store.read_run(start, stop - start)
+            if not plains:
+                self._held.discard(start)
                 return False
-            self.feed(self.next_number, plain)
+            self.feed(start, plains)
         return not self.done and self.next_number in self._held
 
     def digest(self) -> bytes:
@@ -97,11 +106,11 @@ class FileSink:
         self._expected: bytes | None = None
         self._ended = False
 
-    def on_chunk(self, number: int, flags: int, plain: bytes) -> Iterator[Event]:
+    def on_run(self, start: int, flags: int, plains: Sequence[bytes]) -> Iterator[Event]:
         """Hash what is in order; check the closing record."""
-        if number == self._closing_number:
-            self._expected = plain
-        elif self._hasher.feed(number, plain):
+        if start == self._closing_number:
+            self._expected = plains[0]
+        elif self._hasher.feed(start, plains):
             # The common case: in order, and nothing stored behind it waits to be hashed.
             return _NOTHING
         return self.advance()
@@ -114,6 +123,8 @@ class FileSink:
             self._hasher.catch_up()
             if not self._hasher.done or self._closing() is None:
                 return
+            if self._store.unwritten_bytes > FINISH_AT_ONCE_BYTES:
+                return  # the disk is behind: `advance` is called again while it catches up
         except StoreError as error:
             yield self._fail(error.reason, error.detail)
             return
@@ -161,11 +172,12 @@ class MessageSink:
         self._size_bytes = 0
         self._inside = False
 
-    def on_chunk(self, number: int, flags: int, plain: bytes) -> Iterator[Event]:
+    def on_run(self, start: int, flags: int, plains: Sequence[bytes]) -> Iterator[Event]:
         """Deliver what is in order."""
-        if number != self._next:
+        if start != self._next:
             return
-        yield from self._take(flags, plain)
+        for plain in plains:
+            yield from self._take(flags, plain)
         yield from self.advance()
 
     def advance(self) -> Iterator[Event]:

@@ -7,7 +7,7 @@ message is cut at once; the publisher waits only while too much is still owed to
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Final, NamedTuple
 
 from agent.core.sinks import FileHasher
 from agent.core.store import StoreError
@@ -24,8 +24,19 @@ CUT_AT_ONCE: Final = 512
 MAX_PUBLISH_QUEUE_BYTES: Final = 8 * 1024 * 1024
 """Published bytes that may wait to be cut; beyond it the publisher is told to wait."""
 
-Cut = tuple[int, bytes]
-"""A chunk's number, and its form as it travels."""
+
+class Cut(NamedTuple):
+    """Consecutive chunks that were just cut.
+
+    Attributes:
+        start: the first one's number.
+        chunks: as they travel; at least one.
+        fresh: False if an earlier run of the agent had cut them already.
+    """
+
+    start: int
+    chunks: list[bytes]
+    fresh: bool
 
 
 class FileSource:
@@ -47,42 +58,47 @@ class FileSource:
         """Whether the closing record was cut."""
         return self._next > self._pieces + 1
 
-    def cut(self) -> Cut | None:
-        """Cut the next chunk; None when there is none, or the file cannot be read (then ``failed`` says why).
+    def cut(self, most: int) -> Cut | None:
+        """Cut up to ``most`` chunks; None when there are none, or the file cannot be read (``failed`` says why).
 
         A number that an earlier run sealed is sealed again only if its tag comes out the same.
         """
-        number = self._next
+        start = self._next
         if self.done or self.failed is not None:
             return None
+        held, stop = self.stream.held.until(start, start + most)
         try:
-            if number <= self._pieces:
-                plain = self.stream.store.read(number)
-                if plain is None:
-                    raise StoreError("io", "the file is no longer there")
-                self._hasher.feed(number, plain)
+            if start <= self._pieces:
                 flags = 0
+                plains = self.stream.store.read_run(start, min(stop, self._pieces + 1) - start)
+                if not plains:
+                    raise StoreError("io", "the file is no longer there")
+                self._hasher.feed(start, plains)
             else:
-                plain, flags = self._hasher.digest(), FLAG_CLOSING
-            chunk = self._seal(number, flags, plain)
+                plains, flags = [self._hasher.digest()], FLAG_CLOSING
+            chunks = self._seal(start, flags, plains)
         except StoreError as error:
             self.failed = error
             return None
-        self._next = number + 1
-        return number, chunk
+        self._next = start + len(chunks)
+        return Cut(start, chunks, not held)
 
-    def _seal(self, number: int, flags: int, plain: bytes) -> bytes:
+    def _seal(self, start: int, flags: int, plains: list[bytes]) -> list[bytes]:
         stream = self.stream
-        chunk = stream.seal(number, flags, plain)
-        before = stream.store.tag(number)
-        if before is None:
-            stream.keep(number, flags, chunk, plain)
-        elif before != chunk[-TAG_BYTES:]:
-            raise StoreError("changed", "the file changed while it was being sent")
-        else:
-            stream.remember(number, chunk)
-            stream.mark(number)
-        return chunk
+        chunks = stream.seal(start, flags, plains)
+        before = stream.store.tags_run(start, len(chunks))
+        if not any(before):
+            stream.keep(start, flags, chunks, plains)
+            return chunks
+        for number, (chunk, plain, tag) in enumerate(zip(chunks, plains, before, strict=True), start):
+            if tag is None:
+                stream.keep(number, flags, [chunk], [plain])
+            elif tag != chunk[-TAG_BYTES:]:
+                raise StoreError("changed", "the file changed while it was being sent")
+            else:
+                stream.remember(number, [chunk])
+                stream.mark(number, number + 1)
+        return chunks
 
 
 class MessageSource:
@@ -120,17 +136,21 @@ class MessageSource:
         self._queued_bytes += len(payload)
         return self._next + len(self._queue) - 1
 
-    def cut(self) -> Cut | None:
-        """Cut the next chunk, or return None."""
-        if not self._queue:
+    def cut(self, most: int) -> Cut | None:
+        """Cut up to ``most`` chunks, all of which begin or end a message alike; None when there are none."""
+        queue = self._queue
+        if not queue:
             return None
-        flags, piece = self._queue.popleft()
-        self._queued_bytes -= len(piece)
-        number = self._next
-        chunk = self.stream.seal(number, flags, piece)
-        self.stream.keep(number, flags, chunk, piece)
-        self._next = number + 1
-        return number, chunk
+        flags = queue[0][0]
+        pieces: list[bytes] = []
+        while queue and len(pieces) < most and queue[0][0] == flags:
+            pieces.append(queue.popleft()[1])
+        self._queued_bytes -= sum(map(len, pieces))
+        start = self._next
+        chunks = self.stream.seal(start, flags, pieces)
+        self.stream.keep(start, flags, chunks, pieces)
+        self._next = start + len(chunks)
+        return Cut(start, chunks, fresh=True)
 
 
 Source = FileSource | MessageSource

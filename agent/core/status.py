@@ -24,6 +24,7 @@ class LinkStatus:
         jitter_s: RFC 3550 jitter, seconds.
         loss: share of probes lost, 0 … 1.
         bandwidth_bps: declared bits per second, or null.
+        mtu_bytes: the largest datagram that the path takes; null before that is known.
         chunks_sent: first crossings.
         repeats_sent: chunks sent again on this link.
         pulled_sent: chunks sent because they were asked for.
@@ -43,6 +44,7 @@ class LinkStatus:
     jitter_s: float | None
     loss: float | None
     bandwidth_bps: float | None
+    mtu_bytes: int | None
     chunks_sent: int
     repeats_sent: int
     pulled_sent: int
@@ -146,6 +148,7 @@ def _link(node: Node, peer: DeviceId) -> LinkStatus:
         jitter_s=None if hop is None else hop.qos.jitter_s,
         loss=None if hop is None else hop.qos.loss,
         bandwidth_bps=None if declared is None else declared.rate_bps,
+        mtu_bytes=link.mtu_bytes,
         chunks_sent=counters.chunks_sent,
         repeats_sent=counters.repeats_sent,
         pulled_sent=counters.pulled_sent,

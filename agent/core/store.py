@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -48,8 +48,13 @@ class StreamStore(Protocol):
     def held(self) -> Iterable[tuple[int, int]]:
         """Return the half-open number ranges that were stored before; the core verifies each against its tag."""
 
-    def write(self, number: int, data: bytes, tag: bytes) -> None:
-        """Keep one chunk's plain bytes and tag (a source's store keeps the tag alone).
+    def write_run(self, start: int, pieces: Sequence[bytes], tags: Sequence[bytes]) -> None:
+        """Keep the plain bytes and tags of consecutive chunks: all of them, or with an error none.
+
+        Args:
+            start: the first chunk's number, from 1.
+            pieces: their plain bytes (a source's store keeps of a file's pieces the tags alone).
+            tags: one for each.
 
         Raises:
             StoreError: no space, or the medium fails.
@@ -58,8 +63,25 @@ class StreamStore(Protocol):
     def read(self, number: int) -> bytes | None:
         """Return a chunk's plain bytes, or None if they are not kept any more."""
 
-    def tag(self, number: int) -> bytes | None:
-        """Return the tag stored with a chunk, or None."""
+    def read_run(self, start: int, count: int) -> list[bytes]:
+        """Return the plain bytes of up to ``count`` consecutive chunks from ``start`` that the caller holds.
+
+        It ends before the first chunk that is not kept any more, and may be empty.
+
+        Raises:
+            StoreError: the medium fails, or the file that is being sent is no longer the same.
+        """
+
+    def tags_run(self, start: int, count: int) -> list[bytes | None]:
+        """Return the tags of ``count`` consecutive chunks from ``start``, None for each that has none."""
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Bytes that were taken and are not on the medium yet, of all streams that share it."""
+
+    @property
+    def unwritten_bytes(self) -> int:
+        """What of this stream ``finish`` would have to wait for; 0 too if it would fail."""
 
     def flush(self) -> None:
         """Make the tags written so far outlive a crash; a source calls it before their chunks are sent.

@@ -7,24 +7,39 @@ no number is ever sealed twice with different bytes.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
 
 from agent.core.rangeset import RangeSet
+from agent.core.ring import SealedRing
 from agent.core.routing import GraphTable
 from agent.core.sinks import Sink
 from agent.core.store import Role, StoreError, StreamStore
 from agent.core.window import BitmapWindow, LastNumber, RepeatTest
-from common.datagrams import CHUNK_HEADER, CHUNK_HEADER_BYTES, FLAG_CLOSING, KNOWN_FLAGS, NUMBER_MASK, PacketType
+from common.datagrams import (
+    CHUNK_HEADER,
+    CHUNK_HEADER_BYTES,
+    CHUNK_OVERHEAD_BYTES,
+    FLAG_CLOSING,
+    KNOWN_FLAGS,
+    NUMBER_MASK,
+    PacketType,
+)
 from common.errors import DecodeError
+from common.frames import NO_LIMIT
+from common.limits import STREAM_MEMORY_BYTES
 from common.messages import ChannelSpec
 from common.opening import Opening
-from common.sealing import TAG_BYTES, Sealer, nonce_of
+from common.sealing import NONCE_BYTES, TAG_BYTES, Sealer
 
-RING_BYTES: Final = 8 * 1024 * 1024
-"""Sealed chunks kept in memory per stream, for the slower next hops and for repairs."""
+RING_PART: Final = 2
+"""Part of it for sealed chunks, which the slower next hops and repairs need: one in so many."""
+CREDIT_PART: Final = 4
+"""Part of it for chunks that neighbours may send, and that the store has not written yet."""
+SEALED_AT_ONCE: Final = 64
+"""Chunks that are read back and sealed again in one call: about a train."""
 WINDOW_NUMBERS: Final = 4_096
 
 
@@ -40,6 +55,7 @@ class Stream:
         sink: what takes the chunks in; None at the source.
         graphs: an empty table for graphs that travel with the stream.
         now: monotonic seconds.
+        memory_bytes: what it may take of this device's memory.
     """
 
     def __init__(
@@ -52,6 +68,7 @@ class Stream:
         sink: Sink | None,
         graphs: GraphTable,
         now: float,
+        memory_bytes: int = STREAM_MEMORY_BYTES,
     ) -> None:
         self.opening = opening
         self.sealed_opening = sealed_opening
@@ -60,6 +77,7 @@ class Stream:
         self.role: Role = role
         self.sink = sink
         self.short = opening.short
+        self.datagram_bytes = opening.piece_bytes + CHUNK_OVERHEAD_BYTES
         self.urgent = opening.kind == "message"
         self.socket_channel = spec.name if spec.sockets == "per-channel" else None
         self.held = RangeSet()
@@ -87,8 +105,9 @@ class Stream:
         self.flags: dict[int, int] = {}
         """Flags of the chunks that have any; plain data chunks of files have none."""
         self._sealer = Sealer(opening.key)
-        self._ring: OrderedDict[int, bytes] = OrderedDict()
-        self._ring_bytes = 0
+        self._ring = SealedRing(memory_bytes // RING_PART, opening.piece_bytes)
+        self._credit_bytes = memory_bytes // CREDIT_PART
+        self._granted = 0
         self._repeat = _repeat_test(spec)
 
     @property
@@ -105,90 +124,111 @@ class Stream:
         pieces = len(self.held) - (closing is not None and closing in self.held)
         return min(size, pieces * self.opening.piece_bytes)
 
-    def is_repeated(self, number: int, kind: int) -> bool:
-        """Make the repeat test (M7), before a chunk is opened.
+    def is_repeated(self, start: int, stop: int, kind: int) -> bool:
+        """Whether any of these chunks was here before, by the channel's repeat test (M7).
 
         The channel's own test judges first crossings. What was sent again or asked for is judged by what is held, or
         a window, or the literal rule, would refuse every repair.
         """
-        if number < self.lowest or number in self.held:
+        if start < self.lowest or self.held.until(start, stop) != (False, stop):
             return True
-        return self._repeat is not None and kind == PacketType.DATA and self._repeat.seen(number)
+        test = self._repeat
+        if test is None or kind != PacketType.DATA:
+            return False
+        return any(test.seen(number) for number in range(start, stop))
 
-    def open(self, number: int, flags: int, chunk: bytes) -> bytes:
-        """Verify and decrypt a chunk (chunk header, ciphertext, tag).
+    def open(self, start: int, flags: int, chunks: Sequence[bytes]) -> list[bytes]:
+        """Verify and decrypt consecutive chunks (chunk header, ciphertext, tag).
 
         Raises:
-            DecodeError: it is not authentic, its flags are unknown, or its number is past the end of the file.
+            DecodeError: one is not authentic, the flags are unknown, or a number is past the end of the file.
         """
         if flags & ~KNOWN_FLAGS:
             raise DecodeError("unknown chunk flags")
         closing = self.closing
-        if closing is not None and not 0 < number <= closing:
+        if closing is not None and not 0 < start <= closing - len(chunks) + 1:
             raise DecodeError("chunk number outside the file")
+        open_raw = self._sealer.open_raw
         try:
-            return self._sealer.open_raw(nonce_of(number), chunk[CHUNK_HEADER_BYTES:], chunk[:CHUNK_HEADER_BYTES])
+            return [
+                open_raw(number.to_bytes(NONCE_BYTES, "big"), chunk[CHUNK_HEADER_BYTES:], chunk[:CHUNK_HEADER_BYTES])
+                for number, chunk in enumerate(chunks, start)
+            ]
         except InvalidTag as error:
             raise DecodeError("chunk does not authenticate") from error
 
-    def keep(self, number: int, flags: int, chunk: bytes, plain: bytes) -> None:
-        """Store a verified chunk and mark it held.
+    def keep(self, start: int, flags: int, chunks: Sequence[bytes], plains: Sequence[bytes]) -> None:
+        """Store verified consecutive chunks and mark them held.
 
         Raises:
-            StoreError: the store cannot take it; the chunk is not held, but may be forwarded from the ring.
+            StoreError: the store cannot take them; they are not held, but may be forwarded from the ring.
         """
-        self.remember(number, chunk)
-        self.store.write(number, plain, chunk[-TAG_BYTES:])
+        self._ring.put(start, chunks)
+        self.store.write_run(start, plains, [chunk[-TAG_BYTES:] for chunk in chunks])
         if flags:
-            self.flags[number] = flags
-        self.mark(number)
+            self.flags.update(dict.fromkeys(range(start, start + len(chunks)), flags))
+        self.mark(start, start + len(chunks))
 
-    def mark(self, number: int) -> None:
-        """Hold a number."""
+    def mark(self, start: int, stop: int) -> None:
+        """Hold numbers."""
         if self._repeat is not None:
-            self._repeat.mark(number)
-        self.held.add(number)
-        if number >= self.stop:
-            self.stop = number + 1
+            for number in range(start, stop):
+                self._repeat.mark(number)
+        self.held.add_range(start, stop)
+        self.stop = max(self.stop, stop)
         self.have_due = True
 
-    def remember(self, number: int, chunk: bytes) -> None:
-        """Keep a chunk's sealed bytes in the ring."""
-        ring = self._ring
-        self._ring_bytes += len(chunk) - len(ring.get(number, b""))
-        ring[number] = chunk
-        while self._ring_bytes > RING_BYTES:
-            self._ring_bytes -= len(ring.popitem(last=False)[1])
+    def remember(self, start: int, chunks: Sequence[bytes]) -> None:
+        """Keep the sealed bytes of consecutive chunks in the ring."""
+        self._ring.put(start, chunks)
 
     def forget_ring(self) -> None:
         """Give the memory of sealed chunks back: nobody has asked for one for a while."""
         self._ring.clear()
-        self._ring_bytes = 0
 
-    def seal(self, number: int, flags: int, plain: bytes) -> bytes:
-        """Seal a chunk at its source, for the first time (the caller keeps its tag)."""
-        header = CHUNK_HEADER.pack(self.short, flags << 56 | number)
-        return header + self._sealer.seal_raw(nonce_of(number), plain, header)
+    def seal(self, start: int, flags: int, plains: Sequence[bytes]) -> list[bytes]:
+        """Seal consecutive chunks at their source, for the first time (the caller keeps their tags)."""
+        short, seal_raw = self.short, self._sealer.seal_raw
+        out = []
+        for number, plain in enumerate(plains, start):
+            header = CHUNK_HEADER.pack(short, flags << 56 | number)
+            out.append(header + seal_raw(number.to_bytes(NONCE_BYTES, "big"), plain, header))
+        return out
 
-    def sealed(self, number: int) -> bytes | None:
-        """Return a held chunk as it travels: from the ring, or sealed again under the tag rule; None if it is lost."""
-        chunk = self._ring.get(number)
-        if chunk is not None:
-            return chunk
-        if number not in self.held:
-            return None
-        tag = self.store.tag(number)
+    def sealed(self, start: int, stop: int) -> list[bytes]:
+        """Return held chunks as they travel: from the ring, or sealed again under the tag rule.
+
+        Returns:
+            The chunks from ``start`` on, up to the first that is not to be had from the same place; none if ``start``
+            itself is lost.
+        """
+        found = self._ring.run(start, stop)
+        if found:
+            return found
+        held, stop = self.held.until(start, min(stop, start + SEALED_AT_ONCE))
+        if not held:
+            return []
         try:
-            plain = self.store.read(number)
+            chunks = self._seal_again(start, stop)
         except StoreError:
-            plain = None
-        if plain is not None and tag is not None:
-            chunk = self.seal(number, self.flags_of(number), plain)
-            if chunk[-TAG_BYTES:] == tag:
-                self.remember(number, chunk)
-                return chunk
-        self.held.discard(number)
-        return None
+            chunks = []
+        if chunks:
+            self.remember(start, chunks)
+        else:
+            self.held.discard(start)
+        return chunks
+
+    def _seal_again(self, start: int, stop: int) -> list[bytes]:
+        """Seal stored chunks again, up to the first whose tag does not come out as it was."""
+        plains = self.store.read_run(start, stop - start)
+        tags = self.store.tags_run(start, len(plains))
+        chunks: list[bytes] = []
+        for number, (plain, tag) in enumerate(zip(plains, tags, strict=True), start):
+            (chunk,) = self.seal(number, self.flags_of(number), [plain])
+            if chunk[-TAG_BYTES:] != tag:
+                break
+            chunks.append(chunk)
+        return chunks
 
     def flags_of(self, number: int) -> int:
         """Return the flags under which a chunk was sealed."""
@@ -196,15 +236,40 @@ class Stream:
             return FLAG_CLOSING
         return self.flags.get(number, 0)
 
-    def verify_stored(self, number: int) -> bool:
-        """Check one stored chunk of an earlier run against its tag, and hold it if it is intact."""
-        plain, tag = self.store.read(number), self.store.tag(number)
-        if plain is None or tag is None:
+    def verify_stored(self, start: int, stop: int) -> int:
+        """Check stored chunks of an earlier run against their tags, and hold those that are intact.
+
+        Returns:
+            How many from ``start`` on are intact; the one after them is not.
+
+        Raises:
+            StoreError: the medium fails.
+        """
+        intact = len(self._seal_again(start, stop))
+        self.mark(start, start + intact)
+        return intact
+
+    def grant(self) -> int:
+        """Return the number up to which neighbours may send: as many chunks as there is memory for, whichever they are.
+
+        What is not kept here, or not received, takes no memory.
+        """
+        if self.refused is not None or self.role != "receive":
+            return NO_LIMIT
+        self._granted = max(self._granted, self._credit())
+        return self._granted
+
+    def credit_grew(self) -> bool:
+        """Whether neighbours should hear of more credit, because what they were told is about to be used up."""
+        if not self._granted or self.refused is not None or self.role != "receive":
             return False
-        if self.seal(number, self.flags_of(number), plain)[-TAG_BYTES:] != tag:
-            return False
-        self.mark(number)
-        return True
+        half = self._credit_bytes // self.opening.piece_bytes // 2
+        held_below = self.held.past_missing(self.lowest, half)
+        return self._granted < held_below and self._credit() > self._granted
+
+    def _credit(self) -> int:
+        room = max(self._credit_bytes - self.store.backlog_bytes, 0)
+        return min(self.held.past_missing(self.lowest, room // self.opening.piece_bytes), NO_LIMIT)
 
     def missing(self) -> RangeSet:
         """Return the numbers known to exist that are neither held nor given up."""

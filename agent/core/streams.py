@@ -18,12 +18,12 @@ from agent.core.routing import GraphTable
 from agent.core.sinks import FileSink, MessageSink, Sink
 from agent.core.source import FileSource, MessageSource
 from agent.core.store import PieceReader, Resumed, Role, StoreError, Stores, StreamStore
-from agent.core.stream import RING_BYTES, Stream
+from agent.core.stream import RING_PART, Stream
 from agent.core.verification import Verification
 from common.datagrams import CHUNK_OVERHEAD_BYTES
 from common.errors import DecodeError, RefusedError
 from common.ids import ChannelId, DeviceId, GroupId
-from common.limits import MAX_FILE_BYTES, MAX_NAME_BYTES, MAX_STREAMS
+from common.limits import MAX_FILE_BYTES, MAX_NAME_BYTES, MAX_STREAMS, MIN_DATAGRAM_BYTES
 from common.messages import Roster, decode_key
 from common.opening import STREAM_ID_BYTES, STREAM_KEY_BYTES, Opening, StreamKind
 from common.sealing import NONCE_BYTES, GroupKeys, key_epoch_of
@@ -59,6 +59,7 @@ class StreamTable:
         device: this device.
         group: its group.
         datagram_bytes: the largest datagram this device sends.
+        memory_bytes: what one stream may take of its memory.
         channels: the group's channels.
         stores: where streams are kept.
         drops: counts what was dropped, by reason.
@@ -72,6 +73,7 @@ class StreamTable:
         device: DeviceId,
         group: GroupId,
         datagram_bytes: int,
+        memory_bytes: int,
         *,
         channels: ChannelTable,
         stores: Stores,
@@ -87,7 +89,12 @@ class StreamTable:
         self.keys: GroupKeys | None = None
         self._device = device
         self._group = group
-        self._piece_bytes = datagram_bytes - CHUNK_OVERHEAD_BYTES
+        self.group_mtu_bytes: int | None = None
+        """The largest datagram that every link of the group takes, as the server says; None before it did."""
+        self.own_mtu_bytes: int | None = None
+        """The same of this device's own links; it serves until the server has spoken."""
+        self._datagram_bytes = datagram_bytes
+        self._memory_bytes = memory_bytes
         self._channels = channels
         self._stores = stores
         self._drops = drops
@@ -98,6 +105,11 @@ class StreamTable:
         self._messages: dict[ChannelId, MessageSource] = {}
         self._to_resume: list[Resumed] | None = None
         self.verification = Verification(drops)
+
+    @property
+    def datagram_bytes(self) -> int:
+        """How large the chunks' datagrams of a stream may be that is opened now; it keeps that size for good."""
+        return min(self.group_mtu_bytes or self.own_mtu_bytes or MIN_DATAGRAM_BYTES, self._datagram_bytes)
 
     # --- keys -----------------------------------------------------------------------------------------------------
 
@@ -179,7 +191,7 @@ class StreamTable:
             source=self._device,
             kind=kind,
             key=self.entropy(STREAM_KEY_BYTES),
-            piece_bytes=self._piece_bytes,
+            piece_bytes=self.datagram_bytes - CHUNK_OVERHEAD_BYTES,
             name=name,
             size_bytes=size_bytes,
             created=wall,
@@ -269,7 +281,7 @@ class StreamTable:
             return
         stream.refused = error.reason
         stream.store.discard()
-        stream.store = MemoryStreamStore(limit_bytes=RING_BYTES, on_forgotten=stream.held.discard)
+        stream.store = MemoryStreamStore(limit_bytes=self._memory_bytes // RING_PART, on_forgotten=stream.held.discard)
         # Only what this memory keeps can be served from here on.
         stream.held.difference_update(stream.held.copy())
         stream.sink = None
@@ -418,9 +430,8 @@ class StreamTable:
     def _add(
         self, opening: Opening, sealed: bytes, channel: Channel, store: StreamStore, role: Role, now: float
     ) -> Entry:
-        stream = Stream(
-            opening, sealed, channel.spec, store, role, None, GraphTable(self._device, self._wall_offset), now
-        )
+        graphs = GraphTable(self._device, self._wall_offset)
+        stream = Stream(opening, sealed, channel.spec, store, role, None, graphs, now, self._memory_bytes)
         if role == "receive":
             stream.sink = self._sink(stream)
         entry = Entry(stream, ReceiptBook())

@@ -126,6 +126,14 @@ class Upkeep:
         self.exchange.greet(hop, stream)
         self._send_receipts(hop, stream, self._streams.by_short[stream.short].book.entries())
 
+    def on_ask_opening(self, hop: Hop, stream: Stream) -> None:
+        """Introduce a stream again: until its opening arrives, a peer can do nothing with what it is told of it."""
+        self._neighbourhood.cursor(hop, stream).opening_sent = False
+        self._neighbourhood.introduce(hop, stream, self._neighbourhood.table_of(stream).current)
+        self.exchange.greet(hop, stream)
+        if hop in self._neighbourhood.towards_source(stream):
+            self._send_receipts(hop, stream, self._streams.by_short[stream.short].book.entries())
+
     def _mark_tree(self, now: float) -> None:
         current = self._table.current
         if current is not None:
@@ -183,6 +191,8 @@ class Upkeep:
         """
         entry = self._streams.by_short.get(frame.stream)
         if entry is None:
+            if frame.stream not in self._streams.declined:
+                hop.send(AskOpening(frame.stream))
             return
         most = entry.stream.opening.size_bytes or 0
         if any(item.held_bytes > most for item in frame.entries):

@@ -9,6 +9,7 @@ nothing is left, and a nested call only marks that there is more.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
@@ -24,6 +25,9 @@ CONGESTED_WAIT_S: Final = 0.005
 """Seconds until a core that wants to send is asked again while the kernel takes nothing."""
 FAILED_WAIT_S: Final = 0.1
 """Seconds until the next wake after an error that should not be: the timer goes on, but not in a hot loop."""
+
+SETTLED_WITHIN_S: Final = 3.0
+"""Seconds for which a new stream waits at most for a core that was just started to measure its links."""
 
 _R = TypeVar("_R")
 
@@ -53,6 +57,8 @@ class Driver:
         self._draining = False
         self._more = False
         self._stopped = False
+        self._settled = asyncio.Event()
+        self._settled.set()
 
     def start(self, sockets: Sockets) -> None:
         """Send through these sockets from now on, beginning with what the core has ready."""
@@ -87,6 +93,14 @@ class Driver:
     def control_lost(self) -> None:
         """Tell the core that the subscription socket is down."""
         self._apply(lambda: self._core.control_lost(now=self.now))
+
+    async def settled(self) -> None:
+        """Wait, soon after the start and for a few seconds at most, until it is known how large chunks may be."""
+        if self._core.settling(now=self.now):
+            self._settled.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SETTLED_WITHIN_S):
+                    await self._settled.wait()
 
     def send_file(self, channel: str, name: str, size_bytes: int, reader: PieceReader) -> str:
         """Begin to send a file.
@@ -137,6 +151,8 @@ class Driver:
                 self._drain_requests()
                 self._drain_events()
             earliest = 0.0
+            if not self._settled.is_set() and not self._core.settling(now=self.now):
+                self._settled.set()
         finally:
             self._draining = False
             self._arm(earliest)

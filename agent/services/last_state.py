@@ -16,6 +16,7 @@ from common.messages import (
     EpochUpdate,
     GraphBody,
     GraphUpdate,
+    MtuUpdate,
     NeighboursBody,
     NeighboursUpdate,
     Roster,
@@ -42,6 +43,7 @@ class LastState:
         self.roster: Roster | None = None
         self.channels: Channels | None = None
         self.graph: GraphUpdate | NeighboursUpdate | None = None
+        self.mtu: MtuUpdate | None = None
 
     def load(self) -> None:
         """Read what an earlier run kept; what cannot be read counts as nothing."""
@@ -63,6 +65,8 @@ class LastState:
             self.roster = message
         elif isinstance(message, Channels):
             self.channels = message
+        elif isinstance(message, MtuUpdate):
+            self.mtu = message
         elif isinstance(message, GraphUpdate | NeighboursUpdate):
             self.graph = message.model_copy(update={"passed": ()})
         elif isinstance(message, EpochUpdate) and isinstance(self.graph, NeighboursUpdate):
@@ -88,8 +92,8 @@ class LastState:
         return self.graph.epoch if self.graph else 0
 
     def messages(self) -> tuple[ServerMessage, ...]:
-        """Return what to tell a core that starts: members first, then channels, then the graph."""
-        kept = (self.roster, self.channels, self.graph)
+        """Return what to tell a core that starts: members first, then channels, sizes, the graph."""
+        kept = (self.roster, self.channels, self.mtu, self.graph)
         return tuple(message for message in kept if message is not None)
 
     def members(self) -> tuple[DeviceId, ...]:

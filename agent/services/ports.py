@@ -51,6 +51,9 @@ class Core(Protocol):
     def publish(self, channel: str, payload: bytes, *, now: float) -> tuple[str, int]:
         """Publish a message and return its stream and number."""
 
+    def settling(self, *, now: float) -> bool:
+        """Tell whether it is worth a moment's wait to open a stream."""
+
     def cancel(self, stream: str, reason: str = ..., *, now: float) -> None:
         """Take a stream back."""
 

@@ -9,12 +9,13 @@ import pytest
 import lab
 from common.datagrams import CHUNK_OVERHEAD_BYTES
 from common.graph import short_epoch
+from common.limits import USUAL_DATAGRAM_BYTES
 from common.messages import ChannelSpec, QosFigures, QosReport
 from lab.scenario import load_scenario
 from lab.simulator import Simulation
 
 SIX = load_scenario(Path(lab.__file__).parent / "scenarios" / "six.toml")
-PIECE_BYTES = SIX.datagram_bytes - CHUNK_OVERHEAD_BYTES
+PIECE_BYTES = USUAL_DATAGRAM_BYTES - CHUNK_OVERHEAD_BYTES
 ROUTINGS = ["query", "overflow", "subscribe", "embedded"]
 
 
@@ -78,7 +79,7 @@ def test_m9_query_learns_a_changed_graph_by_its_next_query() -> None:
 
 
 def test_m10_overflow_asks_when_its_buffer_overflows_and_drops_nothing() -> None:
-    with simulate("overflow", buffer_bytes=20 * 1200) as simulation:
+    with simulate("overflow", buffer_bytes=20 * USUAL_DATAGRAM_BYTES) as simulation:
         until_linked(simulation)
         assert queries(simulation) == dict.fromkeys(SIX.devices, 0)
         stream = send(simulation, 100 * PIECE_BYTES)

@@ -8,6 +8,7 @@ import pytest
 
 import lab
 from common.datagrams import CHUNK_OVERHEAD_BYTES
+from common.limits import USUAL_DATAGRAM_BYTES
 from common.messages import ChannelSpec
 from lab.scenario import Scenario, load_scenario
 from lab.simulator import Simulation
@@ -15,7 +16,7 @@ from lab.simulator import Simulation
 SIX = load_scenario(Path(lab.__file__).parent / "scenarios" / "six.toml")
 TREE = (("A", "B"), ("A", "C"), ("B", "E"), ("C", "D"), ("D", "F"))
 PIECES = 50
-PAYLOAD = random.Random(50).randbytes(PIECES * (SIX.datagram_bytes - CHUNK_OVERHEAD_BYTES))
+PAYLOAD = random.Random(50).randbytes(PIECES * (USUAL_DATAGRAM_BYTES - CHUNK_OVERHEAD_BYTES))
 
 
 def send_50_pieces(scenario: Scenario) -> tuple[Simulation, str]:

@@ -20,6 +20,7 @@ class FakeCore:
 
     def __init__(self) -> None:
         self.inputs: list[tuple[str, Any]] = []
+        self.settling_for = 0
         self.transmits: deque[list[Transmit]] = deque()
         self.requests: deque[ControlRequest] = deque()
         self.events: deque[Event] = deque()
@@ -72,6 +73,10 @@ class FakeCore:
             raise self.refusal
         self._note("publish", (channel, payload))
         return "ab" * 16, len(self.inputs)
+
+    def settling(self, *, now: float) -> bool:
+        self.settling_for -= 1
+        return self.settling_for >= 0
 
     def cancel(self, stream: str, reason: str = "cancelled", *, now: float) -> None:
         self._note("cancel", stream)

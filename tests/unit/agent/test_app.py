@@ -1,9 +1,10 @@
 import asyncio
+import gc
 import json
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,14 @@ from tests.unit.agent.serving import CHANNELS, roster
 
 GRAPH = GraphBody(epoch=5, devices=("A", "B"), trees=(TreeBody(objective="throughput", edges=(("A", "B"),)),))
 NOBODY = "http://127.0.0.1:9"
+
+
+@pytest.fixture(autouse=True)
+def _collector_as_it_was() -> Iterator[None]:
+    thresholds = gc.get_threshold()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*thresholds)
 
 
 @pytest.fixture
@@ -93,6 +102,14 @@ async def test_an_agent_without_its_server_still_knows_the_group(settings: Agent
     assert not settings.control_socket.exists()
     assert settings.ready_file is not None
     assert not settings.ready_file.exists()
+
+
+async def test_what_lives_long_is_kept_out_of_the_collector(settings: AgentSettings) -> None:
+    enrol(settings)
+    before = gc.get_freeze_count()
+    async with running(settings):
+        assert gc.get_freeze_count() > before
+        assert gc.get_threshold()[0] == 50_000
 
 
 async def test_a_stopped_agent_can_be_started_again(settings: AgentSettings) -> None:

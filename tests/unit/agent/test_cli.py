@@ -57,7 +57,7 @@ def test_every_flag_reaches_the_agent(runs: Runs, monkeypatch: pytest.MonkeyPatc
         " --advertise 192.0.2.2:7400 --peer B=192.0.2.7:7400 --only-peer B --only-peer C"
         " --link B=100M,5ms --link C=1G --scope neighbours --state S --receive R"
         " --control-socket C.sock --datagram-bytes 1400 --quota 10G --ready-file F"
-        " --ca-file CA --insecure-http --only-advertised"
+        " --ca-file CA --insecure-http --only-advertised --max-rate 50M --max-rate B=20M"
     )
     assert run(monkeypatch, *BASE, *flags.split()) == 0
     assert runs.settings == [
@@ -74,6 +74,8 @@ def test_every_flag_reaches_the_agent(runs: Runs, monkeypatch: pytest.MonkeyPatc
             peers={"B": ("192.0.2.7", 7400)},
             only_peers=frozenset({"B", "C"}),
             declared={"B": DeclaredQos(100e6, 0.005), "C": DeclaredQos(1e9)},
+            max_rate_bps=50e6,
+            max_rates={"B": 20e6},
             scope="neighbours",
             datagram_bytes=1400,
             quota_bytes=10 * 2**30,

@@ -17,6 +17,7 @@ from agent.settings import (
     parse_address,
     parse_delay,
     parse_link,
+    parse_max_rates,
     parse_only_peers,
     parse_peer,
     parse_rate,
@@ -78,6 +79,27 @@ def test_a_link_declares_a_rate_and_perhaps_a_delay() -> None:
 def test_a_wrong_link_is_refused(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_link(text)
+
+
+def test_a_cap_is_for_the_device_or_for_one_peer() -> None:
+    assert parse_max_rates(["50M", "B=20M", "C=1G"]) == (50e6, {"B": 20e6, "C": 1e9})
+    assert parse_max_rates([]) == (None, {})
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (["fast"], "rate 'fast'"),
+        (["B="], "rate ''"),
+        (["=1M"], "peer"),
+        (["B=C=1M"], "peer"),
+        (["1M", "2M"], "a cap for the whole device is given twice"),
+        (["B=1M", "B=2M"], "a cap for peer 'B' is given twice"),
+    ],
+)
+def test_a_wrong_cap_is_refused(texts: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        parse_max_rates(texts)
 
 
 def test_a_peer_has_a_name_and_an_address() -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.datagrams import CONTROL_OVERHEAD_BYTES
 from common.errors import DecodeError
 from common.frames import (
     RECEIPT_STATES,
@@ -19,6 +20,8 @@ from common.frames import (
     Frame,
     GraphRecord,
     Have,
+    MtuAnswer,
+    MtuProbe,
     Probe,
     ReceiptEntry,
     Receipts,
@@ -63,6 +66,8 @@ frames: st.SearchStrategy[Frame] = st.one_of(
     st.builds(Cancel, u32, blobs),
     st.builds(ChannelPort, names, st.integers(1, 0xFFFF)),
     st.just(Bye()),
+    st.builds(MtuProbe, st.integers(1_200, 9_000)),
+    st.builds(MtuAnswer, st.integers(1_200, 9_000)),
 )
 
 EXAMPLES: list[Frame] = [
@@ -79,6 +84,8 @@ EXAMPLES: list[Frame] = [
     Cancel(7, b"sealed"),
     ChannelPort("files", 4_000),
     Bye(),
+    MtuProbe(1_472),
+    MtuAnswer(1_472),
 ]
 
 
@@ -111,7 +118,7 @@ def test_every_cut_prefix_of_a_frame_is_refused(each: Frame) -> None:
 
 @pytest.mark.parametrize(
     "each",
-    [e for e in EXAMPLES if not isinstance(e, StreamOpening | Cancel | GraphRecord)],
+    [e for e in EXAMPLES if not isinstance(e, StreamOpening | Cancel | GraphRecord | MtuProbe)],
     ids=lambda e: type(e).__name__,
 )
 def test_a_body_of_any_other_length_raises_nothing_but_a_decode_error(each: Frame) -> None:
@@ -141,10 +148,20 @@ def test_random_bodies_raise_nothing_but_a_decode_error(kind: int, body: bytes) 
     assert b"".join(encode_frame(each) for each in found) == frame(kind, body)
 
 
-@pytest.mark.parametrize("kind", [0, 14, 255])
+@pytest.mark.parametrize("kind", [0, 16, 255])
 def test_an_unknown_type_makes_the_whole_datagram_an_error(kind: int) -> None:
     with pytest.raises(DecodeError, match=f"unknown frame type {kind}"):
         decode_untrusted(encode_frame(Stop(1)) + frame(kind, b""))
+
+
+def test_a_probe_says_its_size_by_being_of_it() -> None:
+    assert len(encode_frame(MtuProbe(1_472))) == 1_472 - CONTROL_OVERHEAD_BYTES
+
+
+@pytest.mark.parametrize("size", [1_199, 9_001])
+def test_a_probe_of_a_size_that_is_never_sent_is_refused(size: int) -> None:
+    refused(MtuProbe.TYPE, MtuProbe(size).body())
+    refused(MtuAnswer.TYPE, MtuAnswer(size).body())
 
 
 def test_no_bytes_are_no_frames() -> None:

@@ -19,6 +19,7 @@ from common.datagrams import Hello
 from common.frames import Frame
 from common.graph import AcyclicGraph, Tree
 from common.ids import DeviceId, link_key
+from common.limits import STREAM_MEMORY_BYTES
 from common.messages import ChannelSpec
 from common.opening import Opening
 from common.sealing import session_key
@@ -46,11 +47,13 @@ def make_stream(
     role: Role = "receive",
     store: StreamStore | None = None,
     sink: Sink | None = None,
+    memory_bytes: int = STREAM_MEMORY_BYTES,
     **rules: Any,
 ) -> Stream:
     """Return a stream of device A as device B (or A itself) keeps it."""
     kept = MemoryStreamStore() if store is None else store
-    return Stream(opening, b"sealed opening", spec_of(opening, **rules), kept, role, sink, GraphTable("B", 0.0), 0.0)
+    spec, graphs = spec_of(opening, **rules), GraphTable("B", 0.0)
+    return Stream(opening, b"sealed opening", spec, kept, role, sink, graphs, 0.0, memory_bytes)
 
 
 def of_size(size_bytes: int, opening: Opening = FILE) -> Opening:
@@ -81,12 +84,16 @@ def hello_due(link: Link, now: float = 0.0) -> Hello:
 
 
 def shake_hands(one: Link, other: Link, now: float = 0.0) -> list[Hello]:
-    """Let two links open a session, the first of them beginning; return the hellos in the order they went."""
+    """Let two links open a session, the first of them beginning; return the hellos in the order they went.
+
+    What the path takes is taken as measured.
+    """
     hellos = [hello_due(one, now)]
     sides = [other, one]
     while True:
         answer, _ = sides[0].handle_hello(hellos[-1], ADDRESS, now)
         if answer is None:
+            one.mtu_bytes = other.mtu_bytes = 1_200
             return hellos
         hellos.append(answer)
         sides.reverse()

@@ -42,6 +42,43 @@ def test_a_gap_and_what_fills_it_make_an_ack_due_at_once() -> None:
     assert_ack(tracker.take_ack(1.003), Ack(2, 0.002, [(0, 3)]))
 
 
+def test_the_packets_of_a_run_count_each() -> None:
+    tracker = AckTracker()
+    assert tracker.on_received(0, 1.0, count=PACKETS_PER_ACK - 1)
+    assert tracker.due_at() == 1.0 + MAX_ACK_DELAY_S
+    assert not tracker.ack_due(1.001)
+    assert tracker.on_received(PACKETS_PER_ACK - 1, 1.001)
+    assert tracker.ack_due(1.001)
+    assert_ack(tracker.take_ack(1.003), Ack(PACKETS_PER_ACK - 1, 0.002, [(0, PACKETS_PER_ACK)]))
+    assert tracker.on_received(PACKETS_PER_ACK, 1.004, count=PACKETS_PER_ACK)
+    assert tracker.ack_due(1.004)
+
+
+def test_of_a_run_that_came_in_part_before_only_the_rest_is_new() -> None:
+    tracker = AckTracker()
+    tracker.on_received(0, 1.0, count=10)
+    tracker.take_ack(1.0)
+    assert tracker.on_received(5, 1.001, count=10)
+    assert_ack(tracker.take_ack(1.002), Ack(14, 0.001, [(0, 15)]))
+    assert not tracker.on_received(3, 1.003, count=12)
+    assert tracker.due_at() is None
+    # The five packets that are new do not make an ACK due as fifteen would.
+    tracker.on_received(15, 2.0, count=PACKETS_PER_ACK - 6)
+    assert tracker.on_received(10, 2.0, ack_eliciting=False, count=PACKETS_PER_ACK)
+    assert not tracker.ack_due(2.0)
+
+
+def test_a_run_behind_a_gap_and_one_that_fills_it_make_an_ack_due_at_once() -> None:
+    tracker = AckTracker()
+    tracker.on_received(0, 1.0, count=2)
+    assert tracker.on_received(5, 1.001, count=3)
+    assert tracker.ack_due(1.001)
+    assert tracker.take_ack(1.001) == Ack(7, 0.0, [(5, 8), (0, 2)])
+    assert tracker.on_received(1, 1.003, count=5)
+    assert tracker.ack_due(1.003)
+    assert_ack(tracker.take_ack(1.003), Ack(7, 0.002, [(0, 8)]))
+
+
 def test_a_reordering_link_gets_at_most_one_immediate_ack_a_millisecond() -> None:
     tracker = AckTracker()
     acks = 0
@@ -71,6 +108,17 @@ def test_a_number_outside_the_window_is_not_believed() -> None:
     assert tracker.outside_window == 2
 
 
+def test_a_run_that_reaches_outside_the_window_is_not_believed_at_all() -> None:
+    tracker = AckTracker()
+    assert not tracker.on_received(HOP_WINDOW - 9, 1.0, count=10)
+    assert tracker.outside_window == 10
+    assert tracker.on_received(HOP_WINDOW - 10, 1.0, count=10)
+    assert tracker.take_ack(1.0).largest == HOP_WINDOW - 1
+    assert not tracker.on_received(0, 1.0, count=10)
+    assert tracker.outside_window == 20
+    assert tracker.on_received(1, 1.0, count=10)
+
+
 def test_nothing_can_be_acknowledged_before_the_first_packet() -> None:
     with pytest.raises(LocalProtocolError):
         AckTracker().take_ack(0.0)
@@ -87,6 +135,16 @@ def test_an_ack_says_what_was_received_in_bounded_space(numbers: list[int]) -> N
     largest, _, ranges = tracker.take_ack(1.0)
     assert largest == max(numbers)
     assert ranges == list(RangeSet((number, number + 1) for number in held))[::-1][:ACK_RANGES]
+
+
+@given(st.lists(st.tuples(st.integers(0, 400), st.integers(1, 60), st.booleans()), min_size=1))
+def test_a_run_is_taken_as_its_packets_one_after_the_other(runs: list[tuple[int, int, bool]]) -> None:
+    together, apart = AckTracker(), AckTracker()
+    for number, count, eliciting in runs:
+        fresh = together.on_received(number, 1.0, eliciting, count)
+        each = [apart.on_received(one, 1.0, eliciting) for one in range(number, number + count)]
+        assert fresh == any(each)
+    assert together.take_ack(1.0) == apart.take_ack(1.0)
 
 
 def test_only_the_newest_ranges_are_kept() -> None:

@@ -70,8 +70,8 @@ def test_on_every_connection_the_device_subscribes_and_reports_with_the_last_epo
     mesh._drain("A")
     said = mesh.devices["A"].requests[before:]
     assert said[0] == Subscribe(scope="graph", epoch=FIRST_EPOCH)
-    assert [type(request) for request in said[1:]] == [CandidatesReport, AdjacencyReport, QosReport]
-    assert said[2] == AdjacencyReport(peers=("B",))
+    assert [type(request) for request in said[1:]] == [CandidatesReport, QosReport, AdjacencyReport]
+    assert said[3] == AdjacencyReport(peers=("B",))
 
 
 def test_links_are_reported_at_once_and_figures_periodically() -> None:

@@ -12,7 +12,7 @@ from agent.core.routing import GraphTable
 from agent.core.streams import StreamTable
 from common.errors import DecodeError
 from common.graph import AcyclicGraph, Tree
-from common.limits import EPOCHS_MAX, MAX_GRAPH_PARTS
+from common.limits import EPOCHS_MAX, MAX_GRAPH_PARTS, STREAM_MEMORY_BYTES
 from common.sealing import NONCE_BYTES, GroupKeys
 from tests.unit.agent.core.parts import GROUP, MESSAGE, entropy_of, graph, make_stream
 
@@ -24,6 +24,7 @@ def streams(device: str = "A", *, keys: bool = True) -> StreamTable:
         device,
         GROUP,
         1_200,
+        STREAM_MEMORY_BYTES,
         channels=ChannelTable(GraphTable(device, 0.0), random.Random(1)),
         stores=MemoryStores(),
         drops=Counter(),

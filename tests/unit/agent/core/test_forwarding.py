@@ -1,20 +1,26 @@
 """A chunk's way: repeat test, opening, keeping, and on to the next hops (M6 to M8)."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import pytest
 
+from agent.core import ring as ring_module
 from agent.core import stream as stream_module
 from agent.core import streams as streams_module
 from agent.core.events import FileFailed, MessageReceived, QueryNeighbours, ReceiptsChanged, Transmit
+from agent.core.hop import HopCounters
 from agent.core.manners import FLUSH_S
 from agent.core.memory_store import MemoryStores, MemoryStreamStore
 from agent.core.rangeset import RangeSet
 from agent.core.source import CUT_AT_ONCE
 from agent.core.store import StoreError
 from common.datagrams import BOTH_HEADERS, HOP_HEADER_BYTES, PacketType, peek_chunk
-from common.frames import AskGraph, AskOpening, Want
+from common.frames import AskGraph, AskOpening, StreamOpening, Want
 from common.graph import AcyclicGraph, Tree, short_epoch
-from common.limits import HOP_WINDOW, MAX_HELD_CHUNKS
-from common.messages import ChannelSpec, GraphBody, GraphUpdate
+from common.limits import HOP_WINDOW, MAX_HELD_CHUNKS, STREAM_MEMORY_BYTES
+from common.messages import Channels, ChannelSpec, GraphBody, GraphUpdate
 from common.sealing import TAG_BYTES
 from tests.harness.mesh import FILES, FIRST_EPOCH, MESSAGES, PIECE_BYTES, Crossing, Mesh, data, forged, with_number
 
@@ -26,6 +32,11 @@ def first_chunk(mesh: Mesh, source: str = "A", target: str = "B") -> bytes:
         for crossing in mesh.crossings
         if (crossing.source, crossing.target) == (source, target) and peek_chunk(crossing.datagram) is not None
     )
+
+
+def keep_little(monkeypatch: pytest.MonkeyPatch, size_bytes: int) -> None:
+    """Let devices keep so many bytes of a stream that they refused."""
+    monkeypatch.setattr(streams_module, "RING_PART", STREAM_MEMORY_BYTES // size_bytes)
 
 
 def is_chunk(crossing: Crossing) -> bool:
@@ -263,8 +274,9 @@ def test_a_device_without_space_refuses_with_its_reason_and_relays_to_its_childr
 
 
 def test_a_device_that_keeps_nothing_fetches_again_what_those_below_it_want(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (stream_module, streams_module):
-        monkeypatch.setattr(module, "RING_BYTES", 20 * PIECE_BYTES)
+    keep_little(monkeypatch, 20 * PIECE_BYTES)
+    monkeypatch.setattr(stream_module, "RING_PART", STREAM_MEMORY_BYTES // (20 * PIECE_BYTES))
+    monkeypatch.setattr(ring_module, "LEAST_PLACES", 1)
     mesh = Mesh("A-B B-C", absent="C", stores={"B": MemoryStores(capacity_bytes=1_000)})
     mesh.linked()
     stream = mesh.send_file("A", data(100 * PIECE_BYTES))
@@ -307,24 +319,24 @@ def test_a_disk_that_fills_up_in_mid_transfer_refuses_too_and_relays_on() -> Non
     mesh.until(lambda: bool(mesh.node("B").streams.by_short) and len(mesh.stream("B", stream).held) > 50)
     store = mesh.devices["B"].stores.streams[stream]
 
-    def write(number: int, plain: bytes, tag: bytes) -> None:
-        full.append(number)
+    def write(start: int, pieces: Sequence[bytes], tags: Sequence[bytes]) -> None:
+        full.append(start)
         raise StoreError("no-space", "the disk is full")
 
     failing = type(store)
-    original = failing.write
+    original = failing.write_run
     try:
-        failing.write = lambda self, *args: write(*args) if self is store else original(self, *args)  # type: ignore[method-assign]
+        failing.write_run = lambda self, *args: write(*args) if self is store else original(self, *args)  # type: ignore[method-assign]
         mesh.until(lambda: mesh.verified(stream) == ["C"])
         mesh.run(2.0)
     finally:
-        failing.write = original  # type: ignore[method-assign]
+        failing.write_run = original  # type: ignore[method-assign]
     assert len(full) == 1
     assert [event.reason for event in mesh.events("B", FileFailed)] == ["no-space"]
     assert mesh.events("A", ReceiptsChanged)[-1].receipts["B"].state == "refused"
-    # What lies in the ring is counted as what it is, however often a chunk was put there.
+    # The chunk that the disk did not take was put into the ring twice, and is what it was.
     held = mesh.stream("B", stream)
-    assert held._ring_bytes == sum(len(chunk) for chunk in held._ring.values())
+    assert held.sealed(full[0], full[0] + 1) == mesh.stream("A", stream).sealed(full[0], full[0] + 1) != []
     # What was on the disk is given back, and is no longer told to be held.
     assert list(store.held()) == []
     assert list(held.held) == list(RangeSet(held.store.held()))
@@ -337,10 +349,8 @@ def test_a_restarted_source_cuts_what_it_had_cut_a_part_at_a_time() -> None:
     pieces = 2 * CUT_AT_ONCE + 300
     stream = mesh.send_file("A", data(pieces * PIECE_BYTES))
     there = mesh.stream("A", stream)
-    for number in range(1, pieces + 1):
-        piece = there.store.read(number)
-        assert piece is not None
-        there.store.write(number, piece, there.seal(number, 0, piece)[-TAG_BYTES:])
+    plains = there.store.read_run(1, pieces)
+    there.store.write_run(1, plains, [chunk[-TAG_BYTES:] for chunk in there.seal(1, 0, plains)])
     mesh.kill("A")
     mesh.start("A")
     node = mesh.node("A")
@@ -445,7 +455,7 @@ def test_a_chunk_that_names_an_epoch_nobody_knows_goes_by_the_newest_known_after
     mesh = Mesh("A-B B-C").linked()
     stream, _ = mesh.publish("A", b"first")
     mesh.run(0.1)
-    chunk = mesh.stream("A", stream).seal(2, 0x06, b"second")
+    (chunk,) = mesh.stream("A", stream).seal(2, 0x06, [b"second"])
     mesh.inject("B", mesh.chunk_to("A", "B", chunk, epoch=(mesh.node("A").table.epoch or 0) + 77), source="A")
     assert mesh.node("B").forwarder.poll_timeout(mesh.now) is not None
     start = mesh.now
@@ -460,7 +470,7 @@ def test_nobody_is_asked_about_an_epoch_when_the_previous_hop_is_gone() -> None:
     mesh = Mesh("A-B B-C").linked()
     stream, _ = mesh.publish("A", b"first")
     mesh.run(0.1)
-    chunk = mesh.stream("A", stream).seal(2, 0x06, b"second")
+    (chunk,) = mesh.stream("A", stream).seal(2, 0x06, [b"second"])
     mesh.inject("B", mesh.chunk_to("A", "B", chunk, epoch=(mesh.node("A").table.epoch or 0) + 77), source="A")
     mesh.node("A").leave(now=mesh.now)
     mesh._drain("A")
@@ -499,7 +509,7 @@ def test_a_source_without_a_server_sends_by_the_newest_graph_at_once() -> None:
 def test_a_device_that_keeps_little_knows_the_end_of_a_file_by_its_closing_record(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(streams_module, "RING_BYTES", 2 * PIECE_BYTES)
+    keep_little(monkeypatch, 2 * PIECE_BYTES)
     files = FILES.model_copy(update={"routing": "overflow"})
     mesh = Mesh("A-B B-C", channels=(files,), stores={"B": MemoryStores(capacity_bytes=10)}).linked()
     start = mesh.now
@@ -513,7 +523,7 @@ def test_a_question_about_a_graph_is_one_frame_to_the_previous_hop() -> None:
     stream, _ = mesh.publish("A", b"first")
     mesh.run(0.1)
     epoch = (mesh.node("A").table.epoch or 0) + 77
-    chunk = mesh.stream("A", stream).seal(2, 0x06, b"second")
+    (chunk,) = mesh.stream("A", stream).seal(2, 0x06, [b"second"])
     asked: list[AskGraph] = []
     hop = mesh.hop("A", "B")
     open_control = hop.open_control
@@ -536,3 +546,301 @@ def test_a_source_cuts_no_further_than_the_overflow_manners_buffer_takes() -> No
     assert len(mesh.stream("A", stream).held) == 10
     mesh.until(lambda: mesh.verified(stream) == ["B"])
     assert mesh.chunks("A", "B", PacketType.DATA) == list(range(1, 32))
+
+
+# --- runs ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Lost:
+    """A relay B between A and C, and the chunks of a file of A that the link to B lost."""
+
+    mesh: Mesh
+    stream: str
+    datagrams: list[bytes]
+
+    def arrive(self, *datagrams: bytes, source: str = "A", socket: int = 0) -> None:
+        """Let datagrams arrive at B in one batch."""
+        self.mesh.inject("B", *datagrams, source=source, socket=socket)
+
+    def again(self, *numbers: int, kind: PacketType = PacketType.DATA, epoch: int | None = None) -> list[bytes]:
+        """Return chunks of it under new hop numbers, one after the other."""
+        sealed = [self.datagrams[number - 1][HOP_HEADER_BYTES:] for number in numbers]
+        return [self.mesh.chunk_to("A", "B", chunk, kind=kind, epoch=epoch) for chunk in sealed]
+
+    def held(self) -> list[tuple[int, int]]:
+        """Return what B holds."""
+        return list(self.mesh.stream("B", self.stream).held)
+
+    def onward(self, *kinds: PacketType) -> list[int]:
+        """Return the chunks that B sent to C, and those that it owes to C still."""
+        owed = self.mesh.hop("B", "C").cursors[int(self.stream[:8], 16)].owed
+        waiting = [
+            number
+            for line in owed
+            if not kinds or line.kind in kinds
+            for span in line.numbers
+            for number in range(*span)
+        ]
+        return self.mesh.chunks("B", "C", *kinds) + waiting
+
+    def acked(self) -> RangeSet:
+        """Return the hop numbers, counted from A's first chunk, that B has to acknowledge to A."""
+        first = BOTH_HEADERS.unpack_from(self.datagrams[0])[2]
+        ranges = self.mesh.hop("B", "A")._acks.take_ack(self.mesh.now).ranges
+        return RangeSet((max(start - first, 0), stop - first) for start, stop in ranges if stop > first)
+
+    @property
+    def counters(self) -> HopCounters:
+        """What B counted of its link to A."""
+        return self.mesh.node("B").peers.counters["A"]
+
+
+def run_of(mesh: Mesh, stream: str, pieces: int) -> list[bytes]:
+    """Return the first chunks of a file of A under the next hop numbers to B, as one train of A would carry them."""
+    plains = [data(pieces * PIECE_BYTES)[at * PIECE_BYTES :][:PIECE_BYTES] for at in range(pieces)]
+    return [mesh.chunk_to("A", "B", chunk) for chunk in mesh.stream("A", stream).seal(1, 0, plains)]
+
+
+def lose(pieces: int = 20, links: str = "A-B B-C", **options: Any) -> Lost:
+    """Send a file from A of whose chunks none arrives; its opening does."""
+    mesh = Mesh(links, **options).linked()
+    mesh.drop = lambda crossing: is_chunk(crossing) and crossing.source == "A"
+    stream = mesh.send_file("A", data(pieces * PIECE_BYTES))
+    mesh.until(lambda: bool(mesh.node("B").streams.by_short), within=0.1)
+    run = run_of(mesh, stream, pieces)
+    # Nothing else is due to be acknowledged.
+    mesh.hop("B", "A")._acks.take_ack(mesh.now)
+    return Lost(mesh, stream, run)
+
+
+def test_a_run_is_kept_counted_acknowledged_and_forwarded_chunk_by_chunk() -> None:
+    lost = lose()
+    before = lost.counters.bytes_received
+    lost.arrive(*lost.datagrams[:20])
+    assert lost.held() == [(1, 21)]
+    counters = lost.counters
+    assert (counters.chunks_received, counters.duplicates_received, counters.repairs_received) == (20, 0, 0)
+    assert counters.bytes_received - before == sum(map(len, lost.datagrams[:20]))
+    assert list(lost.acked()) == [(0, 20)]
+    assert lost.onward(PacketType.DATA) == list(range(1, 21))
+    assert list(lost.mesh.hop("B", "A").cursors[int(lost.stream[:8], 16)].reported) == [(1, 21)]
+    assert lost.mesh.drops("B") == {}
+    lost.mesh.drop = lambda _: False
+    lost.mesh.until(lambda: lost.mesh.verified(lost.stream) == ["B", "C"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "onward"),
+    [
+        (PacketType.DATA, PacketType.DATA),
+        (PacketType.REPEAT, PacketType.DATA),
+        (PacketType.PULLED, PacketType.PULLED),
+    ],
+)
+def test_a_run_goes_on_as_a_first_crossing_unless_it_was_pulled(kind: PacketType, onward: PacketType) -> None:
+    lost = lose()
+    lost.arrive(*lost.again(3, 4, 5, 6, kind=kind))
+    assert lost.onward(onward) == lost.onward() == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("repeated", [1, 4, 8])
+@pytest.mark.parametrize("kind", [PacketType.DATA, PacketType.REPEAT])
+def test_of_a_run_with_one_repeated_chunk_the_others_are_new(repeated: int, kind: PacketType) -> None:
+    lost = lose()
+    lost.arrive(lost.datagrams[repeated - 1])
+    before = lost.counters.bytes_received
+    run = lost.again(*range(1, 9), kind=kind)
+    lost.arrive(*run)
+    counters = lost.counters
+    assert lost.held() == [(1, 9)]
+    assert counters.chunks_received == 8
+    assert (counters.duplicates_received, counters.repairs_received) == ((1, 0) if kind is PacketType.DATA else (0, 1))
+    assert counters.bytes_received - before == sum(map(len, run))
+    assert sorted(lost.onward()) == list(range(1, 9))
+    first = BOTH_HEADERS.unpack_from(run[0])[2] - BOTH_HEADERS.unpack_from(lost.datagrams[0])[2]
+    assert not lost.acked().missing(first, first + 8), "all of it is acknowledged"
+    assert lost.mesh.drops("B") == {}
+
+
+def test_of_a_run_that_is_repeated_every_chunk_is_counted_and_acknowledged_and_none_goes_on() -> None:
+    lost = lose()
+    lost.arrive(*lost.datagrams[:8])
+    lost.arrive(*lost.again(*range(2, 7)))
+    assert (lost.counters.chunks_received, lost.counters.duplicates_received) == (8, 5)
+    first = BOTH_HEADERS.unpack_from(lost.again(1)[0])[2] - BOTH_HEADERS.unpack_from(lost.datagrams[0])[2]
+    assert not lost.acked().missing(first - 5, first)
+    assert lost.onward() == list(range(1, 9))
+    assert lost.mesh.drops("B") == {}
+
+
+@pytest.mark.parametrize("place", [0, 4, 7])
+@pytest.mark.parametrize("at", [-1, HOP_HEADER_BYTES + 13])
+def test_of_a_run_with_one_forged_chunk_the_others_are_taken(place: int, at: int) -> None:
+    lost = lose()
+    before = lost.counters.bytes_received
+    run = lost.datagrams[:8]
+    run[place] = forged(run[place], at=at)
+    lost.arrive(*run)
+    number = place + 1
+    expected = RangeSet([(1, number), (number + 1, 9)])
+    assert lost.held() == list(expected)
+    assert lost.mesh.drops("B") == {"chunk-not-authentic": 1}
+    assert lost.counters.chunks_received == 7
+    assert lost.counters.bytes_received - before == sum(map(len, run))
+    assert place not in lost.acked()
+    assert sorted(lost.onward()) == [each for each in range(1, 9) if each != number]
+    # The true one is good for what is missing.
+    lost.arrive(lost.datagrams[place])
+    assert lost.held() == [(1, 9)]
+
+
+def test_a_run_with_a_repeated_and_a_forged_chunk_is_judged_chunk_by_chunk() -> None:
+    lost = lose()
+    lost.arrive(lost.datagrams[1], lost.datagrams[4])
+    run = lost.again(*range(1, 9))
+    # Also what is held already has to be authentic to be acknowledged.
+    for place in (4, 6):
+        run[place] = forged(run[place])
+    lost.mesh.hop("B", "A")._acks.take_ack(lost.mesh.now)
+    lost.arrive(*run)
+    assert lost.held() == [(1, 7), (8, 9)]
+    assert lost.mesh.drops("B") == {"chunk-not-authentic": 2}
+    assert (lost.counters.chunks_received, lost.counters.duplicates_received) == (7, 1)
+    first = BOTH_HEADERS.unpack_from(run[0])[2] - BOTH_HEADERS.unpack_from(lost.datagrams[0])[2]
+    assert list(lost.acked().missing(first, first + 8)) == [(first + 4, first + 5), (first + 6, first + 7)]
+
+
+def test_a_run_that_reaches_past_the_end_of_a_file_is_taken_up_to_there() -> None:
+    lost = lose(3)
+    closing = lost.mesh.stream("A", lost.stream).closing
+    assert closing == 4
+    beyond = lost.mesh.stream("A", lost.stream).seal(3, 0, [bytes(10)] * 4)
+    lost.arrive(*(lost.mesh.chunk_to("A", "B", chunk) for chunk in beyond))
+    assert lost.held() == [(3, 5)]
+    assert lost.mesh.drops("B") == {"chunk-not-authentic": 2}
+
+
+def test_a_run_of_an_unknown_stream_is_held_chunk_by_chunk_until_its_opening_comes() -> None:
+    mesh = Mesh("A-B").linked()
+    mesh.drop = lambda crossing: crossing.source == "A"
+    stream = mesh.send_file("A", data(20 * PIECE_BYTES))
+    run = run_of(mesh, stream, 20)
+    mesh.hop("B", "A")._acks.take_ack(mesh.now)
+    mesh.inject("B", *run, source="A")
+    assert mesh.node("B").forwarder.orphans.waiting() == [int(stream[:8], 16)]
+    assert mesh.hop("B", "A")._acks.due_at() is None, "nothing is acknowledged that did not authenticate"
+    mesh.say("A", "B", StreamOpening(mesh.stream("A", stream).sealed_opening))
+    assert list(mesh.stream("B", stream).held) == [(1, len(run) + 1)]
+    assert mesh.node("B").peers.counters["A"].chunks_received == len(run)
+    assert mesh.drops("B") == {}
+
+
+def test_of_a_run_of_an_unknown_stream_no_more_is_held_than_the_bound() -> None:
+    mesh = Mesh("A-B").linked()
+    other = Mesh("A-B", seed=2).linked()
+    stream = other.send_file("A", data(PIECE_BYTES))
+    chunks = other.stream("A", stream).seal(1, 0, [b"x"] * (MAX_HELD_CHUNKS + 5))
+    mesh.inject("B", *(mesh.chunk_to("A", "B", chunk) for chunk in chunks), source="A")
+    assert mesh.drops("B") == {"chunk-of-unknown-stream": 5}
+
+
+def test_a_run_of_a_declined_stream_is_counted_and_acknowledged_whole() -> None:
+    mesh = Mesh("A-B").linked()
+    mesh.control("B", Channels(version=2, channels=(MESSAGES,)))
+    mesh.drop = lambda crossing: is_chunk(crossing) and crossing.source == "A"
+    stream = mesh.send_file("A", data(20 * PIECE_BYTES))
+    mesh.until(lambda: int(stream[:8], 16) in mesh.node("B").streams.declined, within=0.1)
+    run = run_of(mesh, stream, 20)
+    mesh.inject("B", *run, source="A")
+    assert mesh.drops("B") == {"unknown-channel": 1, "chunk-of-declined-stream": 20}
+    start = BOTH_HEADERS.unpack_from(run[0])[2]
+    acked = RangeSet(mesh.hop("B", "A")._acks.take_ack(mesh.now).ranges)
+    assert not acked.missing(start, start + 20)
+    assert mesh.node("B").peers.counters["A"].chunks_received == 0
+
+
+def test_a_run_that_was_held_is_let_go_and_acknowledged_when_its_stream_is_declined() -> None:
+    mesh = Mesh("A-B").linked()
+    mesh.control("B", Channels(version=2, channels=(MESSAGES,)))
+    mesh.drop = lambda crossing: crossing.source == "A"
+    stream = mesh.send_file("A", data(20 * PIECE_BYTES))
+    run = run_of(mesh, stream, 20)
+    mesh.inject("B", *run, forged(run[0], at=HOP_HEADER_BYTES + 3), source="A")
+    short = int(stream[:8], 16)
+    assert mesh.node("B").forwarder.orphans.waiting() == [short, short ^ 1]
+    mesh.say("A", "B", StreamOpening(mesh.stream("A", stream).sealed_opening))
+    assert mesh.node("B").forwarder.orphans.waiting() == [short ^ 1]
+    assert mesh.drops("B") == {"unknown-channel": 1, "chunk-of-declined-stream": 20}
+    start = BOTH_HEADERS.unpack_from(run[0])[2]
+    assert not RangeSet(mesh.hop("B", "A")._acks.take_ack(mesh.now).ranges).missing(start, start + 20)
+
+
+def test_a_run_of_an_old_session_or_on_the_wrong_socket_is_counted_by_its_chunks() -> None:
+    own = ChannelSpec(name="own", kind="file", sockets="per-channel")
+    lost = lose(links="A-B", channels=(FILES, own))
+    lost.arrive(*(forged(datagram, at=1) for datagram in lost.datagrams[:5]))
+    socket = next(iter(lost.mesh.node("B").channels.by_socket))
+    lost.arrive(*lost.datagrams[5:9], socket=socket)
+    assert lost.mesh.drops("B") == {"chunk-of-old-session": 5, "chunk-on-wrong-socket": 4}
+    assert lost.held() == []
+    assert lost.counters.chunks_received == 0
+
+
+def test_a_run_that_the_disk_does_not_take_refuses_the_stream_once_and_goes_on() -> None:
+    lost = lose()
+    store = lost.mesh.devices["B"].stores.streams[lost.stream]
+    asked: list[int] = []
+
+    def write_run(self: MemoryStreamStore, start: int, pieces: Sequence[bytes], tags: Sequence[bytes]) -> None:
+        if self is store:
+            asked.append(start)
+            raise StoreError("no-space", "the disk is full")
+        original(self, start, pieces, tags)
+
+    original = MemoryStreamStore.write_run
+    try:
+        MemoryStreamStore.write_run = write_run  # type: ignore[method-assign]
+        lost.arrive(*lost.datagrams[:8])
+        lost.arrive(*lost.datagrams[8:12])
+    finally:
+        MemoryStreamStore.write_run = original  # type: ignore[method-assign]
+    assert asked == [1]
+    assert [event.reason for event in lost.mesh.events("B", FileFailed)] == ["no-space"]
+    assert lost.held() == [(1, 13)], "in memory, for those below"
+    assert lost.onward(PacketType.DATA) == list(range(1, 13))
+
+
+def test_a_run_that_names_an_unknown_epoch_waits_and_goes_on_whole() -> None:
+    lost = lose()
+    epoch = (lost.mesh.node("A").table.epoch or 0) + 77
+    lost.arrive(*lost.again(1, 2, 3, 4, 5, epoch=epoch))
+    assert lost.held() == [(1, 6)]
+    assert lost.mesh.chunks("B", "C") == []
+    lost.mesh.until(lambda: lost.mesh.node("B").forwarder.poll_timeout(lost.mesh.now) is None)
+    assert sorted(set(lost.mesh.chunks("B", "C"))) == [1, 2, 3, 4, 5]
+
+
+def test_a_run_takes_what_is_wanted_below_off_the_list() -> None:
+    lost = lose(stores={"B": MemoryStores(capacity_bytes=1_000)})
+    there = lost.mesh.stream("B", lost.stream)
+    there.wanted.add_range(2, 12)
+    lost.arrive(*lost.again(3, 4, 5, 6, kind=PacketType.PULLED))
+    assert list(there.wanted) == [(2, 3), (7, 12)]
+
+
+def test_messages_that_came_in_runs_are_delivered_and_pass_their_retention_one_by_one() -> None:
+    retained = 10 * 30
+    mesh = Mesh("A-B", channels=(MESSAGES.model_copy(update={"retention_bytes": retained}),)).linked()
+    mesh.publish("A", b"%30d" % 0)
+    mesh.run(0.1)
+    mesh.drop = lambda crossing: is_chunk(crossing) and crossing.source == "A"
+    stream, _ = [mesh.publish("A", b"%30d" % number) for number in range(1, 25)][-1]
+    mesh.inject("B", *[crossing.datagram for crossing in mesh.crossings if is_chunk(crossing)][1:], source="A")
+    assert mesh.payloads("B") == [b"%30d" % number for number in range(25)]
+    mesh.run(1.0)
+    for name in "AB":
+        there = mesh.stream(name, stream)
+        assert there.lowest == 16
+        assert there.store.read(15) is None
+        assert there.store.read(16) == b"%30d" % 15

@@ -253,8 +253,7 @@ def test_an_opening_that_is_declined_frees_what_waited_for_it() -> None:
     other = Mesh("A-B", channels=(FILES, MESSAGES)).linked()
     stream, _ = other.publish("A", b"hello")
     short = int(stream[:8], 16)
-    chunk = other.stream("A", stream).sealed(1)
-    assert chunk is not None
+    (chunk,) = other.stream("A", stream).sealed(1, 2)
     mesh.inject("B", mesh.chunk_to("A", "B", chunk), source="A")
     mesh.say("A", "B", Have(short, 1, 2, ((1, 2),)), Have(short + 1, 1, 2, ((1, 2),)))
     assert mesh.node("B").forwarder.orphans.waiting() == [short, short + 1]
@@ -270,7 +269,7 @@ def test_an_answer_about_an_epoch_that_a_push_has_passed_over_still_frees_what_w
     mesh = Mesh("A-B B-C").linked()
     stream, _ = mesh.publish("A", b"first")
     mesh.run(0.1)
-    chunk = mesh.stream("A", stream).seal(2, 0x06, b"second")
+    (chunk,) = mesh.stream("A", stream).seal(2, 0x06, [b"second"])
     mesh.inject("B", mesh.chunk_to("A", "B", chunk, epoch=LATER), source="A")
     epoch = mesh.plan("A-B B-C")
     assert mesh.node("B").forwarder.poll_timeout(mesh.now) is not None
@@ -286,7 +285,7 @@ def test_a_graph_of_another_time_under_an_asked_epochs_short_form_is_counted_and
     stream, _ = mesh.publish("A", b"first")
     mesh.run(0.1)
     before = mesh.node("B").table.epoch
-    chunk = mesh.stream("A", stream).seal(2, 0x06, b"second")
+    (chunk,) = mesh.stream("A", stream).seal(2, 0x06, [b"second"])
     mesh.inject("B", mesh.chunk_to("A", "B", chunk, epoch=LATER), source="A")
     for epoch in (LATER + 2**32, LATER - 2**32):
         mesh.say("A", "B", GraphRecord(0, epoch, 0, 1, graph_blob(epoch, ("A", "B"), ("B", "C"))))

@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from agent.core.acks import PACKETS_PER_ACK
 from agent.core.cursor import Cursor
 from agent.core.hop import CONTROL_BYTES, Hop
+from agent.core.memory_store import MemoryStreamStore
+from agent.core.rangeset import RangeSet
+from agent.core.scheduler import QUANTUM_BYTES
 from agent.core.stream import Stream
 from common.datagrams import BOTH_HEADERS, HOP_HEADER, HOP_HEADER_BYTES, PacketType, peek_chunk
 from common.errors import DecodeError
@@ -23,20 +26,23 @@ from tests.unit.agent.core.parts import MESSAGE, make_hop, make_hops, make_strea
 DATA, REPEAT, PULLED = PacketType.DATA, PacketType.REPEAT, PacketType.PULLED
 
 
+def filled(stream: Stream, *sizes: int) -> Stream:
+    """Keep chunks of these plain bytes in a stream, from number 1 on."""
+    plains = [bytes(size) for size in sizes]
+    stream.keep(1, 0, stream.seal(1, 0, plains), plains)
+    return stream
+
+
 def full_stream(pieces: int, *, urgent: bool = False, sockets: str = "shared") -> Stream:
     """Return a stream at its source with all its chunks in the ring."""
     opening = MESSAGE if urgent else of_size(pieces * 1_000)
-    stream = make_stream(opening, role="source", sockets=sockets)
-    for number in range(1, pieces + 1):
-        stream.keep(number, 0, stream.seal(number, 0, bytes(1_000)), bytes(1_000))
-    return stream
+    return filled(make_stream(opening, role="source", sockets=sockets), *[1_000] * pieces)
 
 
 def cursor_at(hop: Hop, stream: Stream, pieces: int, kind: PacketType = DATA, epoch: int = 7) -> Cursor:
     """Owe chunks 1 to ``pieces`` of a stream on a hop."""
     cursor = hop.cursors.setdefault(stream.short, Cursor(stream))
-    for number in range(1, pieces + 1):
-        hop.owe(cursor, number, epoch, 0, kind)
+    hop.owe(cursor, 1, pieces + 1, epoch, 0, kind)
     return cursor
 
 
@@ -105,7 +111,7 @@ class Net:
                     self.frames[end].append(frame)
             return
         _, _, low, _, _, _, word = BOTH_HEADERS.unpack_from(datagram)
-        hop.on_chunk(low, self.now)
+        hop.on_chunks(low, 1, self.now)
         self.chunks[end].append(word & 0xFFFF)
 
 
@@ -292,7 +298,7 @@ def test_control_numbers_past_32_bits_travel_whole() -> None:
 
 def test_an_acknowledgement_after_hours_says_no_longer_delay_than_its_field_takes() -> None:
     one, other = make_hops()
-    other.on_chunk(1, 0.0)
+    other.on_chunks(1, 1, 0.0)
     (datagram,) = poll(other, 10_000.0)
     (found,) = one.open_control(datagram, 10_000.0)
     assert found == Ack(1, 0xFFFFFFFF, ((1, 2),))
@@ -314,9 +320,9 @@ def test_an_acknowledgement_of_a_number_never_sent_is_counted_and_acknowledges_o
 
 def test_a_hop_number_claimed_outside_the_window_is_counted_and_not_acknowledged() -> None:
     hop, _ = make_hops()
-    hop.on_chunk(1, 0.0)
-    hop.on_chunk(HOP_WINDOW // 2 + 1, 0.0)
-    hop.on_chunk(0x80000000, 0.0)
+    hop.on_chunks(1, 1, 0.0)
+    hop.on_chunks(HOP_WINDOW // 2 + 1, 1, 0.0)
+    hop.on_chunks(0x80000000, 1, 0.0)
     assert hop.bogus_numbers == 2
     (datagram,) = poll(hop, 1.0)
     _, peer = make_hops()
@@ -325,10 +331,10 @@ def test_a_hop_number_claimed_outside_the_window_is_counted_and_not_acknowledged
 
 def test_a_hop_number_claimed_inside_the_window_is_believed_but_does_not_move_it() -> None:
     hop, _ = make_hops()
-    hop.on_chunk(HOP_WINDOW // 2, 0.0)
-    hop.on_chunk(1, 0.0)
+    hop.on_chunks(HOP_WINDOW // 2, 1, 0.0)
+    hop.on_chunks(1, 1, 0.0)
     assert hop.bogus_numbers == 0
-    hop.on_chunk(HOP_WINDOW // 2 + 2, 0.0)
+    hop.on_chunks(HOP_WINDOW // 2 + 2, 1, 0.0)
     assert hop.bogus_numbers == 1
 
 
@@ -338,9 +344,9 @@ def test_only_an_authentic_control_datagram_moves_the_window() -> None:
     number = HOP_WINDOW
     header = HOP_HEADER.pack(PacketType.CONTROL << 4, 97, number, 0, 0)
     hop.open_control(header + Sealer(back.send_key).seal(number, header, b""), 0.0)
-    hop.on_chunk(number + 1, 0.0)
+    hop.on_chunks(number + 1, 1, 0.0)
     assert hop.bogus_numbers == 0
-    hop.on_chunk(1, 0.0)
+    hop.on_chunks(1, 1, 0.0)
     assert hop.bogus_numbers == 1
 
 
@@ -350,10 +356,10 @@ def test_only_an_authentic_control_datagram_moves_the_window() -> None:
 def test_the_hop_header_names_type_tree_session_epoch_and_number() -> None:
     hop, _ = make_hops()
     stream = full_stream(1)
-    hop.owe(hop.cursors.setdefault(stream.short, Cursor(stream)), 1, 0xABCDEF01, 3, DATA)
+    hop.owe(hop.cursors.setdefault(stream.short, Cursor(stream)), 1, 2, 0xABCDEF01, 3, DATA)
     (datagram,) = poll(hop, 0.0)
     assert HOP_HEADER.unpack_from(datagram) == (DATA << 4 | 3, hop.session.remote[0], 1, 0xABCDEF01, 0)
-    assert datagram[HOP_HEADER_BYTES:] == stream.sealed(1)
+    assert datagram[HOP_HEADER_BYTES:] == stream.sealed(1, 2)[0]
 
 
 @pytest.mark.parametrize(("kind", "again", "counted"), [(DATA, REPEAT, (5, 1, 0)), (PULLED, PULLED, (0, 0, 6))])
@@ -489,3 +495,242 @@ def test_a_chunk_overtaken_by_time_is_sent_again() -> None:
     assert hop.poll_timeout(0.05) == at
     hop.handle_timeout(at)
     assert chunks_of(poll(hop, at)) == [(1, REPEAT)]
+
+
+# --- runs ---------------------------------------------------------------------------------------------------------
+
+
+def streams_of(datagrams: list[bytes]) -> list[int]:
+    """Return the stream of each chunk among datagrams."""
+    return [seen.stream for datagram in datagrams if (seen := peek_chunk(datagram)) is not None]
+
+
+def hop_numbers(datagrams: list[bytes]) -> list[int]:
+    """Return the low 32 bits of each datagram's hop number."""
+    return [HOP_HEADER.unpack_from(datagram)[2] for datagram in datagrams]
+
+
+def test_what_is_owed_in_a_row_goes_in_a_row() -> None:
+    hop, _ = make_hops()
+    cursor = cursor_at(hop, full_stream(40), 40)
+    datagrams = poll(hop, 0.0)
+    assert chunks_of(datagrams) == [(number, DATA) for number in range(1, 41)]
+    assert hop_numbers(datagrams) == list(range(1, 41))
+    assert list(cursor.crossed) == list(cursor.flying) == [(1, 41)]
+    assert hop.recovery.in_flight_bytes == sum(map(len, datagrams))
+    assert hop.counters.data_bytes_sent == hop.counters.bytes_sent == sum(map(len, datagrams))
+
+
+def test_hop_numbers_go_on_past_32_bits_in_the_middle_of_a_train() -> None:
+    hop, _ = make_hops()
+    hop._number = (1 << 32) - 3
+    cursor = cursor_at(hop, full_stream(6), 6)
+    assert hop_numbers(poll(hop, 0.0)) == [0xFFFFFFFD, 0xFFFFFFFE, 0xFFFFFFFF, 0, 1, 2]
+    first = (1 << 32) - 3
+    hop.on_ack(Ack(first + 5, 0, ((first, first + 6),)), 0.1)
+    assert list(cursor.acked) == [(1, 7)]
+
+
+def test_what_came_in_a_row_is_acknowledged_in_one_go() -> None:
+    one, other = make_hops()
+    other.on_chunks(3, 5, 0.0)
+    other.on_chunks(8, PACKETS_PER_ACK - 5, 0.0)
+    (datagram,) = poll(other, 0.0)
+    assert one.open_control(datagram, 0.0) == [Ack(PACKETS_PER_ACK + 2, 0, ((3, PACKETS_PER_ACK + 3),))]
+
+
+def test_a_run_claimed_outside_the_window_is_counted_by_its_packets() -> None:
+    hop, _ = make_hops()
+    hop.on_chunks(HOP_WINDOW // 2 + 1, 7, 0.0)
+    assert hop.bogus_numbers == 7
+    assert hop.poll_timeout(0.0) is None
+
+
+def test_chunks_of_several_sizes_are_in_flight_and_lost_by_the_bytes_of_each() -> None:
+    hop, _ = make_hops()
+    sizes = [1_000, 1_000, 500, 1_000, 20, 20, 20, 0, 1_000]
+    cursor = cursor_at(hop, filled(make_stream(MESSAGE, role="source"), *sizes), len(sizes))
+    datagrams = poll(hop, 0.0)
+    assert [len(datagram) for datagram in datagrams] == [size + 40 for size in sizes]
+    assert chunks_of(datagrams) == [(number, DATA) for number in range(1, 10)]
+    assert hop_numbers(datagrams) == list(range(1, 10))
+    assert hop.recovery.in_flight_bytes == sum(sizes) + 40 * len(sizes)
+    hop.on_ack(Ack(9, 0, ((8, 10), (5, 6), (3, 4))), 0.01)
+    # Chunks 1, 2, 4 and 6 are lost by number, 7 is not yet.
+    assert list(cursor.acked) == [(3, 4), (5, 6), (8, 10)]
+    assert list(cursor.flying) == [(7, 8)]
+    assert hop.recovery.in_flight_bytes == 60
+    again = poll(hop, 0.01)
+    assert chunks_of(again) == [(number, REPEAT) for number in (1, 2, 4, 6)]
+    assert [len(datagram) for datagram in again] == [1_040, 1_040, 1_040, 60]
+
+
+@pytest.mark.parametrize("size", [0, 10, 400, 1_000])
+def test_small_chunks_fill_the_window_as_large_ones_do(size: int) -> None:
+    hop, _ = make_hops(window_bytes=5_000)
+    cursor_at(hop, filled(make_stream(MESSAGE, role="source"), *[size] * 200), 200)
+    sent = len(poll(hop, 0.0)) * (size + 40)
+    assert 5_000 <= sent < 5_000 + size + 40
+    assert not hop.room()
+
+
+@pytest.mark.parametrize("lost", ["gone", "edited", "tag"])
+def test_a_chunk_that_the_store_lost_is_left_out_and_what_follows_goes(lost: str) -> None:
+    store = MemoryStreamStore()
+    hop, _ = make_hops()
+    stream = filled(make_stream(of_size(6_000), store=store), *[1_000] * 6)
+    stream.forget_ring()
+    for number in (1, 4, 5):
+        if lost == "tag":
+            store._tags.pop(number)
+        elif lost == "edited":
+            store._chunks[number] = b"edited"
+        else:
+            store._chunks.pop(number)
+    cursor = cursor_at(hop, stream, 6)
+    datagrams = poll(hop, 0.0)
+    assert chunks_of(datagrams) == [(2, DATA), (3, DATA), (6, DATA)]
+    assert hop_numbers(datagrams) == [1, 2, 3]
+    assert list(cursor.crossed) == [(2, 4), (6, 7)]
+    assert hop.idle
+    assert cursor.owed_count() == 0
+    assert list(stream.missing()) == [(1, 2), (4, 6), (7, 8)]
+
+
+def test_a_stream_of_which_nothing_can_be_sent_any_more_does_not_hold_up_the_others() -> None:
+    hop, _ = make_hops()
+    lost, whole = make_stream(of_size(9_000)), full_stream(3)
+    # Both have one id: what the hop knows them by is their cursor.
+    hop.owe(Cursor(lost), 1, 10, 7, 0, DATA)
+    cursor_at(hop, whole, 3)
+    assert chunks_of(poll(hop, 0.0)) == [(1, DATA), (2, DATA), (3, DATA)]
+    assert hop.idle
+
+
+def test_a_run_owed_anew_goes_as_repeats_where_it_crossed_before() -> None:
+    hop, _ = make_hops()
+    stream = full_stream(8)
+    cursor = hop.cursors.setdefault(stream.short, Cursor(stream))
+    hop.owe(cursor, 3, 5, 7, 0, PULLED)
+    assert chunks_of(poll(hop, 0.0)) == [(3, PULLED), (4, PULLED)]
+    hop.owe(cursor, 1, 7, 7, 0, DATA)
+    hop.owe(cursor, 4, 9, 7, 0, PULLED)
+    assert chunks_of(poll(hop, 0.1)) == [
+        *((number, DATA) for number in (1, 2)),
+        *((number, REPEAT) for number in (3, 4)),
+        *((number, DATA) for number in (5, 6)),
+        *((number, PULLED) for number in (4, 5, 6, 7, 8)),
+    ]
+    counters = hop.counters
+    assert (counters.chunks_sent, counters.repeats_sent, counters.pulled_sent) == (4, 2, 7)
+
+
+def test_each_run_names_the_epoch_and_tree_it_is_owed_under_and_is_repaired_under_them() -> None:
+    hop, _ = make_hops()
+    stream = full_stream(8)
+    cursor = hop.cursors.setdefault(stream.short, Cursor(stream))
+    hop.owe(cursor, 1, 4, 7, 0, DATA)
+    hop.owe(cursor, 4, 7, 8, 2, DATA)
+    hop.owe(cursor, 7, 9, 8, 2, PULLED)
+
+    def named(now: float) -> list[tuple[int, int, int]]:
+        crossings = [peek_chunk(datagram) for datagram in poll(hop, now)]
+        return [(seen.number, seen.epoch, seen.tree) for seen in crossings if seen is not None]
+
+    assert named(0.0) == [(n, 7, 0) for n in (1, 2, 3)] + [(n, 8, 2) for n in (4, 5, 6, 7, 8)]
+    hop.on_ack(Ack(8, 0, ((8, 9), (2, 3))), 0.1)
+    # What was lost last goes first: a line is made ahead of the others for each epoch, tree and kind.
+    assert sorted(named(0.1)) == [(1, 7, 0), (3, 7, 0), (4, 8, 2), (5, 8, 2)]
+
+
+def test_of_a_train_that_was_lost_in_part_that_part_goes_again() -> None:
+    hop, _ = make_hops()
+    cursor = cursor_at(hop, full_stream(20), 20)
+    poll(hop, 0.0)
+    hop.on_ack(Ack(20, 0, ((19, 21), (9, 12), (2, 4))), 0.1)
+    assert list(cursor.acked) == [(2, 4), (9, 12), (19, 21)]
+    assert list(cursor.flying) == [(18, 19)]
+    again = poll(hop, 0.1)
+    assert chunks_of(again) == [(number, REPEAT) for number in (1, *range(4, 9), *range(12, 18))]
+    assert hop_numbers(again) == list(range(21, 33))
+    assert list(cursor.flying) == [(1, 2), (4, 9), (12, 19)]
+    # One of those came late after all, and a repeat of another was lost: each is told by its own number.
+    hop.on_ack(Ack(32, 0, ((29, 33), (23, 28), (21, 22), (18, 21), (9, 13), (2, 4))), 0.2)
+    assert list(cursor.acked) == [(1, 4), (5, 13), (14, 21)]
+    assert chunks_of(poll(hop, 0.2)) == [(4, REPEAT)]
+    at = hop.recovery.loss_at()
+    assert at is not None
+    hop.handle_timeout(at)
+    assert chunks_of(poll(hop, at)) == [(13, REPEAT)]
+    assert (hop.counters.chunks_sent, hop.counters.repeats_sent) == (20, 14)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_small_message_is_carried_by_the_next_unless_it_is_lost_here_meanwhile(lost: bool) -> None:
+    hop, _ = make_hops()
+    store = MemoryStreamStore()
+    stream = filled(make_stream(MESSAGE, role="source", store=store), 100, 100)
+    cursor_at(hop, stream, 1)
+    assert chunks_of(poll(hop, 0.0)) == [(1, DATA)]
+    if lost:
+        stream.forget_ring()
+        store.drop_below(2)
+    cursor_at(hop, stream, 2).owed[0].numbers.discard(1)
+    assert chunks_of(poll(hop, 0.001)) == ([(2, DATA)] if lost else [(2, DATA), (1, REPEAT)])
+    assert hop.counters.repeats_sent == (0 if lost else 1)
+
+
+def test_files_take_turns_of_a_quantum() -> None:
+    hop, _ = make_hops()
+    one, other = full_stream(300), filled(make_stream(MESSAGE, role="source"), *[1_000] * 300)
+    other.urgent = False
+    for stream in (one, other):
+        cursor_at(hop, stream, 300)
+    sent: list[int] = []
+    for turn in range(6):
+        sent += streams_of(poll(hop, turn * 0.01))
+    turns = [(stream, sum(1_040 for _ in each)) for stream, each in itertools.groupby(sent)]
+    assert [stream for stream, _ in turns[:4]] == [one.short, other.short, one.short, other.short]
+    gone = {one.short: 0, other.short: 0}
+    for short, size in turns:
+        assert size < QUANTUM_BYTES + 1_040
+        gone[short] += size
+        assert abs(gone[one.short] - gone[other.short]) < QUANTUM_BYTES + 1_040
+
+
+@pytest.mark.parametrize("rate_bytes_s", [50_000, 300_000, 2_000_000])
+def test_a_train_takes_no_more_than_the_pace_allows(rate_bytes_s: int) -> None:
+    hop, _ = make_hops(rate_bytes_s=rate_bytes_s)
+    cursor_at(hop, full_stream(100), 100)
+    budget = hop._pacer.budget(0.0)
+    sent = sum(map(len, poll(hop, 0.0)))
+    assert budget <= sent < budget + 1_040
+
+
+@given(st.data(), st.lists(st.sampled_from([1_000, 1_000, 1_000, 500, 3]), min_size=1, max_size=60))
+def test_a_hop_knows_of_every_chunk_where_it_is_whatever_is_acknowledged(data: st.DataObject, sizes: list[int]) -> None:
+    """Beside a table of hop numbers, each with the chunk it carried."""
+    hop, _ = make_hops()
+    cursor = cursor_at(hop, filled(make_stream(MESSAGE, role="source"), *sizes), len(sizes))
+    carried: dict[int, int] = {}
+    arrived: set[int] = set()
+    now = 0.0
+    for _ in range(6):
+        for datagram in poll(hop, now):
+            crossing = peek_chunk(datagram)
+            assert crossing is not None
+            assert crossing.size_bytes == sizes[crossing.number - 1] + 40
+            carried[hop_numbers([datagram])[0]] = crossing.number
+        got = data.draw(st.sets(st.sampled_from(sorted(carried)), min_size=1))
+        arrived |= got
+        ranges = tuple(RangeSet((number, number + 1) for number in arrived))[::-1]
+        now += 0.05
+        hop.on_ack(Ack(max(arrived), 0, ranges), now)
+        acked = {carried[number] for number in arrived}
+        assert list(cursor.acked) == list(RangeSet((number, number + 1) for number in acked))
+        owed = RangeSet((number, stop) for line in cursor.owed for number, stop in line.numbers)
+        assert not cursor.flying.intersection(owed)
+        known = owed.copy()
+        known.union_update(cursor.flying)
+        known.union_update(cursor.acked)
+        assert list(known) == [(1, len(sizes) + 1)]

@@ -117,6 +117,16 @@ def test_a_restarted_peer_replaces_the_session_only_once_it_has_echoed_ours() ->
     assert one.usable
 
 
+def test_a_link_counts_only_once_it_is_known_what_its_path_takes_and_anew_after_it_closed() -> None:
+    one, _ = opened()
+    usable = []
+    for one.mtu_bytes in (None, 1_472):
+        usable.append(one.usable)
+    assert usable == [False, True]
+    one.leave(1.0)
+    assert one.mtu_bytes is None
+
+
 def test_a_peer_that_mistook_our_session_for_its_own_is_answered() -> None:
     one, other = opened()
     assert one.session is not None

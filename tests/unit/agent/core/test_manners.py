@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core import manners as module
+from agent.core.acks import PACKETS_PER_ACK
 from agent.core.events import ControlRequest, QueryGraph, QueryNeighbours
 from agent.core.manners import (
     ANSWER_WAIT_S,
@@ -53,9 +54,12 @@ def known(*epochs: int) -> GraphTable:
     return table
 
 
-def chunk(number: int, epoch: int | None = None, *, size: int = 1_040, stream: Stream = STREAM) -> Forwarding:
+def chunk(
+    number: int, epoch: int | None = None, *, count: int = 1, size: int = 1_040, stream: Stream = STREAM
+) -> Forwarding:
+    """Return chunks of one size to be distributed, one if not said otherwise."""
     previous = None if epoch is None else "A"
-    return Forwarding(stream, number, size, epoch, 0, previous, PacketType.DATA)
+    return Forwarding(stream, number, number + count, count * size, epoch, 0, previous, PacketType.DATA)
 
 
 def requests(manner: Manner, now: float) -> list[ControlRequest]:
@@ -67,7 +71,7 @@ def requests(manner: Manner, now: float) -> list[ControlRequest]:
 
 def gone(decisions: list[Decision]) -> list[tuple[int, int]]:
     """Return the number and the whole epoch of each chunk that goes on."""
-    return [(item.number, found.epoch) for item, found in decisions]
+    return [(number, found.epoch) for item, found in decisions for number in range(item.start, item.stop)]
 
 
 @pytest.mark.parametrize(
@@ -182,6 +186,28 @@ def test_no_more_chunks_wait_than_the_bound_and_room_comes_back(monkeypatch: pyt
     assert found.epoch == 5
     manner.release(GIVE_UP_S)
     assert manner.admit(chunk(4, 7), 2.0) is None
+
+
+def test_the_bound_counts_chunks_and_not_the_runs_they_came_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_HELD_CHUNKS", 10)
+    table = known(5)
+    manner = make_manner("subscribe", table)
+    assert manner.admit(chunk(1, 7, count=9), 0.0) is None
+    assert manner.admit(chunk(10, 7), 0.0) is None
+    assert manner.admit(chunk(11, 7), 0.0) is table.current
+    assert gone(manner.release(GIVE_UP_S)) == [(number, 5) for number in range(1, 11)]
+    assert manner.admit(chunk(12, 7, count=10), 2.0) is None
+    assert manner.admit(chunk(22, 7), 2.0) is table.current
+
+
+@pytest.mark.parametrize(
+    ("routing", "alone"), [("query", False), ("subscribe", False), ("embedded", False), ("overflow", True)]
+)
+def test_a_source_cuts_in_trains_unless_each_chunk_may_be_the_one_that_overflows_a_buffer(
+    routing: str, alone: bool
+) -> None:
+    run = make_manner(routing).cut_run
+    assert run == 1 if alone else run >= PACKETS_PER_ACK
 
 
 @pytest.mark.parametrize("routing", ["query", "overflow", "subscribe", "embedded"])
@@ -384,6 +410,19 @@ def test_m10_a_chunk_that_goes_on_by_another_epoch_than_it_came_by_is_no_first_c
     assert kinds == [PacketType.DATA, PacketType.PULLED, PacketType.DATA]
 
 
+def test_m10_a_run_fills_the_buffer_with_all_its_chunks_and_stays_one() -> None:
+    table = known(5)
+    manner = make_manner("overflow", table, buffer_bytes=3_000)
+    run = chunk(1, 4, count=3)
+    assert manner.admit(run, 0.0) is None
+    assert not manner.may_cut(STREAM)
+    assert requests(manner, 0.0) == [QueryNeighbours()]
+    manner.on_graph(0.02, changed=True)
+    ((item, _),) = manner.release(0.02)
+    assert (item.start, item.stop, item.size_bytes, item.kind) == (1, 4, 3_120, PacketType.PULLED)
+    assert run.kind is PacketType.DATA
+
+
 def test_m10_a_change_of_links_makes_it_ask_a_little_later_if_there_ever_was_a_graph() -> None:
     manner = make_manner("overflow")
     manner.on_links(1.0)
@@ -434,8 +473,8 @@ def test_m10_the_overflow_never_drops_repeats_or_reorders(
         else:
             epoch += 1
             table.learn_graph(graph(epoch, ("A", "B")), now)
-        out.extend(item.number for item, _ in manner.release(now))
-    out.extend(item.number for item, _ in manner.release(now + ANSWER_WAIT_S))
+        out.extend(number for number, _ in gone(manner.release(now)))
+    out.extend(number for number, _ in gone(manner.release(now + ANSWER_WAIT_S)))
     assert out == list(range(1, put + 1))
 
 

@@ -21,21 +21,31 @@ def test_a_reader_gives_the_bytes_asked_for_and_no_fewer() -> None:
 
 def test_a_chunk_is_read_back_with_its_tag() -> None:
     store = MemoryStreamStore()
-    store.write(2, b"two", TAG)
-    assert (store.read(2), store.tag(2)) == (b"two", TAG)
-    assert (store.read(1), store.tag(1)) == (None, None)
+    store.write_run(2, [b"two"], [TAG])
+    assert (store.read(2), store.tags_run(2, 1)) == (b"two", [TAG])
+    assert (store.read(1), store.tags_run(1, 1)) == (None, [None])
     assert store.held() == [(2, 3)]
-    store.write(1, b"one", TAG)
+    store.write_run(1, [b"one"], [TAG])
     assert store.content(2) == b"onetwo"
     store.discard()
     assert store.held() == []
     assert store.read(2) is None
 
 
+def test_runs_are_read_up_to_the_first_chunk_that_is_not_kept() -> None:
+    store = MemoryStreamStore()
+    store.write_run(2, [b"two", b"three"], [b"tag 2", b"tag 3"])
+    assert store.read_run(2, 5) == [b"two", b"three"]
+    assert store.read_run(3, 1) == [b"three"]
+    assert store.read_run(1, 5) == []
+    assert store.tags_run(1, 4) == [None, b"tag 2", b"tag 3", None]
+    assert store.backlog_bytes == 0
+
+
 def test_a_sources_file_is_read_from_where_it_is_and_only_its_closing_record_is_kept() -> None:
     store = MemoryStreamStore(reader=BytesReader(bytes(2_500)), piece_bytes=1_000, size_bytes=2_500)
     for number in (1, 3, 4):
-        store.write(number, b"kept", TAG)
+        store.write_run(number, [b"kept"], [TAG])
     assert store.read(1) == bytes(1_000)
     assert store.read(3) == bytes(500)
     assert store.read(4) == b"kept"
@@ -45,9 +55,9 @@ def test_a_sources_file_is_read_from_where_it_is_and_only_its_closing_record_is_
 def test_what_passes_the_limit_pushes_the_oldest_out() -> None:
     store = MemoryStreamStore(limit_bytes=10)
     for number in range(1, 5):
-        store.write(number, bytes(4), TAG)
+        store.write_run(number, [bytes(4)], [TAG])
     assert store.held() == [(3, 4), (4, 5)]
-    store.write(9, bytes(11), TAG)
+    store.write_run(9, [bytes(11)], [TAG])
     assert store.held() == []
 
 
@@ -55,7 +65,7 @@ def test_what_had_to_go_is_told() -> None:
     told: list[int] = []
     store = MemoryStreamStore(limit_bytes=10, on_forgotten=told.append)
     for number in range(1, 6):
-        store.write(number, bytes(4), TAG)
+        store.write_run(number, [bytes(4)], [TAG])
     store.drop_below(5)
     assert told == [1, 2, 3, 4]
 
@@ -63,7 +73,7 @@ def test_what_had_to_go_is_told() -> None:
 def test_chunks_below_a_number_are_dropped() -> None:
     store = MemoryStreamStore()
     for number in range(1, 5):
-        store.write(number, b"x", TAG)
+        store.write_run(number, [b"x"], [TAG])
     store.drop_below(3)
     assert store.held() == [(3, 4), (4, 5)]
     store.drop_below(99)
@@ -75,7 +85,7 @@ def test_chunks_below_a_number_are_dropped() -> None:
 def test_the_bound_holds_also_for_chunks_written_twice(writes: list[tuple[int, int]]) -> None:
     store = MemoryStreamStore(limit_bytes=20)
     for number, size_bytes in writes:
-        store.write(number, bytes(size_bytes), TAG)
+        store.write_run(number, [bytes(size_bytes)], [TAG])
         assert store.read(number) in (bytes(size_bytes), None)
         assert sum(len(store.read(held) or b"") for held, _ in store.held()) <= 20
 

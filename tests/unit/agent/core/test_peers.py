@@ -5,7 +5,7 @@ import random
 import pytest
 
 from agent.core.events import LinkChanged
-from agent.core.peers import DeclaredQos
+from agent.core.peers import DeclaredQos, PeerPolicy
 from common.datagrams import HELLO_BYTES, Hello
 from common.frames import AskOpening, Probe
 from common.limits import MAX_FRAMES_QUEUED, MAX_PEERS
@@ -166,10 +166,17 @@ def test_declared_figures_go_before_measured_ones() -> None:
     policy = type(peers._policy)
     peers._policy = policy(None, {}, {"B": DeclaredQos(1e6, 0.5)})
     assert peers.figures("B") == QosFigures(
-        bandwidth_bps=1e6, delay_s=0.5, jitter_s=measured.jitter_s, loss=measured.loss
+        bandwidth_bps=1e6, delay_s=0.5, jitter_s=measured.jitter_s, loss=measured.loss, mtu_bytes=1200
     )
     peers._policy = policy(None, {}, {})
     assert peers.figures("B").bandwidth_bps is None
+
+
+def test_a_capped_link_gives_no_more_than_the_cap() -> None:
+    capped = PeerPolicy(
+        None, {}, {"B": DeclaredQos(8e6), "C": DeclaredQos(1e6)}, max_rates={"B": 2e6, "C": 2e6, "D": 3e6}
+    )
+    assert [capped.rate_bps(peer) for peer in "BCDE"] == [2e6, 1e6, 3e6, None]
 
 
 def test_a_link_without_declared_figures_opens_too() -> None:

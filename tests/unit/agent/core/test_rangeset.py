@@ -123,6 +123,41 @@ def test_missing_gives_the_gaps_inside(plain: set[int], span: tuple[int, int]) -
     assert len(gaps) == len(set(range(*span)) - plain)
 
 
+@given(plain_sets, numbers, st.integers(1, 45))
+def test_until_tells_what_a_number_is_and_up_to_where_that_stays_so(plain: set[int], number: int, length: int) -> None:
+    stop = number + length
+    expected = number
+    while expected < stop and (expected in plain) == (number in plain):
+        expected += 1
+    assert build(plain).until(number, stop) == (number in plain, expected)
+
+
+@given(plain_sets)
+def test_the_runs_of_until_are_the_ranges_and_the_gaps_between_them(plain: set[int]) -> None:
+    tested, at = build(plain), 0
+    found: list[tuple[int, int]] = []
+    while at < 42:
+        held, stop = tested.until(at, 42)
+        assert stop > at
+        if held:
+            found.append((at, stop))
+        at = stop
+    assert found == ranges_of(plain)
+
+
+@given(plain_sets, numbers, st.integers(1, 40))
+def test_past_missing_gives_how_far_so_many_missing_numbers_reach(plain: set[int], start: int, count: int) -> None:
+    expected = start
+    while len(set(range(start, expected)) - plain) < count:
+        expected += 1
+    assert build(plain).past_missing(start, count) == expected
+
+
+@given(plain_sets)
+def test_the_first_span_is_the_lowest_range(plain: set[int]) -> None:
+    assert build(plain).first_span() == next(iter(ranges_of(plain)), None)
+
+
 @given(plain_sets, st.integers(0, 5))
 def test_newest_gives_the_highest_ranges_first(plain: set[int], count: int) -> None:
     assert build(plain).newest(count) == ranges_of(plain)[::-1][:count]

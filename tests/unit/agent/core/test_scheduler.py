@@ -62,6 +62,19 @@ def test_a_key_that_leaves_is_passed_over() -> None:
     assert "".join(serve(turns, {"a": 100, "c": 100}, 4)) == "acac"
 
 
+def test_what_is_left_of_a_turn_is_told() -> None:
+    turns: RoundRobin[str] = RoundRobin(100)
+    turns.add("a")
+    turns.add("b")
+    left = []
+    for _ in range(5):
+        key = turns.next_key()
+        assert key is not None
+        left.append((key, turns.left(key)))
+        turns.spend(key, 60)
+    assert left == [("a", 100), ("a", 40), ("b", 100), ("b", 40), ("a", 80)]
+
+
 @given(st.lists(st.integers(1, 9_000), min_size=2, max_size=8), st.sampled_from([500, 16_384]))
 def test_keys_that_always_have_packets_get_equal_bytes(sizes: list[int], quantum: int) -> None:
     turns: RoundRobin[str] = RoundRobin(quantum)

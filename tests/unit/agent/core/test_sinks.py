@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import random
 from collections.abc import Iterator
 
@@ -13,7 +14,7 @@ from agent.core import sinks as module
 from agent.core.events import Event, FileFailed, FileVerified, MessageGap, MessageReceived
 from agent.core.memory_store import MemoryStreamStore
 from agent.core.rangeset import RangeSet
-from agent.core.sinks import FileHasher, FileSink, MessageSink
+from agent.core.sinks import FINISH_AT_ONCE_BYTES, HASH_AT_ONCE, READ_AT_ONCE, FileHasher, FileSink, MessageSink
 from agent.core.store import StoreError
 from common.datagrams import FLAG_CLOSING, FLAG_END, FLAG_START
 from common.limits import MAX_MESSAGE_BYTES
@@ -54,13 +55,18 @@ class FileBench:
         self.sink = FileSink(of_size(self.size_bytes), self.held, self.store)
 
     def keep(self, number: int, plain: bytes) -> None:
-        self.store.write(number, plain, TAG)
+        self.store.write_run(number, [plain], [TAG])
         self.held.add(number)
 
     def take(self, number: int, plain: bytes) -> list[Event]:
         self.keep(number, plain)
         closing = number == of_size(self.size_bytes).closing_number
-        return list(self.sink.on_chunk(number, FLAG_CLOSING if closing else 0, plain))
+        return list(self.sink.on_run(number, FLAG_CLOSING if closing else 0, [plain]))
+
+    def take_run(self, start: int, plains: list[bytes]) -> list[Event]:
+        self.store.write_run(start, plains, [TAG] * len(plains))
+        self.held.add_range(start, start + len(plains))
+        return list(self.sink.on_run(start, 0, plains))
 
 
 # --- files --------------------------------------------------------------------------------------------------------
@@ -74,6 +80,38 @@ def test_a_file_is_verified_once_its_pieces_came_in_any_order(order: list[int]) 
     assert bench.store.digest == DIGEST
     assert list(bench.sink.advance()) == []
     assert list(bench.sink.skip_below(9)) == []
+
+
+@given(st.permutations(range(12)), st.integers(0, 1 << 32))
+def test_a_file_is_verified_once_its_runs_came_in_any_order(order: list[int], seed: int) -> None:
+    rng = random.Random(seed)
+    pieces = [rng.randbytes(1_000) for _ in range(30)]
+    cuts = sorted({1, 31, *(rng.randint(1, 30) for _ in range(9))})
+    runs = [(start, pieces[start - 1 : stop - 1]) for start, stop in itertools.pairwise(cuts)]
+    bench = FileBench(size_bytes=30_000)
+    digest = hashlib.sha256(b"".join(pieces)).digest()
+    said = []
+    for turn in order:
+        if turn == 11:
+            said += bench.take(31, digest)
+        elif turn < len(runs):
+            said += bench.take_run(*runs[turn])
+    assert [type(event) for event in said] == [FileVerified]
+    assert bench.store.digest == digest
+
+
+def test_pieces_that_come_in_order_are_hashed_as_they_come_and_not_read_back() -> None:
+    bench = FileBench(size_bytes=5_000)
+    bench.store.failing = "read"
+    assert bench.take_run(1, PIECES[:1] * 3) == []
+    assert bench.take_run(4, PIECES[:1] * 2) == []
+    digest = hashlib.sha256(b"a" * 5_000).digest()
+    assert [type(event) for event in bench.take(6, digest)] == [FileVerified]
+
+
+def test_a_run_that_has_the_closing_record_in_it_is_taken_too() -> None:
+    bench = FileBench()
+    assert bench.take_run(1, [*PIECES, DIGEST]) == [VERIFIED]
 
 
 def test_an_empty_file_needs_its_closing_record_alone() -> None:
@@ -143,6 +181,7 @@ def test_a_file_whose_pieces_passed_their_retention_fails_once() -> None:
 
 def test_stored_pieces_are_hashed_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HASH_AT_ONCE", 2)
+    monkeypatch.setattr(module, "READ_AT_ONCE", 1)
     bench = FileBench(size_bytes=5_000)
     for number in range(1, 6):
         bench.keep(number, bytes(1_000))
@@ -151,8 +190,60 @@ def test_stored_pieces_are_hashed_some_at_a_time(monkeypatch: pytest.MonkeyPatch
     assert not hasher.catch_up()
     assert hasher.done
     assert hasher.digest() == hashlib.sha256(bytes(5_000)).digest()
-    hasher.feed(6, b"no piece")
+    assert not hasher.feed(6, [b"no piece"])
     assert hasher.digest() == hashlib.sha256(bytes(5_000)).digest()
+
+
+def test_stored_pieces_are_read_some_together_and_no_further_than_they_are_stored() -> None:
+    reads: list[tuple[int, int]] = []
+
+    class Noting(MemoryStreamStore):
+        def read_run(self, start: int, count: int) -> list[bytes]:
+            reads.append((start, count))
+            return super().read_run(start, count)
+
+    pieces = HASH_AT_ONCE + READ_AT_ONCE + 9
+    store, held = Noting(), RangeSet([(1, pieces + 1)])
+    store.write_run(1, [b"x"] * pieces, [TAG] * pieces)
+    hasher = FileHasher(pieces, held, store)
+    held.discard(10)
+    assert not hasher.catch_up()
+    assert reads == [(1, 9)]
+    held.add(10)
+    assert hasher.catch_up()
+    assert hasher.next_number == 10 + HASH_AT_ONCE
+    assert max(count for _, count in reads) == READ_AT_ONCE
+    assert not hasher.catch_up()
+    assert hasher.done
+    assert sum(count for _, count in reads) == pieces
+
+
+def test_a_run_is_hashed_only_if_it_is_the_next_one_and_what_comes_behind_it_is_told() -> None:
+    held = RangeSet([(5, 6)])
+    hasher = FileHasher(6, held, MemoryStreamStore())
+    assert not hasher.feed(2, [b"b"])
+    assert hasher.feed(1, [b"a", b"b"])
+    assert hasher.next_number == 3
+    assert not hasher.feed(1, [b"a"])
+    assert not hasher.feed(3, [b"c"] * 5)
+    # It is hashed; behind it is a piece that is stored already.
+    assert not hasher.feed(3, [b"c", b"d"])
+    assert hasher.next_number == 5
+    # It is hashed, and there is nothing behind it.
+    assert not hasher.feed(5, [b"e", b"f"])
+    assert hasher.done
+    assert hasher.digest() == hashlib.sha256(b"abcdef").digest()
+
+
+def test_what_the_store_lost_in_the_middle_of_what_is_read_together_is_missing_again() -> None:
+    bench = FileBench(size_bytes=6_000)
+    for number in (2, 3, 5, 6):
+        bench.keep(number, bytes(1_000))
+    bench.held.add(4)
+    assert bench.take(1, bytes(1_000)) == []
+    assert list(bench.held) == [(1, 4), (5, 7)]
+    assert bench.take(7, hashlib.sha256(bytes(6_000)).digest()) == []
+    assert [type(event) for event in bench.take(4, bytes(1_000))] == [FileVerified]
 
 
 # --- messages -----------------------------------------------------------------------------------------------------
@@ -170,11 +261,18 @@ class MessageBench:
         self.sink = MessageSink(MESSAGE, self.held, self.store, self.flags)
 
     def take(self, number: int, flags: int, plain: bytes) -> list[Event]:
-        self.store.write(number, plain, TAG)
+        self.store.write_run(number, [plain], [TAG])
         self.held.add(number)
         if flags:
             self.flags[number] = flags
-        return list(self.sink.on_chunk(number, flags, plain))
+        return list(self.sink.on_run(number, flags, [plain]))
+
+    def take_run(self, start: int, flags: int, plains: list[bytes]) -> list[Event]:
+        stop = start + len(plains)
+        self.store.write_run(start, plains, [TAG] * len(plains))
+        self.held.add_range(start, stop)
+        self.flags.update(dict.fromkeys(range(start, stop), flags))
+        return list(self.sink.on_run(start, flags, plains))
 
 
 def payloads(events: list[Event]) -> list[bytes]:
@@ -205,6 +303,39 @@ def test_messages_are_delivered_once_in_their_order_whatever_the_order_of_their_
     assert payloads(said) == messages
     assert len(said) == len(messages)
     assert list(bench.sink.advance()) == []
+
+
+@given(st.lists(st.binary(max_size=12), max_size=12), st.integers(0, 1 << 32))
+def test_messages_are_delivered_once_in_their_order_whatever_the_runs_their_chunks_came_in(
+    messages: list[bytes], seed: int
+) -> None:
+    rng = random.Random(seed)
+    runs: list[tuple[int, int, list[bytes]]] = []
+    for number, flags, part in cut(messages):
+        if runs and runs[-1][1] == flags and rng.random() < 0.8:
+            runs[-1][2].append(part)
+        else:
+            runs.append((number, flags, [part]))
+    rng.shuffle(runs)
+    bench = MessageBench()
+    said = [event for run in runs for event in bench.take_run(*run)]
+    assert payloads(said) == messages
+    assert len(said) == len(messages)
+
+
+def test_each_message_of_a_run_names_its_own_chunk() -> None:
+    bench = MessageBench()
+    assert bench.take_run(3, WHOLE, [b"c", b"d"]) == []
+    assert [
+        (event.number, event.payload)
+        for event in bench.take_run(1, WHOLE, [b"a", b"b"])
+        if isinstance(event, MessageReceived)
+    ] == [
+        (1, b"a"),
+        (2, b"b"),
+        (3, b"c"),
+        (4, b"d"),
+    ]
 
 
 def test_a_message_names_its_last_chunk() -> None:
@@ -248,3 +379,26 @@ def test_a_message_may_have_its_most_bytes_and_a_larger_one_is_dropped() -> None
     assert bench.take(5, 0, b"x") == []
     assert bench.take(6, FLAG_END, b"x") == []
     assert payloads(bench.take(7, WHOLE, b"small")) == [b"small"]
+
+
+def test_a_file_is_not_finished_while_its_disk_is_far_behind() -> None:
+    class Behind(MemoryStreamStore):
+        unwritten = FINISH_AT_ONCE_BYTES + 1
+
+        @property
+        def unwritten_bytes(self) -> int:
+            return self.unwritten
+
+    store = Behind()
+    held = RangeSet()
+    sink = FileSink(FILE, held, store)
+    store.write_run(1, PIECES, [TAG] * 3)
+    held.add_range(1, 4)
+    assert list(sink.on_run(1, 0, PIECES)) == []
+    held.add(4)
+    assert list(sink.on_run(4, FLAG_CLOSING, [DIGEST])) == []
+    assert store.digest is None
+    assert list(sink.advance()) == []
+    store.unwritten = FINISH_AT_ONCE_BYTES
+    assert list(sink.advance()) == [VERIFIED]
+    assert list(sink.advance()) == []

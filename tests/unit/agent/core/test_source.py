@@ -1,6 +1,7 @@
 """The source's side: files cut and sealed once, messages cut at once, and what the publisher is told."""
 
 import hashlib
+from collections.abc import Sequence
 
 import pytest
 
@@ -24,7 +25,7 @@ class Gone(MemoryStreamStore):
     def read(self, number: int) -> bytes | None:
         return bytes(1_000) if self.full else None
 
-    def write(self, number: int, data: bytes, tag: bytes) -> None:
+    def write_run(self, start: int, pieces: Sequence[bytes], tags: Sequence[bytes]) -> None:
         raise StoreError("no-space", "0 bytes are left")
 
 
@@ -33,31 +34,50 @@ def file_stream(data: bytes = DATA) -> Stream:
     return make_stream(of_size(len(data)), role="source", store=store)
 
 
-def cut_all(source: FileSource | MessageSource) -> list[tuple[int, int, bytes]]:
+def cut_all(source: FileSource | MessageSource, most: int = 1) -> list[tuple[int, int, bytes]]:
     """Cut all there is; return number, flags and plain bytes of each chunk, as a receiver opens it."""
     receiver = make_stream(source.stream.opening)
     out = []
-    while (cut := source.cut()) is not None:
-        number, chunk = cut
-        flags, written = split_word(CHUNK_HEADER.unpack_from(chunk)[1])
-        assert written == number
-        out.append((number, flags, receiver.open(number, flags, chunk)))
+    while (cut := source.cut(most)) is not None:
+        assert 0 < len(cut.chunks) <= most
+        words = [split_word(CHUNK_HEADER.unpack_from(chunk)[1]) for chunk in cut.chunks]
+        flags = words[0][0]
+        assert words == [(flags, number) for number in range(cut.start, cut.start + len(words))]
+        plains = receiver.open(cut.start, flags, cut.chunks)
+        out += [(number, flags, plain) for number, plain in enumerate(plains, cut.start)]
     return out
 
 
-def test_a_file_is_cut_into_pieces_and_a_closing_record_with_its_hash() -> None:
+def sealed_by(stream: Stream) -> FileSource:
+    """Return a file's source, restarted over the store of an earlier run."""
+    return FileSource(make_stream(stream.opening, role="source", store=stream.store))
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 64])
+def test_a_file_is_cut_into_pieces_and_a_closing_record_with_its_hash(most: int) -> None:
     stream = file_stream()
     source = FileSource(stream)
     digest = hashlib.sha256(DATA).digest()
-    assert cut_all(source) == [
+    assert cut_all(source, most) == [
         (1, 0, DATA[:1_000]),
         (2, 0, DATA[1_000:2_000]),
         (3, 0, DATA[2_000:]),
         (4, FLAG_CLOSING, digest),
     ]
     assert source.done
-    assert source.cut() is None
+    assert source.cut(most) is None
     assert stream.complete
+    assert isinstance(stream.store, MemoryStreamStore)
+    assert stream.store.held() == [(1, 2), (2, 3), (3, 4), (4, 5)]
+
+
+def test_a_file_is_cut_in_runs_and_its_closing_record_by_itself() -> None:
+    source = FileSource(file_stream(bytes(9_500)))
+    cuts = []
+    while (cut := source.cut(4)) is not None:
+        cuts.append((cut.start, len(cut.chunks), cut.fresh))
+        assert source.stream.sealed(cut.start, cut.start + 4) == cut.chunks, "it is remembered"
+    assert cuts == [(1, 4, True), (5, 4, True), (9, 2, True), (11, 1, True)]
 
 
 def test_an_empty_file_is_a_closing_record_alone() -> None:
@@ -67,26 +87,83 @@ def test_an_empty_file_is_a_closing_record_alone() -> None:
 def test_a_restarted_source_seals_the_same_bytes_again_and_goes_on() -> None:
     first = file_stream()
     source = FileSource(first)
-    sealed = [source.cut(), source.cut()]
+    sealed = [source.cut(1), source.cut(1)]
     second = make_stream(first.opening, role="source", store=first.store)
     again = FileSource(second)
-    assert [again.cut(), again.cut()] == sealed
+    assert [again.cut(1), again.cut(1)] == sealed
     assert list(second.held) == [(1, 3)]
     assert len(cut_all(again)) == 2
     assert second.complete
 
 
+def test_a_restarted_source_cuts_what_an_earlier_run_had_cut_apart_from_what_is_fresh() -> None:
+    first = file_stream(bytes(9_500))
+    original = FileSource(first).cut(6)
+    assert original is not None
+    again = sealed_by(first)
+    # The stored chunks were verified before it cuts, as at a start.
+    assert again.stream.verify_stored(1, 7) == 6
+    cuts = []
+    while (cut := again.cut(4)) is not None:
+        cuts.append((cut.start, len(cut.chunks), cut.fresh))
+        if not cut.fresh:
+            assert cut.chunks == original.chunks[cut.start - 1 : cut.start - 1 + len(cut.chunks)]
+    assert cuts == [(1, 4, False), (5, 2, False), (7, 4, True), (11, 1, True)]
+    assert again.stream.complete
+
+
+@pytest.mark.parametrize("kept", [(1, 2, 3), (2,), (4, 6), (1, 10), (10,)])
+def test_a_restarted_source_seals_anew_what_has_no_tag_and_again_what_has_one(kept: tuple[int, ...]) -> None:
+    data = bytes(range(250)) * 38
+    first = file_stream(data)
+    sealed = cut_all(FileSource(first), 64)
+    assert isinstance(first.store, MemoryStreamStore)
+    tags = dict(first.store._tags)
+    first.store._tags = {number: tag for number, tag in tags.items() if number in kept}
+    again = sealed_by(first)
+    assert cut_all(again, 64) == sealed
+    assert again.failed is None
+    assert first.store._tags == tags
+    assert list(again.stream.held) == [(1, 12)]
+    assert again.stream.sealed(1, 12) == first.sealed(1, 12)
+
+
+def test_a_file_that_changed_behind_what_has_a_tag_is_sealed_as_it_is_now() -> None:
+    first = file_stream()
+    FileSource(first).cut(1)
+    assert isinstance(first.store, MemoryStreamStore)
+    changed = DATA[:1_000] + bytes(1_500)
+    first.store.reader = BytesReader(changed)
+    assert cut_all(sealed_by(first), 64)[-1] == (4, FLAG_CLOSING, hashlib.sha256(changed).digest())
+
+
+@pytest.mark.parametrize("most", [1, 3, 64])
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_a_chunk_that_has_a_tag_is_never_sealed_with_other_bytes(most: int, place: int) -> None:
+    first = file_stream()
+    FileSource(first).cut(64)
+    assert isinstance(first.store, MemoryStreamStore)
+    at = 1_000 * (place - 1)
+    first.store.reader = BytesReader(DATA[:at] + b"\xff" + DATA[at + 1 :])
+    source = sealed_by(first)
+    assert len(cut_all(source, most)) < place
+    assert source.failed is not None
+    assert source.failed.reason == "changed"
+    assert place not in source.stream.held
+    assert source.stream.sealed(place, place + 1) == []
+
+
 def test_a_file_that_changed_under_an_earlier_runs_seal_is_not_sent() -> None:
     first = file_stream()
-    FileSource(first).cut()
+    FileSource(first).cut(1)
     assert isinstance(first.store, MemoryStreamStore)
     first.store.reader = BytesReader(bytes(2_500))
     second = make_stream(first.opening, role="source", store=first.store)
     source = FileSource(second)
-    assert source.cut() is None
+    assert source.cut(1) is None
     assert source.failed is not None
     assert source.failed.reason == "changed"
-    assert source.cut() is None
+    assert source.cut(64) is None
     assert not second.held
 
 
@@ -108,18 +185,48 @@ def test_a_file_that_ends_early_or_is_gone_or_cannot_be_noted_fails() -> None:
         assert not source.done
 
 
-def test_a_message_is_cut_into_numbered_chunks_from_start_to_end() -> None:
+def test_a_run_ends_before_what_is_no_longer_there_and_the_next_one_fails() -> None:
+    class Shorter(MemoryStreamStore):
+        def read_run(self, start: int, count: int) -> list[bytes]:
+            return [bytes(1_000)] * len(range(start, min(start + count, 3)))
+
+    source = FileSource(make_stream(of_size(2_500), role="source", store=Shorter()))
+    cut = source.cut(64)
+    assert cut is not None
+    assert (cut.start, len(cut.chunks)) == (1, 2)
+    assert source.cut(64) is None
+    assert source.failed is not None
+    assert source.failed.reason == "io"
+    assert list(source.stream.held) == [(1, 3)]
+
+
+@pytest.mark.parametrize("most", [1, 2, 64])
+def test_a_message_is_cut_into_numbered_chunks_from_start_to_end(most: int) -> None:
     source = MessageSource(make_stream(MESSAGE, role="source"))
-    assert source.cut() is None
+    assert source.cut(1) is None
     assert source.publish(b"a" * 2_001) == 3
     assert source.publish(b"") == 4
-    assert cut_all(source) == [
+    assert cut_all(source, most) == [
         (1, FLAG_START, b"a" * 1_000),
         (2, 0, b"a" * 1_000),
         (3, FLAG_END, b"a"),
         (4, FLAG_START | FLAG_END, b""),
     ]
     assert source.publish(b"next") == 5
+
+
+def test_chunks_that_begin_and_end_messages_alike_are_cut_together() -> None:
+    source = MessageSource(make_stream(MESSAGE, role="source"))
+    for payload in (b"one", b"two", bytes(4_000), b"three", b"four", b"five"):
+        source.publish(payload)
+    cuts = []
+    while (cut := source.cut(2)) is not None:
+        cuts.append((cut.start, len(cut.chunks), cut.fresh))
+    assert cuts == [(1, 2, True), (3, 1, True), (4, 2, True), (6, 1, True), (7, 2, True), (9, 1, True)]
+    stream = source.stream
+    assert list(stream.held) == [(1, 10)]
+    whole, begin, end = FLAG_START | FLAG_END, FLAG_START, FLAG_END
+    assert stream.flags == {1: whole, 2: whole, 3: begin, 6: end, 7: whole, 8: whole, 9: whole}
 
 
 def test_a_message_past_the_limit_is_refused_with_the_limit() -> None:
@@ -137,5 +244,9 @@ def test_a_publisher_waits_while_too_much_waits_to_be_cut() -> None:
     with pytest.raises(RefusedError, match=str(MAX_PUBLISH_QUEUE_BYTES)) as caught:
         source.publish(b"x")
     assert caught.value.reason == "busy"
-    source.cut()
+    source.cut(1)
     source.publish(b"x")
+    while source.cut(64) is not None:
+        pass
+    for _ in range(MAX_PUBLISH_QUEUE_BYTES // MAX_MESSAGE_BYTES):
+        source.publish(bytes(MAX_MESSAGE_BYTES))

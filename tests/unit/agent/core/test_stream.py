@@ -1,17 +1,20 @@
 """One stream: repeat tests, opening, the tag rule, and what is missing."""
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core import stream as module
 from agent.core.memory_store import MemoryStreamStore
-from agent.core.store import StoreError
-from agent.core.stream import Stream, split_word
+from agent.core.store import Role, StoreError
+from agent.core.stream import CREDIT_PART, RING_PART, SEALED_AT_ONCE, Stream, split_word
 from agent.core.window import MIN_WINDOW
 from common.datagrams import CHUNK_HEADER, FLAG_CLOSING, FLAG_END, FLAG_START, KNOWN_FLAGS, NUMBER_MASK, PacketType
 from common.errors import DecodeError
+from common.frames import NO_LIMIT
 from common.opening import Opening
+from common.sealing import TAG_BYTES
 from tests.unit.agent.core.parts import FILE, MESSAGE, make_stream
 
 PIECE = bytes(1_000)
@@ -23,10 +26,10 @@ class Broken(MemoryStreamStore):
 
     failing = False
 
-    def write(self, number: int, data: bytes, tag: bytes) -> None:
+    def write_run(self, start: int, pieces: Sequence[bytes], tags: Sequence[bytes]) -> None:
         if self.failing:
             raise StoreError("io", "the medium fails")
-        super().write(number, data, tag)
+        super().write_run(start, pieces, tags)
 
     def read(self, number: int) -> bytes | None:
         if self.failing:
@@ -36,53 +39,112 @@ class Broken(MemoryStreamStore):
 
 def keep(stream: Stream, number: int, plain: bytes = PIECE, flags: int = 0) -> bytes:
     """Seal and keep a chunk as if it had come from its source."""
-    chunk = stream.seal(number, flags, plain)
-    stream.keep(number, flags, chunk, plain)
-    return chunk
+    return keep_run(stream, number, [plain], flags)[0]
+
+
+def keep_run(stream: Stream, start: int, plains: Sequence[bytes], flags: int = 0) -> list[bytes]:
+    """Seal and keep consecutive chunks as if they had come from their source."""
+    chunks = stream.seal(start, flags, plains)
+    stream.keep(start, flags, chunks, plains)
+    return chunks
+
+
+def sealed(stream: Stream, number: int) -> bytes | None:
+    """Return one chunk as it travels, or None if it is lost."""
+    found = stream.sealed(number, number + 1)
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+def stream_bytes(opening: Opening) -> int:
+    """Return the bytes of a stream's largest datagram."""
+    return make_stream(opening).datagram_bytes
+
+
+def pieces_of(numbers: Sequence[int]) -> list[bytes]:
+    """Return made-up pieces, each another one."""
+    return [b"piece %d" % number for number in numbers]
 
 
 # --- opening ------------------------------------------------------------------------------------------------------
 
 
 def test_what_the_source_sealed_opens_at_a_receiver() -> None:
-    chunk = make_stream(role="source").seal(2, 0, b"piece")
-    assert make_stream().open(2, 0, chunk) == b"piece"
+    chunks = make_stream(role="source").seal(2, 0, [b"piece"])
+    assert make_stream().open(2, 0, chunks) == [b"piece"]
+
+
+def test_what_the_source_sealed_in_a_row_is_what_it_seals_one_by_one_and_opens_in_any_part() -> None:
+    source, receiver = make_stream(MESSAGE, role="source"), make_stream(MESSAGE)
+    plains = pieces_of(range(5, 15))
+    chunks = source.seal(5, FLAG_START, plains)
+    assert chunks == [source.seal(number, FLAG_START, [plain])[0] for number, plain in enumerate(plains, 5)]
+    assert receiver.open(5, FLAG_START, chunks) == plains
+    assert receiver.open(8, FLAG_START, chunks[3:6]) == plains[3:6]
+    assert source.seal(5, 0, []) == receiver.open(5, 0, []) == []
+
+
+@pytest.mark.parametrize("place", [0, 4, 9])
+def test_one_chunk_that_is_not_authentic_spoils_the_run_it_is_in(place: int) -> None:
+    chunks, receiver = make_stream(MESSAGE).seal(5, 0, pieces_of(range(10))), make_stream(MESSAGE)
+    changed = chunks.copy()
+    changed[place] = changed[place][:-1] + bytes([changed[place][-1] ^ 1])
+    with pytest.raises(DecodeError, match="does not authenticate"):
+        receiver.open(5, 0, changed)
+    changed = chunks.copy()
+    changed[place] = chunks[place - 1]
+    with pytest.raises(DecodeError, match="does not authenticate"):
+        receiver.open(5, 0, changed)
+    with pytest.raises(DecodeError, match="does not authenticate"):
+        receiver.open(4, 0, chunks)
 
 
 def test_every_changed_byte_of_a_chunk_is_noticed() -> None:
-    chunk, receiver = make_stream(role="source").seal(2, 0, b"piece"), make_stream()
+    (chunk,), receiver = make_stream(role="source").seal(2, 0, [b"piece"]), make_stream()
     for at in range(len(chunk)):
         forged = bytearray(chunk)
         forged[at] ^= 1
         with pytest.raises(DecodeError):
-            receiver.open(2, 0, bytes(forged))
+            receiver.open(2, 0, [bytes(forged)])
     with pytest.raises(DecodeError):
-        receiver.open(3, 0, chunk)
+        receiver.open(3, 0, [chunk])
 
 
 @given(st.integers(0, NUMBER_MASK), st.binary(min_size=28, max_size=80))
 def test_random_bytes_do_not_open(number: int, data: bytes) -> None:
     for opening in (FILE, MESSAGE):
         with pytest.raises(DecodeError):
-            make_stream(opening).open(number, 0, data)
+            make_stream(opening).open(number, 0, [data])
 
 
 @pytest.mark.parametrize("number", [0, FILE.pieces + 2, NUMBER_MASK])
 def test_a_number_outside_the_file_is_refused_even_if_it_is_authentic(number: int) -> None:
-    chunk = make_stream(role="source").seal(number, 0, b"piece")
+    chunks = make_stream(role="source").seal(number, 0, [b"piece"])
     with pytest.raises(DecodeError, match="outside the file"):
-        make_stream().open(number, 0, chunk)
+        make_stream().open(number, 0, chunks)
+
+
+@pytest.mark.parametrize(("start", "count"), [(0, 2), (FILE.pieces, 3), (1, FILE.pieces + 2)])
+def test_a_run_that_reaches_outside_the_file_is_refused_even_if_it_is_authentic(start: int, count: int) -> None:
+    chunks = make_stream(role="source").seal(start, 0, [b"piece"] * count)
+    with pytest.raises(DecodeError, match="outside the file"):
+        make_stream().open(start, 0, chunks)
+
+
+def test_a_run_may_be_the_whole_file() -> None:
+    chunks = make_stream(role="source").seal(1, 0, [b"piece"] * (FILE.pieces + 1))
+    assert make_stream().open(1, 0, chunks) == [b"piece"] * (FILE.pieces + 1)
 
 
 @pytest.mark.parametrize("flags", [KNOWN_FLAGS + 1, 0x80, 0xFF])
 def test_flags_that_this_version_does_not_know_are_refused_even_if_they_are_authentic(flags: int) -> None:
-    chunk = make_stream(role="source").seal(2, flags, b"piece")
+    chunks = make_stream(role="source").seal(2, flags, [b"piece"])
     with pytest.raises(DecodeError, match="unknown chunk flags"):
-        make_stream().open(2, flags, chunk)
+        make_stream().open(2, flags, chunks)
 
 
 def test_a_chunk_word_splits_into_flags_and_number() -> None:
-    chunk = make_stream(MESSAGE).seal(NUMBER_MASK, FLAG_START | FLAG_END, b"")
+    (chunk,) = make_stream(MESSAGE).seal(NUMBER_MASK, FLAG_START | FLAG_END, [b""])
     assert split_word(CHUNK_HEADER.unpack_from(chunk)[1]) == (FLAG_START | FLAG_END, NUMBER_MASK)
 
 
@@ -94,7 +156,7 @@ def test_m7_each_channel_chooses_its_repeat_test(repeat: str, fresh: list[int]) 
     stream = make_stream(MESSAGE, repeat=repeat)
     taken = []
     for number in (1, 1, 3, 2, 3):
-        if not stream.is_repeated(number, DATA):
+        if not stream.is_repeated(number, number + 1, DATA):
             keep(stream, number)
             taken.append(number)
     assert taken == fresh
@@ -104,7 +166,7 @@ def test_m7_a_window_repeats_what_lies_below_it_and_held_ranges_do_not() -> None
     for repeat, repeated in (("window", True), ("ranges", False)):
         stream = make_stream(MESSAGE, repeat=repeat)
         keep(stream, MIN_WINDOW + 5)
-        assert stream.is_repeated(5, DATA) is repeated
+        assert stream.is_repeated(5, 6, DATA) is repeated
 
 
 @pytest.mark.parametrize("repeat", ["ranges", "window", "last"])
@@ -112,17 +174,32 @@ def test_m7_a_window_repeats_what_lies_below_it_and_held_ranges_do_not() -> None
 def test_m7_a_repair_is_judged_by_what_is_held_whatever_the_test(repeat: str, kind: PacketType) -> None:
     stream = make_stream(MESSAGE, repeat=repeat)
     keep(stream, MIN_WINDOW + 5)
-    assert not stream.is_repeated(5, kind)
+    assert not stream.is_repeated(5, 6, kind)
     keep(stream, 5)
-    assert stream.is_repeated(5, kind)
+    assert stream.is_repeated(5, 6, kind)
 
 
 def test_what_passed_its_retention_is_repeated_and_so_is_number_zero() -> None:
     stream = make_stream(MESSAGE)
-    assert stream.is_repeated(0, DATA)
+    assert stream.is_repeated(0, 1, DATA)
     stream.give_up_below(10)
-    assert stream.is_repeated(9, DATA)
-    assert not stream.is_repeated(10, DATA)
+    assert stream.is_repeated(9, 10, DATA)
+    assert not stream.is_repeated(10, 11, DATA)
+    assert stream.is_repeated(8, 12, DATA)
+    assert not stream.is_repeated(10, 14, DATA)
+
+
+@pytest.mark.parametrize("repeat", ["ranges", "window", "last"])
+@pytest.mark.parametrize("kind", [DATA, REPEAT, PULLED])
+@given(kept=st.lists(st.integers(1, 20), max_size=6), start=st.integers(0, 22), count=st.integers(1, 6))
+def test_m7_a_run_is_repeated_if_any_chunk_of_it_is(
+    repeat: str, kind: PacketType, kept: list[int], start: int, count: int
+) -> None:
+    stream = make_stream(MESSAGE, repeat=repeat)
+    for number in kept:
+        stream.mark(number, number + 1)
+    each = [stream.is_repeated(number, number + 1, kind) for number in range(start, start + count)]
+    assert stream.is_repeated(start, start + count, kind) == any(each)
 
 
 # --- keeping ------------------------------------------------------------------------------------------------------
@@ -144,6 +221,23 @@ def test_what_is_kept_is_held_and_due_to_be_told() -> None:
     stream.give_up_below(5)
     assert stream.lowest == 9
     assert not stream.missing()
+
+
+@pytest.mark.parametrize("repeat", ["ranges", "window", "last"])
+def test_a_run_that_is_kept_is_held_whole_each_chunk_with_its_tag_and_flags(repeat: str) -> None:
+    store = MemoryStreamStore()
+    stream = make_stream(MESSAGE, store=store, repeat=repeat)
+    plains = pieces_of(range(4, 10))
+    chunks = keep_run(stream, 4, plains, FLAG_START | FLAG_END)
+    keep_run(stream, 1, plains[:2])
+    assert list(stream.held) == [(1, 3), (4, 10)]
+    assert stream.stop == 10
+    assert stream.have_due
+    assert store.read_run(4, 6) == plains
+    assert store.tags_run(4, 6) == [chunk[-TAG_BYTES:] for chunk in chunks]
+    assert stream.flags == dict.fromkeys(range(4, 10), FLAG_START | FLAG_END)
+    assert all(stream.is_repeated(number, number + 1, DATA) for number in (1, 2, 4, 9))
+    assert list(stream.missing()) == [(3, 4)]
 
 
 def test_a_file_is_complete_with_its_closing_record_and_counts_whole_pieces_until_then() -> None:
@@ -172,19 +266,32 @@ def test_a_chunk_that_the_store_cannot_take_is_not_held_but_may_be_forwarded() -
     with pytest.raises(StoreError):
         keep(stream, 1)
     assert not stream.held
-    assert stream.sealed(1) == stream.seal(1, 0, PIECE)
+    assert sealed(stream, 1) == stream.seal(1, 0, [PIECE])[0]
 
 
-def test_the_ring_is_bounded_also_for_a_chunk_remembered_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RING_BYTES", 100)
-    stream = make_stream()
+def test_of_a_run_that_the_store_cannot_take_nothing_is_held_but_all_may_be_forwarded() -> None:
+    store = Broken()
+    stream = make_stream(MESSAGE, store=store)
+    store.failing = True
+    with pytest.raises(StoreError):
+        keep_run(stream, 3, pieces_of(range(5)), FLAG_START)
+    assert not stream.held
+    assert not stream.flags
+    assert stream.stop == 1
+    assert stream.sealed(3, 8) == stream.seal(3, FLAG_START, pieces_of(range(5)))
+
+
+def test_the_ring_is_bounded_also_for_chunks_remembered_twice() -> None:
+    places = 100
+    stream = make_stream(MESSAGE, memory_bytes=RING_PART * places * stream_bytes(MESSAGE))
+    chunks = stream.seal(1, 0, pieces_of(range(1, places + 3)))
     for _ in range(5):
-        stream.remember(1, bytes(60))
-    stream.remember(2, bytes(40))
-    assert stream.sealed(1) == bytes(60)
-    stream.remember(3, bytes(1))
-    assert stream.sealed(1) is None
-    assert stream.sealed(2) == bytes(40)
+        stream.remember(1, chunks[:2])
+    stream.remember(3, chunks[2:places])
+    assert stream.sealed(1, places + 9) == chunks[:places]
+    stream.remember(places + 1, chunks[places:])
+    assert stream.sealed(1, 3) == []
+    assert stream.sealed(3, places + 9) == chunks[2:]
 
 
 # --- the tag rule -------------------------------------------------------------------------------------------------
@@ -198,8 +305,8 @@ def test_a_chunk_sealed_again_from_the_store_is_the_chunk_that_came(opening: Ope
     stream = make_stream(opening)
     chunk = keep(stream, number, b"plain", flags)
     stream.forget_ring()
-    assert stream.sealed(number) == chunk
-    assert stream.sealed(number) is stream.sealed(number)
+    assert sealed(stream, number) == chunk
+    assert sealed(stream, number) is sealed(stream, number), "it is remembered"
 
 
 def test_a_chunk_whose_bytes_changed_is_never_sealed_again_and_counts_as_missing() -> None:
@@ -208,9 +315,9 @@ def test_a_chunk_whose_bytes_changed_is_never_sealed_again_and_counts_as_missing
     keep(stream, 1)
     stream.forget_ring()
     store._chunks[1] = b"edited" + PIECE[6:]
-    assert stream.sealed(1) is None
+    assert sealed(stream, 1) is None
     assert 1 not in stream.held
-    assert stream.sealed(1) is None
+    assert sealed(stream, 1) is None
 
 
 def test_a_chunk_that_cannot_be_read_back_counts_as_missing() -> None:
@@ -220,25 +327,135 @@ def test_a_chunk_that_cannot_be_read_back_counts_as_missing() -> None:
         keep(stream, number)
     stream.forget_ring()
     store._tags.pop(2)
-    assert stream.sealed(2) is None
+    assert sealed(stream, 2) is None
     store.failing = True
-    assert stream.sealed(1) is None
+    assert sealed(stream, 1) is None
     assert not stream.held
-    assert stream.sealed(3) is None
+    assert sealed(stream, 3) is None
+
+
+def test_chunks_are_sealed_again_a_train_at_a_time_and_only_those_that_are_held() -> None:
+    stream = make_stream(MESSAGE)
+    numbers = range(1, 2 * SEALED_AT_ONCE + 1)
+    chunks = keep_run(stream, 1, pieces_of(numbers))
+    stream.forget_ring()
+    assert stream.sealed(1, 1_000) == chunks[:SEALED_AT_ONCE]
+    # What is in the ring now comes from there, the rest is sealed again in its turn.
+    assert stream.sealed(SEALED_AT_ONCE, 1_000) == chunks[SEALED_AT_ONCE - 1 : SEALED_AT_ONCE]
+    assert stream.sealed(SEALED_AT_ONCE + 1, SEALED_AT_ONCE + 6) == chunks[SEALED_AT_ONCE : SEALED_AT_ONCE + 5]
+    stream.forget_ring()
+    stream.held.discard(10)
+    assert stream.sealed(7, 1_000) == chunks[6:9]
+    assert stream.sealed(10, 1_000) == []
+    assert stream.sealed(11, 1_000) == chunks[10 : 10 + SEALED_AT_ONCE]
+
+
+@pytest.mark.parametrize("lost", ["gone", "edited", "tag"])
+def test_a_run_sealed_again_ends_before_a_chunk_that_is_not_what_it_was(lost: str) -> None:
+    store = MemoryStreamStore()
+    stream = make_stream(MESSAGE, store=store)
+    chunks = keep_run(stream, 1, pieces_of(range(1, 9)))
+    stream.forget_ring()
+    if lost == "tag":
+        store._tags.pop(4)
+    elif lost == "edited":
+        store._chunks[4] = b"edited"
+    else:
+        store._chunks.pop(4)
+    assert stream.sealed(1, 9) == chunks[:3]
+    assert list(stream.held) == [(1, 9)], "nobody has asked for it yet"
+    assert stream.sealed(4, 9) == []
+    assert list(stream.held) == [(1, 4), (5, 9)]
+    assert stream.sealed(5, 9) == chunks[4:]
+
+
+def test_what_a_store_cannot_read_now_condemns_no_more_than_the_chunk_that_was_asked_for() -> None:
+    store = Broken()
+    stream = make_stream(MESSAGE, store=store)
+    chunks = keep_run(stream, 1, pieces_of(range(1, 9)))
+    stream.forget_ring()
+    store.failing = True
+    assert stream.sealed(1, 9) == []
+    assert list(stream.held) == [(2, 9)]
+    store.failing = False
+    assert stream.sealed(2, 9) == chunks[1:]
 
 
 @given(st.lists(st.binary(min_size=1, max_size=8), min_size=1, max_size=5), st.data())
 def test_no_number_is_ever_sealed_twice_with_different_bytes(pieces: list[bytes], data: st.DataObject) -> None:
     store = MemoryStreamStore()
     stream = make_stream(MESSAGE, store=store)
-    sealed = {number: keep(stream, number, piece) for number, piece in enumerate(pieces, 1)}
+    original = keep_run(stream, 1, pieces)
     for _ in range(5):
         number = data.draw(st.integers(1, len(pieces)))
         if data.draw(st.booleans()):
             store._chunks[number] = data.draw(st.binary(max_size=8))
         if data.draw(st.booleans()):
             stream.forget_ring()
-        assert stream.sealed(number) in (sealed[number], None)
+        stop = data.draw(st.integers(number + 1, len(pieces) + 2))
+        found = stream.sealed(number, stop)
+        assert found == original[number - 1 : number - 1 + len(found)]
+        assert len(found) <= stop - number
+
+
+# --- credit -------------------------------------------------------------------------------------------------------
+
+
+class Writing(MemoryStreamStore):
+    """A store that has so many bytes to write yet."""
+
+    waiting = 0
+
+    @property
+    def backlog_bytes(self) -> int:
+        return self.waiting
+
+
+def test_neighbours_may_send_as_many_chunks_as_there_is_memory_for_whichever_they_are() -> None:
+    stream = make_stream(MESSAGE, memory_bytes=CREDIT_PART * 10_000)
+    assert not stream.credit_grew(), "nobody was told anything yet"
+    assert stream.grant() == 11
+    keep_run(stream, 3, pieces_of(range(2)))
+    assert stream.grant() == 13
+    stream.give_up_below(3)
+    assert stream.grant() == 15
+
+
+def test_credit_once_given_is_never_taken_back() -> None:
+    store = Writing()
+    stream = make_stream(MESSAGE, store=store, memory_bytes=CREDIT_PART * 10_000)
+    store.waiting = 4_001
+    assert stream.grant() == 6
+    store.waiting = 0
+    assert stream.grant() == 11
+    store.waiting = 99_000
+    assert stream.grant() == 11
+
+
+def test_neighbours_hear_of_more_credit_before_they_have_used_up_what_they_were_told() -> None:
+    store = Writing()
+    stream = make_stream(MESSAGE, store=store, memory_bytes=CREDIT_PART * 10_000)
+    assert stream.grant() == 11
+    keep_run(stream, 1, pieces_of(range(5)))
+    assert not stream.credit_grew(), "half of it is left"
+    keep(stream, 6)
+    assert stream.credit_grew()
+    store.waiting = 10_000
+    assert not stream.credit_grew(), "there is no more to be told"
+    store.waiting = 5_000
+    assert stream.grant() == 12
+    assert stream.credit_grew() is False
+
+
+@pytest.mark.parametrize("role", ["source", "done", "receive"])
+def test_what_is_not_received_or_not_kept_takes_no_memory(role: Role) -> None:
+    stream = make_stream(role=role, memory_bytes=CREDIT_PART * 10_000)
+    if role == "receive":
+        assert stream.grant() == 11
+        stream.refused = "no-space"
+    assert stream.grant() == NO_LIMIT
+    keep_run(stream, 1, [PIECE] * 3)
+    assert not stream.credit_grew()
 
 
 # --- an earlier run -----------------------------------------------------------------------------------------------
@@ -252,8 +469,30 @@ def test_stored_chunks_of_an_earlier_run_are_held_only_if_their_tag_is_right() -
     store._chunks[2] = b"edited"
     store._chunks[3] = PIECE
     later = make_stream(store=store)
-    assert [later.verify_stored(number) for number in range(1, 6)] == [True, False, False, True, False]
+    assert [later.verify_stored(number, number + 1) for number in range(1, 6)] == [1, 0, 0, 1, 0]
     assert list(later.held) == [(1, 2), (4, 5)]
+
+
+def test_stored_chunks_of_an_earlier_run_are_held_up_to_the_first_that_is_not_what_it_was() -> None:
+    store = MemoryStreamStore()
+    keep_run(make_stream(MESSAGE, store=store), 1, pieces_of(range(1, 9)))
+    store._chunks[6] = b"edited"
+    later = make_stream(MESSAGE, store=store)
+    assert later.verify_stored(2, 9) == 4
+    assert list(later.held) == [(2, 6)]
+    assert later.verify_stored(6, 9) == 0
+    assert later.verify_stored(7, 9) == 2
+    assert list(later.held) == [(2, 6), (7, 9)]
+
+
+def test_a_store_that_fails_while_an_earlier_run_is_checked_is_told_to_the_caller() -> None:
+    store = Broken()
+    keep_run(make_stream(MESSAGE, store=store), 1, pieces_of(range(1, 9)))
+    store.failing = True
+    later = make_stream(MESSAGE, store=store)
+    with pytest.raises(StoreError):
+        later.verify_stored(1, 9)
+    assert not later.held
 
 
 def test_a_channel_with_its_own_sockets_is_told_by_its_streams() -> None:

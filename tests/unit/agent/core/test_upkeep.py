@@ -1,6 +1,7 @@
 """What a device does for its streams besides forwarding: greeting, receipts, cancelling, taking files back."""
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 
@@ -17,7 +18,7 @@ from agent.core.memory_store import MemoryStores, MemoryStreamStore
 from agent.core.store import StoreError
 from common.datagrams import PacketType, peek_chunk
 from common.errors import RefusedError
-from common.frames import Bye, Cancel, Stop
+from common.frames import AskOpening, Bye, Cancel, Frame, Receipts, Stop
 from common.limits import MAX_RECEIPTS_PER_FRAME
 from common.messages import ChannelSpec
 from tests.harness.mesh import PIECE_BYTES, Crossing, Mesh, data
@@ -397,3 +398,59 @@ def test_an_old_neighbour_delivers_until_a_new_one_speaks_whatever_the_others_sa
     mesh.until(lambda: mesh.verified(stream) == ["B", "C", "D"])
     assert len(stopped) == 1
     assert stopped[0] > silent_until
+
+
+def asked_openings(mesh: Mesh, name: str, peer: str) -> list[AskOpening]:
+    """Note every question for an opening that a device sends to a peer from now on."""
+    found: list[AskOpening] = []
+    hop = mesh.hop(name, peer)
+    send = hop.send
+
+    def noted(frame: Frame, *, reliable: bool = True) -> None:
+        if isinstance(frame, AskOpening):
+            found.append(frame)
+        send(frame, reliable=reliable)
+
+    hop.send = noted  # type: ignore[method-assign]
+    return found
+
+
+def test_receipts_of_an_unknown_stream_make_a_device_ask_what_it_is() -> None:
+    mesh = Mesh("A-B").linked()
+    stream = mesh.send_file("A", data(5 * PIECE_BYTES))
+    mesh.until(lambda: mesh.verified(stream) == ["B"])
+    mesh.run(1.0)
+    asked = asked_openings(mesh, "B", "A")
+    short = int(stream[:8], 16)
+    mesh.say("A", "B", Receipts(short ^ 1, ()))
+    assert asked == [AskOpening(short ^ 1)]
+    mesh.node("B").streams.declined[short ^ 2] = None
+    mesh.say("A", "B", Receipts(short ^ 2, ()))
+    assert len(asked) == 1, "it knows that it does not want that one"
+
+
+def test_who_asks_for_an_opening_gets_the_receipts_too_if_it_is_nearer_to_the_source() -> None:
+    mesh = Mesh("A-B B-C").linked()
+    stream = mesh.send_file("A", data(5 * PIECE_BYTES))
+    mesh.until(lambda: mesh.verified(stream) == ["B", "C"])
+    mesh.run(2.0)
+    told: dict[str, list[Receipts]] = {"A": [], "C": []}
+    for peer, found in told.items():
+        hop = mesh.hop("B", peer)
+        send = hop.send
+
+        def noted(
+            frame: Frame,
+            *,
+            reliable: bool = True,
+            found: list[Receipts] = found,
+            send: Callable[..., None] = send,
+        ) -> None:
+            if isinstance(frame, Receipts):
+                found.append(frame)
+            send(frame, reliable=reliable)
+
+        hop.send = noted  # type: ignore[method-assign]
+        mesh.say(peer, "B", AskOpening(int(stream[:8], 16)))
+    assert [sorted(entry.device for entry in frame.entries) for frame in told["A"]] == [["B", "C"]]
+    assert told["C"] == []

@@ -1,6 +1,7 @@
 """Chunks of an earlier run are checked, some at a time, before they count as held."""
 
 from collections import Counter
+from collections.abc import Container
 
 import pytest
 
@@ -10,23 +11,28 @@ from agent.core.memory_store import MemoryStreamStore
 from agent.core.rangeset import RangeSet
 from agent.core.receipts import ReceiptBook
 from agent.core.store import StoreError
+from agent.core.stream import SEALED_AT_ONCE
 from agent.core.verification import Verification
 from tests.unit.agent.core.parts import make_stream, of_size
 
 
 class Broken(MemoryStreamStore):
-    """A store of which nothing can be read."""
+    """A store of which nothing can be read, or some chunks cannot."""
+
+    bad: Container[int] = range(1 << 56)
 
     def read(self, number: int) -> bytes | None:
-        raise StoreError("io", "the medium fails")
+        if number in self.bad:
+            raise StoreError("io", "the medium fails")
+        return super().read(number)
 
 
 def entry_of(store: MemoryStreamStore, pieces: int) -> Entry:
     """Return a stream over a store that an earlier run filled."""
     opening = of_size(pieces * 1_000)
     earlier = make_stream(opening, store=store)
-    for number in range(1, pieces + 1):
-        earlier.keep(number, 0, earlier.seal(number, 0, bytes(1_000)), bytes(1_000))
+    plains = [bytes(1_000)] * pieces
+    earlier.keep(1, 0, earlier.seal(1, 0, plains), plains)
     return Entry(make_stream(opening, store=store), ReceiptBook())
 
 
@@ -74,3 +80,33 @@ def test_chunks_that_changed_or_cannot_be_read_are_counted_and_not_held() -> Non
     assert list(changed.stream.held) == [(1, 2), (3, 4)]
     assert not unreadable.stream.held
     assert drops == {"resume-chunk-changed": 1, "resume-chunk-unreadable": 2}
+
+
+def test_every_chunk_is_checked_however_many_of_those_before_it_changed() -> None:
+    drops: Counter[str] = Counter()
+    verification = Verification(drops)
+    store, pieces = MemoryStreamStore(), 3 * SEALED_AT_ONCE
+    entry = entry_of(store, pieces)
+    changed = (1, 2, 9, SEALED_AT_ONCE, SEALED_AT_ONCE + 1, 2 * SEALED_AT_ONCE + 7, pieces)
+    for number in changed:
+        store._chunks[number] = b"edited"
+    store._tags.pop(30)
+    verification.add(entry, RangeSet([(1, pieces + 1)]))
+    assert verification.run() == [entry]
+    missing = [number for start, stop in entry.stream.missing() for number in range(start, stop)]
+    assert missing == sorted({*changed, 30, pieces + 1})
+    assert drops == {"resume-chunk-changed": len(changed) + 1}
+
+
+def test_a_chunk_that_cannot_be_read_does_not_condemn_those_round_it() -> None:
+    drops: Counter[str] = Counter()
+    verification = Verification(drops)
+    store, pieces = Broken(), 2 * SEALED_AT_ONCE + 5
+    entry = entry_of(store, pieces)
+    store.bad = (5, 6, SEALED_AT_ONCE + 1, pieces)
+    store._chunks[7] = b"edited"
+    verification.add(entry, RangeSet([(1, pieces + 1)]))
+    assert verification.run() == [entry]
+    missing = [number for start, stop in entry.stream.missing() for number in range(start, stop)]
+    assert missing == [5, 6, 7, SEALED_AT_ONCE + 1, pieces, pieces + 1]
+    assert drops == {"resume-chunk-changed": 1, "resume-chunk-unreadable": 4}

@@ -192,3 +192,24 @@ async def test_a_stopped_driver_says_goodbye_and_then_nothing() -> None:
 
 async def test_the_status_is_the_cores(rig: Rig) -> None:
     assert rig.driver.status()["epoch"] == 7
+
+
+async def test_a_settled_core_is_not_waited_for(rig: Rig) -> None:
+    await asyncio.wait_for(rig.driver.settled(), 5)
+
+
+async def test_a_settling_core_is_waited_for_until_it_says_that_it_is_not(rig: Rig) -> None:
+    rig.core.settling_for = 2
+    waiting = asyncio.ensure_future(rig.driver.settled())
+    await asyncio.sleep(0)
+    rig.driver.control_connected()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    rig.driver.control_connected()
+    await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_core_that_never_settles_is_not_waited_for_for_long(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver_module, "SETTLED_WITHIN_S", 0.0)
+    rig.core.settling_for = 1_000
+    await asyncio.wait_for(rig.driver.settled(), 5)

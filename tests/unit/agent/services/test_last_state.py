@@ -11,6 +11,7 @@ from common.messages import (
     EpochUpdate,
     GraphBody,
     GraphUpdate,
+    MtuUpdate,
     NeighboursBody,
     NeighboursUpdate,
     Roster,
@@ -28,6 +29,7 @@ ROSTER = Roster(
     group_keys={0: KEY},
 )
 CHANNELS = Channels(version=1, channels=(ChannelSpec(name="files", kind="file"),))
+MTU = MtuUpdate(mtu_bytes=1_472)
 TREE = TreeNeighbours(objective="throughput", neighbours=("B",))
 
 
@@ -41,12 +43,12 @@ def graph(epoch: int) -> GraphBody:
 
 def test_what_the_server_said_outlives_the_agent(tmp_path: Path) -> None:
     last = LastState(tmp_path)
-    for message in (GraphUpdate(graph=graph(5), passed=(graph(4),)), CHANNELS, ROSTER):
+    for message in (GraphUpdate(graph=graph(5), passed=(graph(4),)), MTU, CHANNELS, ROSTER):
         last.note(message)
     last.save()
     again = LastState(tmp_path)
     again.load()
-    assert again.messages() == (ROSTER, CHANNELS, GraphUpdate(graph=graph(5)))
+    assert again.messages() == (ROSTER, CHANNELS, MTU, GraphUpdate(graph=graph(5)))
     assert again.members() == ("A", "B")
     assert again.channel("files") == CHANNELS.channels[0]
     assert again.channel("none") is None

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agent.core.events import Address
-from agent.services.moderation import INTERVAL_S, Look, Moderation
+from agent.services.moderation import INTERVAL_S, LARGE_BYTES, RAPID_S, Look, Moderation
 from agent.services.offload import Receiver, Sender
 from common.errors import TransportError
 
@@ -61,6 +61,8 @@ class _Socket:
     sender: Sender
     moderation: Moderation
     backlog: deque[tuple[bytes, tuple[str, int]]] = field(default_factory=deque)
+    woken_at: float = 0.0
+    """When an arrival last woke the loop, seconds of its clock."""
     look: asyncio.TimerHandle | None = None
     """The next look at it while it is busy."""
 
@@ -197,16 +199,19 @@ class Endpoint:
                     raw.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
 
     def _on_readable(self, each: _Socket) -> None:
-        sizes = self._receive(each)
+        now = self._loop.time()
+        # After a pause one small datagram is most likely all there is; what is not wakes the loop again.
+        calm, each.woken_at = now - each.woken_at >= RAPID_S, now
+        sizes = self._receive(each, calm=calm)
         if not sizes or each.number not in self._sockets:
             return
-        if each.moderation.on_wake(self._loop.time(), max(sizes)) is Look.LATER:
+        if each.moderation.on_wake(now, max(sizes)) is Look.LATER:
             self._loop.remove_reader(each.raw)
             each.look = self._loop.call_later(INTERVAL_S, self._on_look, each)
 
     def _on_look(self, each: _Socket) -> None:
         """Look at a busy socket, as its interval is over."""
-        sizes = self._receive(each)
+        sizes = self._receive(each, calm=False)
         if each.number not in self._sockets:
             return
         more = len(sizes) >= BATCH_DATAGRAMS
@@ -218,8 +223,13 @@ class Endpoint:
             pause = INTERVAL_S if following is Look.LATER else 0.0
             each.look = self._loop.call_later(pause, self._on_look, each)
 
-    def _receive(self, each: _Socket) -> list[int]:
-        """Take what waits, up to a batch, and hand it over; return the bytes of each datagram."""
+    def _receive(self, each: _Socket, *, calm: bool) -> list[int]:
+        """Take what waits, up to a batch, and hand it over; return the bytes of each datagram.
+
+        Args:
+            each: the socket.
+            calm: whether to leave it at the first datagram if that is a small one.
+        """
         batch: list[Datagram] = []
         receive = each.receiver.receive
         for _ in range(BATCH_DATAGRAMS):
@@ -233,7 +243,7 @@ class Endpoint:
                 continue
             address = _from_wire(source)
             batch.extend([(datagram, address) for datagram in datagrams])
-            if len(batch) >= BATCH_DATAGRAMS:
+            if len(batch) >= BATCH_DATAGRAMS or (calm and len(datagrams[-1]) < LARGE_BYTES):
                 break
         if batch:
             self._on_batch(batch, each.number)

@@ -56,10 +56,20 @@ async def test_a_train_arrives_in_order_and_with_its_source(opened: Open) -> Non
 async def test_what_waits_in_the_kernel_comes_as_one_bounded_batch(opened: Open) -> None:
     sender, _ = opened()
     receiver, batches = opened()
-    sender.send(SHARED, receiver.address, [b"x"] * (endpoint_module.BATCH_DATAGRAMS + 1))
+    sender.send(SHARED, receiver.address, [bytes(1_000)] * (endpoint_module.BATCH_DATAGRAMS + 1))
     first, _ = await asyncio.wait_for(batches.get(), 5)
     second, _ = await asyncio.wait_for(batches.get(), 5)
     assert (len(first), len(second)) == (endpoint_module.BATCH_DATAGRAMS, 1)
+
+
+async def test_a_small_datagram_after_a_pause_is_handed_over_before_the_kernel_is_asked_for_more(opened: Open) -> None:
+    sender, _ = opened()
+    receiver, batches = opened()
+    for datagram in (b"first", b"second!", b"third"):
+        sender.send(SHARED, receiver.address, [datagram])
+    first, _ = await asyncio.wait_for(batches.get(), 5)
+    second, _ = await asyncio.wait_for(batches.get(), 5)
+    assert [[datagram for datagram, _ in batch] for batch in (first, second)] == [[b"first"], [b"second!", b"third"]]
 
 
 async def test_each_socket_has_a_number_and_a_port(opened: Open) -> None:

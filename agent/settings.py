@@ -26,6 +26,8 @@ from common.limits import (
     MAX_DELAY_S,
     MAX_PEERS,
     MAX_RATE_BPS,
+    MAX_STREAM_MEMORY_BYTES,
+    MIN_CAP_BPS,
     MIN_DATAGRAM_BYTES,
     MIN_STREAM_MEMORY_BYTES,
     STREAM_MEMORY_BYTES,
@@ -117,9 +119,9 @@ class AgentSettings:
             raise ConfigError(
                 f"datagrams of {self.datagram_bytes} bytes; {MIN_DATAGRAM_BYTES} to {MAX_DATAGRAM_BYTES} are allowed"
             )
-        if self.stream_memory_bytes < MIN_STREAM_MEMORY_BYTES:
-            least = f"at least {MIN_STREAM_MEMORY_BYTES} are needed"
-            raise ConfigError(f"{self.stream_memory_bytes} bytes of memory for a stream; {least}")
+        if not MIN_STREAM_MEMORY_BYTES <= self.stream_memory_bytes <= MAX_STREAM_MEMORY_BYTES:
+            limits = f"{MIN_STREAM_MEMORY_BYTES} to {MAX_STREAM_MEMORY_BYTES} are allowed"
+            raise ConfigError(f"{self.stream_memory_bytes} bytes of memory for a stream; {limits}")
         if len(os.fsencode(self.control_socket)) > MAX_UNIX_PATH_BYTES:
             raise ConfigError(
                 f"the path {str(self.control_socket)!r} is too long for a unix socket;"
@@ -215,10 +217,13 @@ def parse_max_rates(texts: Iterable[str]) -> tuple[float | None, dict[DeviceId, 
     of_peers: list[tuple[DeviceId, float]] = []
     for text in texts:
         peer, equals, rate = text.rpartition("=")
+        cap = parse_rate(rate)
+        if cap < MIN_CAP_BPS:
+            raise ConfigError(f"a cap of {rate} bits per second is too low; at least {MIN_CAP_BPS / 1e3:g}K is needed")
         if equals:
-            of_peers.append((check_id(peer, "peer"), parse_rate(rate)))
+            of_peers.append((check_id(peer, "peer"), cap))
         else:
-            of_all.append(parse_rate(rate))
+            of_all.append(cap)
     if len(of_all) > 1:
         raise ConfigError("a cap for the whole device is given twice")
     return of_all[0] if of_all else None, gather(of_peers, "a cap")

@@ -81,8 +81,12 @@ DEFAULT_DATAGRAM_BYTES = 8_972
 """Bytes of the largest datagram that an agent tries where nobody sets another limit: a jumbo frame over IPv4."""
 MAX_DATAGRAM_BYTES = 9_000
 """Bytes of the largest datagram: a jumbo frame."""
+MIN_CAP_BPS = 10_000
+"""Bits per second of the lowest cap on what a device sends: below it a datagram takes more than a second."""
 MIN_STREAM_MEMORY_BYTES = 1024 * 1024
 """Bytes of memory that a device has to grant one stream at least."""
+MAX_STREAM_MEMORY_BYTES = 1024**4
+"""Bytes of memory that one stream may be granted at most: more is a mistake."""
 STREAM_MEMORY_BYTES = 64 * 1024 * 1024
 """Bytes of memory that one stream may take of a device, unless it is told otherwise."""
 MAX_FRAGMENTS = 8

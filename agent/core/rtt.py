@@ -9,6 +9,10 @@ from agent.core.acks import GRANULARITY_S, MAX_ACK_DELAY_S
 INITIAL_RTT_S = 0.333
 """Seconds taken for the round trip before the first sample (RFC 9002 section 6.2.2)."""
 
+BUSY_S = 0.01
+"""Seconds that a busy host may add to a round trip before anybody is to worry: both ends look at busy sockets at
+intervals, and share their processors."""
+
 
 class RttEstimator:
     """The round-trip time of one hop: `latest`, `smoothed`, `variance` and `minimum`, all in seconds.
@@ -59,4 +63,4 @@ class RttEstimator:
         Source:
             RFC 9002 section 6.2.1.
         """
-        return self.smoothed + max(4 * self.variance, GRANULARITY_S) + MAX_ACK_DELAY_S
+        return self.smoothed + max(4 * self.variance, GRANULARITY_S) + MAX_ACK_DELAY_S + BUSY_S

@@ -3,8 +3,8 @@
 Theory of operation. A wake of the event loop costs as much as a dozen datagrams do. Packets of a file that arrive one
 by one, a tenth of a millisecond apart, would cost a wake each; so once large datagrams wake the loop often, their
 socket is looked at every `INTERVAL_S` instead, and what has gathered meanwhile is taken together. A socket that is
-quiet again wakes the loop as before; so does one that brings small datagrams only: a message is not held up unless a
-file comes by the same socket.
+quiet again wakes the loop as before; so does one that brings small datagrams only: a short message is not held up
+unless large datagrams come by the same socket, five hundred a second or more.
 
 Source: interrupt moderation and polling of network cards (Linux NAPI).
 """

@@ -418,7 +418,6 @@ class Group:
     def _plan(self, now: float, wall: float) -> None:
         """Choose the trees anew; a new epoch if they, or the members, are others than before."""
         self._plan_at = None
-        # Ahead of the graph: whoever works with a new one knows what its links take.
         self._push_mtu()
         self._count("plans")
         current = self._epochs.current

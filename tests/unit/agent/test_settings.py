@@ -25,6 +25,7 @@ from agent.settings import (
     write_address,
 )
 from common.errors import ConfigError
+from common.limits import MAX_STREAM_MEMORY_BYTES, MIN_STREAM_MEMORY_BYTES
 
 SETTINGS = AgentSettings(
     server="http://127.0.0.1:8640",
@@ -95,6 +96,8 @@ def test_a_cap_is_for_the_device_or_for_one_peer() -> None:
         (["B=C=1M"], "peer"),
         (["1M", "2M"], "a cap for the whole device is given twice"),
         (["B=1M", "B=2M"], "a cap for peer 'B' is given twice"),
+        (["100"], "a cap of 100 bits per second is too low; at least 10K is needed"),
+        (["B=9.9K"], "a cap of 9.9K bits per second is too low; at least 10K is needed"),
     ],
 )
 def test_a_wrong_cap_is_refused(texts: list[str], words: str) -> None:
@@ -206,3 +209,9 @@ def test_loopback_is_this_host_alone() -> None:
     assert is_loopback("localhost")
     assert not is_loopback("192.0.2.1")
     assert not is_loopback("localhost.example.org")
+
+
+@pytest.mark.parametrize("size", [MIN_STREAM_MEMORY_BYTES - 1, MAX_STREAM_MEMORY_BYTES + 1])
+def test_a_streams_memory_has_its_bounds(size: int) -> None:
+    with pytest.raises(ConfigError, match=f"{MIN_STREAM_MEMORY_BYTES} to {MAX_STREAM_MEMORY_BYTES} are allowed"):
+        replace(SETTINGS, stream_memory_bytes=size)

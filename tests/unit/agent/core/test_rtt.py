@@ -3,7 +3,7 @@
 import pytest
 
 from agent.core.acks import GRANULARITY_S, MAX_ACK_DELAY_S
-from agent.core.rtt import INITIAL_RTT_S, RttEstimator
+from agent.core.rtt import BUSY_S, INITIAL_RTT_S, RttEstimator
 
 RTT = 0.04
 
@@ -23,7 +23,7 @@ def test_later_samples_are_smoothed_as_rfc_9002_says() -> None:
     assert rtt.minimum == 0.1
     assert rtt.variance == pytest.approx(3 / 4 * 0.05 + 1 / 4 * 0.096)
     assert rtt.smoothed == pytest.approx(7 / 8 * 0.1 + 1 / 8 * 0.196)
-    assert rtt.pto() == pytest.approx(rtt.smoothed + 4 * rtt.variance + MAX_ACK_DELAY_S)
+    assert rtt.pto() == pytest.approx(rtt.smoothed + 4 * rtt.variance + MAX_ACK_DELAY_S + BUSY_S)
 
 
 def test_an_ack_delay_never_takes_a_sample_below_the_minimum_nor_counts_beyond_its_bound() -> None:
@@ -41,4 +41,4 @@ def test_a_steady_round_trip_leaves_at_least_the_granularity_in_the_probe_timeou
     rtt = RttEstimator()
     for _ in range(100):
         rtt.update(RTT)
-    assert rtt.pto() == pytest.approx(RTT + GRANULARITY_S + MAX_ACK_DELAY_S)
+    assert rtt.pto() == pytest.approx(RTT + GRANULARITY_S + MAX_ACK_DELAY_S + BUSY_S)

@@ -13,10 +13,12 @@ bandwidth, keeps somewhat more than the product in flight, and moves off that po
 
 How much may wait in front of the bottleneck depends on whose queue it is, which `QueueWatch` tells. While it is ours
 alone, the window leaves it 20 ms. Where others keep one, such a window would starve us: there it is twice the product,
-and each time the queue is full it shrinks to 0.7 of what was in flight and grows back slowly, as theirs do.
+or what keeps the rate up in spite of their queue, and each time the queue is full it shrinks (`Ceiling`) and grows back
+slowly, as theirs do. A path that got longer looks the same: if most of the rate goes, the path is measured anew.
 
-Packet loss as such is not a signal, so random loss costs only what was lost; but a path that loses more than a fifth
-is being sent more than it carries, and its bandwidth is then taken from the latest round alone.
+What is measured while the sender did not try its best (`Pressure`) may raise the bandwidth and never lowers it. Packet
+loss as such is not a signal, so random loss costs only what was lost; but a path that loses more than a fifth is being
+sent more than it carries (`HeavyLoss`), and its bandwidth is then taken from the latest rounds alone.
 
 Source:
     draft-cardwell-iccrg-bbr-congestion-control-02, whose bound on the data in flight after a loss this takes over, and
@@ -29,6 +31,9 @@ from typing import Protocol
 
 from agent.core.bandwidth import BandwidthFilter
 from agent.core.bunching import Bunching
+from agent.core.ceiling import BACKOFF, Ceiling
+from agent.core.heavy_loss import HeavyLoss
+from agent.core.pressure import Pressure
 from agent.core.queue_watch import CLEAR_S, QueueWatch
 from agent.core.rtt import RttEstimator
 from agent.core.sent import AckResult
@@ -53,32 +58,30 @@ PLATEAU_ROUNDS = 3
 """Stalled rounds that end the search."""
 STANDING_S = 0.02
 """Seconds of the bandwidth that may wait in front of the bottleneck while the queue is ours alone."""
+LEAST_WINDOW_S = 0.008
+"""Seconds of the bandwidth that the window holds at least: busy hosts take that long to answer on the shortest path."""
 TELLING_QUEUE_S = 2 * STANDING_S
 """Seconds of a queue that is ours alone from which on the bandwidth is taken to have shrunk."""
+TELLING_ROUNDS = 4
+"""Rounds for which it is: a queue that stays although less is sent is none of ours."""
 FRESH_ROUNDS = 2
 """Rounds for which a bandwidth sample counts then."""
-BACKOFF = 0.7
-"""Factor of what was in flight when the queue was full, for the window afterwards (RFC 9438 section 4.6)."""
-GROWTH_PACKETS = 0.5
-"""Packets by which that window grows in a round: what goes with the factor (RFC 9438 section 4.3)."""
-GROWTH_ALONE = 1.01
-"""Factor by which it grows where the queue is ours alone."""
+MOST_QUEUE_S = 0.06
+"""Seconds of others' queue that the window makes up for: more is a buffer that nobody should fill."""
 PROBE_WINS = 2
 """Probes in a row that have to find more before the search begins anew."""
 STARTUP_SPREAD = 1.5
 """Factor of the rate that spreads the window over a round trip: a burst makes a queue that says nothing."""
 MIN_RTT_WINDOW_S = 10.0
 """Seconds for which the lowest round-trip time counts."""
+COLLAPSED = 0.25
+"""Share of the bandwidth before a queue below which that has collapsed: the path itself may have become longer."""
+COLLAPSED_S = 1.0
+"""Seconds for which the lowest round-trip time counts then."""
 PROBE_RTT_S = 0.1
 """Seconds for which the window is halved to see the path without a queue."""
 PROBE_RTT_GAIN = 0.5
 """Window in units of the bandwidth-delay product meanwhile."""
-HEAVY_LOSS = 0.2
-"""Share of lost bytes above which the path is being sent more than it carries."""
-LOSS_SAMPLE_PACKETS = 50
-"""Packets that a share of lost bytes is taken over: at 10 % random loss one sample in a hundred exceeds a fifth."""
-HEAVY_SAMPLES = 2
-"""Such shares in a row that lower the bandwidth: one may be chance."""
 MAX_SPREAD_S = 0.02
 """Seconds of the bandwidth that jitter may add to the window: above the lowest round-trip time lie busy event loops and
 radio links too, and a window that allows for none of it starves them; a queue of our own must not hide behind it."""
@@ -148,23 +151,20 @@ class ModelController:
 
     __slots__ = (
         "_bandwidth",
-        "_best_rate",
         "_bunching",
         "_ceiling",
-        "_cut_round",
+        "_clear_rate",
         "_cycle",
-        "_delivered_in_sample",
-        "_flight_in_round",
-        "_heavy_samples",
+        "_heavy_loss",
         "_idle",
         "_limited_until",
-        "_lost_in_sample",
         "_max_rate",
         "_min_rtt_at",
         "_min_window",
         "_packet_bytes",
         "_plateau_rate",
         "_plateau_rounds",
+        "_pressure",
         "_probe_from",
         "_probe_rtt_done_at",
         "_round",
@@ -211,18 +211,15 @@ class ModelController:
         self._plateau_rate = 0.0
         self._plateau_rounds = 0
         self._cycle = 0
-        self._delivered_in_sample = 0
-        self._lost_in_sample = 0
-        self._heavy_samples = 0
-        self._best_rate = 0.0
+        self._heavy_loss = HeavyLoss(packet_bytes)
         self._watch = QueueWatch()
-        self._flight_in_round = 0
-        # The window after the queue was full, and the round of that.
-        self._ceiling = inf
-        self._cut_round = 0
+        self._ceiling = Ceiling(packet_bytes)
+        # The bandwidth when there was no queue last.
+        self._clear_rate = 0.0
         self._probe_from = inf
         self._wins = 0
         self._bunching = Bunching()
+        self._pressure = Pressure()
 
     def on_sent(self, now: float, size_bytes: int, in_flight_bytes: int) -> None:
         """Note a packet or a train that was sent.
@@ -235,6 +232,8 @@ class ModelController:
         if in_flight_bytes <= size_bytes:
             self._idle = True
             self._bunching.restart(now)
+        self._pressure.on_sent(size_bytes)
+        self._pressure.on_flight(in_flight_bytes, self.window_bytes, self._packet_bytes)
 
     def on_ack(self, now: float, result: AckResult, rtt: RttEstimator, in_flight_bytes: int) -> None:
         """Take in what one ACK changed, its losses included.
@@ -245,17 +244,18 @@ class ModelController:
             rtt: The hop's round-trip time, which took its sample from the same ACK.
             in_flight_bytes: Bytes in flight after it.
         """
-        self._lost_in_sample += result.lost_bytes
+        self._heavy_loss.on_bytes(result.newly_acked_bytes, result.lost_bytes)
         self._watch.on_bytes(result.newly_acked_bytes, result.lost_bytes)
         if not result.newly_acked_bytes:
             return
-        self._delivered_in_sample += result.newly_acked_bytes
-        flight = in_flight_bytes + result.newly_acked_bytes + result.lost_bytes
-        self._flight_in_round = max(self._flight_in_round, flight)
+        self._ceiling.on_flight(in_flight_bytes + result.newly_acked_bytes + result.lost_bytes)
+        self._pressure.on_time(now, self.rate_bytes_s)
+        self._pressure.on_flight(in_flight_bytes, self.window_bytes, self._packet_bytes)
         new_round = result.prior_delivered >= self._round_ends_at
         if new_round:
             self._round += 1
             self._round_ends_at = result.delivered
+            self._pressure.end_round()
         self._take_rate(result)
         if new_round:
             self._check_loss()
@@ -276,7 +276,7 @@ class ModelController:
             now: Monotonic seconds.
             lost_bytes: Bytes given up.
         """
-        self._lost_in_sample += lost_bytes
+        self._heavy_loss.on_bytes(0, lost_bytes)
         self._watch.on_bytes(0, lost_bytes)
 
     def _take_rate(self, result: AckResult) -> None:
@@ -285,46 +285,39 @@ class ModelController:
         if rate <= 0:
             return
         limited = result.app_limited or result.prior_delivered < self._limited_until or self.phase is Phase.PROBE_RTT
-        if self._bandwidth.take(rate, self._round, limited=limited):
-            self._best_rate = max(self._best_rate, rate)
+        counts = self._bandwidth.take(rate, self._round, limited=limited or not self._pressure.limited_by_path)
+        if counts or not limited:
+            self._heavy_loss.on_rate(rate)
+        if counts:
             self.bandwidth_bytes_s = self._bandwidth.bytes_s
 
     def _check_loss(self) -> None:
-        """Lower the bandwidth to what the latest rounds delivered if they lost more than a fifth."""
-        total = self._delivered_in_sample + self._lost_in_sample
-        if total < LOSS_SAMPLE_PACKETS * self._packet_bytes:
-            return
-        heavy = self._lost_in_sample > HEAVY_LOSS * total
-        self._delivered_in_sample = 0
-        self._lost_in_sample = 0
-        if heavy:
-            self._heavy_samples += 1
-            if self._heavy_samples < HEAVY_SAMPLES:
-                return
-            self._bandwidth.lower(self._best_rate)
+        """Lower the bandwidth to what the latest rounds delivered if they lost too much."""
+        rate = self._heavy_loss.end_round()
+        if rate is not None:
+            self._bandwidth.lower(rate)
             self.bandwidth_bytes_s = self._bandwidth.bytes_s
-        self._heavy_samples = 0
-        self._best_rate = 0.0
 
     def _check_queue(self) -> None:
-        """Back off if the round that is over found the queue full; what it lost was sent before the last time."""
+        """Draw the conclusions from the queue in the round that is over."""
+        watch = self._watch
         if self.min_rtt is not None:
-            self._watch.end_round(self.min_rtt)
-        if self._watch.full and self._round > self._cut_round + 1:
-            self._ceiling = min(BACKOFF * self._flight_in_round, self._ceiling)
-            self._cut_round = self._round
-        elif self._watch.shared:
-            self._ceiling += GROWTH_PACKETS * self._packet_bytes
-        else:
-            self._ceiling *= GROWTH_ALONE
-        if self._watch.queue_s > TELLING_QUEUE_S and not self._watch.shared:
+            watch.end_round(self.min_rtt)
+        # With little in flight a loss says nothing of how much fits.
+        full = watch.full and self._pressure.limited_by_path
+        # What the rate has in flight on the path as long as it is now: less was in flight only because of cuts before.
+        product = self._product(1.0)
+        holds = product + max(watch.queue_s, 0.0) * self.bandwidth_bytes_s
+        self._ceiling.end_round(full=full, shared=watch.shared, least_bytes=max(product, BACKOFF * holds))
+        if watch.queue_s > TELLING_QUEUE_S and watch.standing_rounds <= TELLING_ROUNDS:
             self._bandwidth.forget(FRESH_ROUNDS)
             self.bandwidth_bytes_s = self._bandwidth.bytes_s
-        self._flight_in_round = 0
+        if not watch.standing_rounds:
+            self._clear_rate = self.bandwidth_bytes_s
 
     def _check_plateau(self, result: AckResult) -> None:
         """End the search when the bandwidth has stopped growing."""
-        if self.phase is not Phase.STARTUP or result.app_limited:
+        if self.phase is not Phase.STARTUP or result.app_limited or not self._pressure.limited_by_path:
             return
         if self.bandwidth_bytes_s >= self._plateau_rate * PLATEAU_GROWTH:
             self._plateau_rate = self.bandwidth_bytes_s
@@ -341,7 +334,7 @@ class ModelController:
                 self.min_rtt = rtt.latest
                 self._min_rtt_at = now
             return False
-        expired = now > self._min_rtt_at + MIN_RTT_WINDOW_S
+        expired = now > self._min_rtt_at + (COLLAPSED_S if self._collapsed() else MIN_RTT_WINDOW_S)
         if result.rtt_sampled and (expired or rtt.latest <= self.min_rtt):
             self.min_rtt = rtt.latest
             self._min_rtt_at = now
@@ -349,6 +342,10 @@ class ModelController:
             self._watch.on_sample(now, rtt.latest, self.min_rtt)
         self._spread = min(rtt.smoothed + 2 * rtt.variance - self.min_rtt, MAX_SPREAD_S)
         return expired
+
+    def _collapsed(self) -> bool:
+        """Tell whether a queue that stays has taken most of the bandwidth, as it does if the path got longer."""
+        return self._watch.shared and self.bandwidth_bytes_s < COLLAPSED * self._clear_rate
 
     def _change_phase(self, now: float, expired: bool, new_round: bool, in_flight: int, delivered: int) -> None:
         """Move on in the diagram above."""
@@ -387,7 +384,7 @@ class ModelController:
 
     def _probe_won(self) -> bool:
         """Tell whether the bandwidth grew by half of what the probe tried, and no queue did."""
-        if not self.min_rtt or self._watch.risen or self._ceiling < inf:
+        if not self.min_rtt or self._watch.risen or self._ceiling.bytes < inf:
             return False
         tried = min(CYCLE_GAINS[0] - 1, STANDING_S / self.min_rtt)
         return self.bandwidth_bytes_s >= (1 + tried / 2) * self._probe_from
@@ -435,14 +432,16 @@ class ModelController:
             return PROBE_RTT_GAIN * product + self._allowance()
         if self.phase is not Phase.CRUISE:
             return WINDOW_GAIN * product + self._allowance()
+        rate = self.bandwidth_bytes_s
         if self._watch.shared:
-            window = WINDOW_GAIN * product + self._bunch()
+            # Others' queue lengthens the path: a window that ignored it would lower the rate, and the rate the window.
+            queue_s = min(self._watch.queue_s, MOST_QUEUE_S) + CLEAR_S
+            window = max(WINDOW_GAIN * product + self._bunch(), product + queue_s * rate, STANDING_S * rate)
         else:
-            standing = min((WINDOW_GAIN - 1) * product + self._allowance(), STANDING_S * self.bandwidth_bytes_s)
+            standing = min((WINDOW_GAIN - 1) * product + self._allowance(), STANDING_S * rate)
             window = product + max(standing, self._bunch())
-        if self._ceiling >= window:
-            self._ceiling = inf
-        return max(min(window, self._ceiling), product, CLEAR_S * self.bandwidth_bytes_s)
+        self._ceiling.lift(window)
+        return max(min(window, self._ceiling.bytes), product, LEAST_WINDOW_S * rate)
 
     def _cycle_gain(self) -> float:
         """Return the factor of this round of the cruise."""

@@ -39,6 +39,7 @@ class QueueWatch:
         shared: Whether others keep a queue in the bottleneck.
         full: Whether the round that ended last found the queue full.
         queue_s: Seconds of the queue that stood all through that round.
+        standing_rounds: Rounds in a row all through which a queue stood.
     """
 
     __slots__ = (
@@ -48,11 +49,11 @@ class QueueWatch:
         "_lowest",
         "_risen_at",
         "_risen_samples",
-        "_standing",
         "full",
         "queue_s",
         "risen",
         "shared",
+        "standing_rounds",
     )
 
     def __init__(self) -> None:
@@ -60,7 +61,7 @@ class QueueWatch:
         self.queue_s = 0.0
         self._risen_at = 0.0
         self._risen_samples = 0
-        self._standing = 0
+        self.standing_rounds = 0
         self._by_chance = 0.0
         # This round so far.
         self._acked = 0
@@ -104,12 +105,12 @@ class QueueWatch:
             total = self._acked + self._lost
             self.queue_s = self._lowest - least_s
             if self.queue_s <= CLEAR_S:
-                self._standing = 0
+                self.standing_rounds = 0
                 self._by_chance += CHANCE_GAIN * (self._lost / total - self._by_chance)
             else:
                 expected = CHANCE_FACTOR * self._by_chance + (0.0 if self.shared else FULL_LOSS)
                 self.full = self._lost > expected * total
-                self._standing += 1
-            self.shared = self._standing > SHARED_ROUNDS
+                self.standing_rounds += 1
+            self.shared = self.standing_rounds > SHARED_ROUNDS
         self._lowest = inf
         self._acked = self._lost = 0

@@ -10,6 +10,7 @@ import math
 import random
 from bisect import insort
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -263,7 +264,7 @@ class CubicFlow:
             self.window += max(min(target, 1.5 * self.window) - self.window, 0.0) / self.window
 
 
-def run(flows: list[Flow], now: float, until: float) -> list[float]:
+def run(flows: Sequence[Flow], now: float, until: float) -> list[float]:
     """Let time pass from ``now`` and return the bytes per second that arrived of each flow meanwhile."""
     before = [flow.received for flow in flows]
     at = now

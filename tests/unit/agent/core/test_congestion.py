@@ -277,3 +277,101 @@ def test_a_queue_without_a_delivery_rate_leaves_the_bandwidth() -> None:
         result = AckResult(newly_acked_bytes=PACKET, rtt_sampled=True, delivered=size, prior_delivered=size)
         controller.on_ack(float(number), result, rtt, 0)
     assert controller.bandwidth_bytes_s == 1e6
+
+
+def in_bursts(tested: Path, *, packets: int, every_s: float, bursts: int) -> None:
+    """Send few packets at a time, each burst after the one before has been acknowledged."""
+    tested.backlog = 0
+    for _ in range(bursts):
+        tested.backlog += packets
+        tested.run(tested.now + every_s)
+
+
+def test_a_sender_that_fills_neither_window_nor_rate_never_lowers_what_was_measured() -> None:
+    tested = path(100, 0.005)
+    tested.run(1.0)
+    measured = tested.controller.bandwidth_bytes_s
+    in_bursts(tested, packets=5, every_s=0.02, bursts=250)
+    assert tested.controller.bandwidth_bytes_s >= 0.99 * measured
+
+
+def test_a_sender_short_of_time_never_lowers_what_was_measured() -> None:
+    tested = path(100, 0.005)
+    tested.run(1.0)
+    controller = tested.controller
+    measured = controller.bandwidth_bytes_s
+    rtt = RttEstimator()
+    rtt.update(0.005)
+    now, delivered = tested.now, tested.recovery.delivered
+    for number in range(200):
+        # A train that is nothing to the window, and nothing more until it has arrived; though more waits.
+        at, size = now + 0.02 * number, 5 * PACKET
+        controller.on_sent(at, size, size)
+        result = AckResult(
+            newly_acked_bytes=size,
+            rtt_sampled=True,
+            delivered=delivered + size,
+            prior_delivered=delivered,
+            delivery_rate=size / 0.005,
+        )
+        controller.on_ack(at + 0.005, result, rtt, 0)
+        delivered += size
+    assert controller.bandwidth_bytes_s >= 0.99 * measured
+
+
+def test_a_packet_lost_by_a_sender_with_little_to_send_leaves_the_window() -> None:
+    tested = path(100, 0.005)
+    tested.run(1.0)
+    # A busy host looks like a queue.
+    tested.link.rtt += 0.006
+    in_bursts(tested, packets=5, every_s=0.02, bursts=5)
+    tested.link.loss = 1.0
+    in_bursts(tested, packets=1, every_s=0.0001, bursts=1)
+    tested.link.loss = 0.0
+    in_bursts(tested, packets=5, every_s=0.02, bursts=5)
+    assert tested.recovery.packets_lost > 0
+    tested.backlog = None
+    assert tested.run(tested.now + 1.0) >= 0.85 * tested.link.rate
+
+
+@pytest.mark.parametrize("longer_s", [0.006, 0.012, 0.018])
+def test_a_host_that_gets_busy_is_no_reason_to_give_way(longer_s: float) -> None:
+    tested = path(100, 0.0005, buffer_s=0.1)
+    tested.run(1.0)
+    tested.link.rtt += longer_s
+    tested.run(3.0)
+    assert tested.run(5.0) >= 0.85 * tested.link.rate
+
+
+@pytest.mark.parametrize("longer_s", [0.05, 0.1])
+def test_a_path_that_gets_much_longer_is_measured_anew_before_long(longer_s: float) -> None:
+    tested = path(100, 0.001, buffer_s=0.1)
+    tested.run(1.0)
+    tested.link.rtt += longer_s
+    tested.run(6.0)
+    assert tested.run(7.0) >= 0.85 * tested.link.rate
+    assert tested.controller.min_rtt == pytest.approx(tested.link.rtt, rel=0.1)
+
+
+def test_a_tcp_flow_that_keeps_a_deep_queue_does_not_starve_a_hop() -> None:
+    link = Bottleneck(20 * MBIT, 0.02, queue_bytes=0.1 * 20 * MBIT)
+    ours, theirs = OurFlow(link, ModelController(packet_bytes=PACKET)), CubicFlow(link)
+    run([theirs], 0.0, 1.0)
+    run([ours, theirs], 1.0, 5.0)
+    shares = run([ours, theirs], 5.0, 20.0)
+    assert 0.2 <= shares[0] / sum(shares) <= 0.8
+
+
+def test_two_hops_on_a_deep_buffer_keep_little_of_it() -> None:
+    link = Bottleneck(20 * MBIT, 0.002, queue_bytes=0.5 * 20 * MBIT)
+    flows = [OurFlow(link, ModelController(packet_bytes=PACKET)) for _ in range(2)]
+    run(flows[:1], 0.0, 1.0)
+    run(flows, 1.0, 12.0)
+    assert link.delays(5.0)[-1] <= 0.06
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_loss_on_a_short_path_between_busy_hosts_does_not_collapse_the_rate(seed: int) -> None:
+    tested = path(20, 0.002, loss=0.01, seed=seed, buffer_s=0.05, stall_s=0.015)
+    tested.run(1.0)
+    assert tested.run(6.0) >= 0.85 * 0.99 * tested.link.rate

@@ -23,6 +23,7 @@ def test_a_queue_that_stays_for_more_than_a_cycle_is_someone_elses() -> None:
         end_round(watch, queue_s)
         assert watch.queue_s == pytest.approx(queue_s)
         told.append(watch.shared)
+        assert watch.standing_rounds == (len(told) if queue_s > CLEAR_S else 0)
     assert told == [False] * SHARED_ROUNDS + [True, True, False]
 
 

@@ -96,7 +96,7 @@ MAX_MESSAGE_BYTES = 1024 * 1024
 MAX_FILE_BYTES = 16 * 1024**4
 """Bytes of one file: 16 TiB, the largest that the usual file systems keep."""
 MAX_HELD_CHUNKS = 4_096
-"""Chunks that wait for their stream's opening, or for the graph they name: about 5 MiB a device."""
+"""Chunks that wait for their stream's opening, or for the graph they name: 5 to 36 MiB a device."""
 MAX_FRAMES_QUEUED = 4_096
 """Control frames that may wait on one hop; the hop closes when it is passed."""
 MAX_RECEIPTS_PER_FRAME = 4

@@ -129,8 +129,7 @@ class Cursor:
 
         They stay owed until `taken` is called for them.
         """
-        while self.owed and not self.owed[0].numbers:
-            self.owed.pop(0)
+        self._tidy()
         for owed in self.owed:
             run = self._run_of(owed, most)
             if run is not None:
@@ -148,6 +147,19 @@ class Cursor:
     def forget_owed(self) -> None:
         """Drop what is still owed: the peer gets it from elsewhere."""
         self.owed.clear()
+
+    def _tidy(self) -> None:
+        """Drop lines that are empty, and join those that have become neighbours of their like."""
+        if len(self.owed) == 1 and self.owed[0].numbers:
+            return
+        kept: list[Owed] = []
+        for owed in self.owed:
+            last = kept[-1] if kept else None
+            if last is not None and (last.epoch, last.tree, last.kind) == (owed.epoch, owed.tree, owed.kind):
+                last.numbers.union_update(owed.numbers)
+            elif owed.numbers:
+                kept.append(owed)
+        self.owed = kept
 
     def _run_of(self, owed: Owed, most: int) -> OwedRun | None:
         while (span := owed.numbers.first_span()) is not None:

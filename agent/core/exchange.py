@@ -30,6 +30,10 @@ SETTLE_S: Final = 1.0
 """For so long and some round trips a stream's first numbers may come late; nobody is told that they will not."""
 ASKED_BYTES: Final = 16 * 1024 * 1024
 """Most that is asked of one neighbour and has not come: 50 ms, after which one asks on, of a link of 2.7 Gbit/s."""
+MAX_SPANS: Final = 16_384
+"""Ranges that are remembered of what one peer holds of one stream, the highest."""
+MAX_AHEAD: Final = 1 << 32
+"""By how much one HAVE may raise the number up to which a stream is taken to reach."""
 WANTS_AT_ONCE: Final = 8
 """Most WANT frames to one neighbour at a time, where what is missing lies scattered."""
 
@@ -151,8 +155,10 @@ class Exchange:
         if have.credit > cursor.credit:
             cursor.credit = have.credit
             hop.wake(cursor)
-        if stream.closing is None and have.stop > stream.stop:
-            stream.stop = have.stop
+        if cursor.reported.spans() > MAX_SPANS:
+            cursor.reported.keep_last(MAX_SPANS)
+        if stream.closing is None and stream.role != "source" and have.stop > stream.stop:
+            stream.stop = min(have.stop, stream.stop + MAX_AHEAD)
             stream.have_due = True
 
     def on_want(self, hop: Hop, stream: Stream, ranges: Ranges, epoch: int, tree: int) -> None:
@@ -219,7 +225,7 @@ class Exchange:
         stream.have_due = False
 
     def _send_have(self, hop: Hop, stream: Stream, *, reliable: bool) -> None:
-        spans = list(stream.held)
+        spans = stream.held.ranges()
         if len(spans) > MAX_RANGES:
             at = self._of(stream).have_span % len(spans)
             spans = [spans[0], *(spans[at:] + spans[:at])[: MAX_RANGES - 1]]
@@ -338,7 +344,7 @@ class Exchange:
             found.remove_range(0, cursor.lowest)
             if not found:
                 continue
-            retained.extend(start for start, _ in tuple(found)[:1])
+            retained.append(found.first() or 0)
             progress.pulled.union_update(found)
             wanted.difference_update(found)
             self._ask_of(hop, stream, progress, found.difference(outstanding), now)
@@ -356,7 +362,7 @@ class Exchange:
 
     def _ask_of(self, hop: Hop, stream: Stream, progress: _Progress, numbers: RangeSet, now: float) -> None:
         """Ask a peer for so much of some numbers that its answer does not run dry before it is asked again."""
-        most = max(1, ASKED_BYTES // stream.opening.piece_bytes)
+        most = max(1, min(ASKED_BYTES, stream.credit_bytes) // stream.opening.piece_bytes)
         asked = progress.asked.get(hop.peer)
         waiting = 0 if asked is None else len(asked.numbers)
         if not numbers or waiting > most // 2:

@@ -103,7 +103,7 @@ class Forwarder:
             for datagram in datagrams:
                 self.receive_run(hop, [datagram], socket_channel, now)
             return
-        hop.on_chunks(low_number, count, now)
+        hop.on_chunks(low_number, datagrams, now)
         self._peers.on_heard(hop.peer, now)
         if repeated:
             counters.note_repeated(first_crossing=kind == PacketType.DATA)
@@ -124,7 +124,7 @@ class Forwarder:
         _, _, low_number, _, _, short, _ = BOTH_HEADERS.unpack_from(datagrams[0])
         if short in self._streams.declined:
             # Their sender would repeat them for ever. Nothing here can authenticate them: on_chunks allows for that.
-            hop.on_chunks(low_number, len(datagrams), now)
+            hop.on_chunks(low_number, datagrams, now)
             self._drops["chunk-of-declined-stream"] += len(datagrams)
             return
         for datagram in datagrams:

@@ -14,6 +14,7 @@ from typing import Final
 
 from common.datagrams import (
     CHUNK_HEADER,
+    CHUNK_OVERHEAD_BYTES,
     CHUNK_TYPES,
     FRAGMENT_HEADER,
     FRAGMENT_HEADERS_BYTES,
@@ -67,7 +68,9 @@ class Joiner:
     def __init__(self) -> None:
         self._joining: dict[int, _Joining] = {}
         self._size_bytes = 0
-        self._joined: dict[int, int] = {}
+        # By hop number: how many fragments a chunk came in, and which chunk. Anybody can send fragments, so that
+        # another chunk of the same number, an authentic one, must not be taken for it.
+        self._joined: dict[int, tuple[int, int]] = {}
 
     def add(self, datagram: bytes, now: float) -> bytes | None:
         """Take a fragment.
@@ -108,16 +111,18 @@ class Joiner:
         self._drop(number)
         header = HOP_HEADER.pack(kind << 4 | first & 15, session, number, epoch, age)
         joined = header + b"".join(joining.parts[each] for each in range(count))
-        if len(joined) > MAX_DATAGRAM_BYTES:
-            raise DecodeError(f"fragments of {len(joined)} bytes; a chunk has at most {MAX_DATAGRAM_BYTES}")
+        if not CHUNK_OVERHEAD_BYTES <= len(joined) <= MAX_DATAGRAM_BYTES:
+            limits = f"{CHUNK_OVERHEAD_BYTES} to {MAX_DATAGRAM_BYTES}"
+            raise DecodeError(f"fragments of {len(joined)} bytes; a chunk has {limits}")
         if len(self._joined) >= MAX_JOINED:
             del self._joined[next(iter(self._joined))]
-        self._joined[number] = count
+        self._joined[number] = count, hash(joined)
         return joined
 
-    def take_count(self, number: int) -> int:
-        """Return how many hop numbers, from this one on (low 32 bits), a joined chunk came under; 1 for any other."""
-        return self._joined.pop(number, 1)
+    def take_count(self, number: int, datagram: bytes) -> int:
+        """Return how many hop numbers, from this one (low 32 bits) on, a chunk came under: 1 if it came whole."""
+        count, joined = self._joined.pop(number, (1, 0))
+        return count if joined == hash(datagram) else 1
 
     def _forget_old(self, now: float) -> None:
         while self._joining:

@@ -10,6 +10,7 @@ Source: RFC 9002 sections 5 and 6, by way of ``recovery``; docs/protocol.md.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -196,18 +197,18 @@ class Hop:
         self.counters.bytes_received += len(datagram) - len(joined or b"")
         return joined
 
-    def on_chunks(self, low_number: int, count: int, now: float) -> None:
+    def on_chunks(self, low_number: int, datagrams: Sequence[bytes], now: float) -> None:
         """Acknowledge the datagrams of authentic chunks that came in a row, or all fragments of one.
 
         Their hop numbers are claims: they count only round the newest control datagram's, which is authentic, and move
         nothing but the acknowledgement.
         """
-        number = expand_number(low_number, self._anchor)
+        number, count = expand_number(low_number, self._anchor), len(datagrams)
         if abs(number - self._anchor) > HOP_WINDOW // 2:
             self.bogus_numbers += count
             return
         if count == 1:
-            count = self._joiner.take_count(low_number)
+            count = self._joiner.take_count(low_number, datagrams[0])
         self._acks.on_received(number, now, count=count)
 
     def on_ack(self, ack: frames.Ack, now: float) -> None:

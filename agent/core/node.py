@@ -392,6 +392,8 @@ class Node:
         hop.counters.bytes_received += len(datagram)
         self.peers.on_heard(hop.peer, now)
         for frame in found:
+            if self.peers.hops.get(hop.peer) is not hop:
+                break  # the one before was a farewell
             self._frames.handle(hop, frame, now)
 
     def _receive_fragment(

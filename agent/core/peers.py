@@ -17,7 +17,7 @@ from common.datagrams import Hello, hello_key_id, open_hello
 from common.errors import DecodeError
 from common.frames import Bye, MtuProbe, Probe
 from common.ids import DeviceId
-from common.limits import MAX_PEERS, USUAL_DATAGRAM_BYTES
+from common.limits import MAX_DELAY_S, MAX_PEERS, USUAL_DATAGRAM_BYTES
 from common.messages import QosFigures, RosterEntry, decode_key, split_candidate
 from common.sealing import NONCE_BYTES, key_id, pair_secret
 
@@ -206,13 +206,14 @@ class Peers:
         """Return what this end knows of a link (M2): declared figures go before measured ones."""
         qos = self.hops[peer].qos
         declared = self._policy.declared.get(peer)
-        delay = None if qos.rtt_s is None else qos.rtt_s / 2
+        # What a peer makes of its clock must not keep the other links from being reported.
+        delay = None if qos.rtt_s is None else min(max(qos.rtt_s / 2, 0.0), MAX_DELAY_S)
         if declared is not None and declared.delay_s is not None:
             delay = declared.delay_s
         return QosFigures(
             bandwidth_bps=self._policy.rate_bps(peer),
             delay_s=delay,
-            jitter_s=qos.jitter_s,
+            jitter_s=None if qos.jitter_s is None else min(qos.jitter_s, MAX_DELAY_S),
             loss=min(max(qos.loss, 0.0), 1.0),
             mtu_bytes=self.links[peer].mtu_bytes,
         )

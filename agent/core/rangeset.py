@@ -230,6 +230,10 @@ class RangeSet:
         twin._count = self._count
         return twin
 
+    def ranges(self) -> list[tuple[int, int]]:
+        """Return the ranges, lowest first; ``list()`` of a set would make room for every number of it."""
+        return list(iter(self))
+
     def first(self) -> int | None:
         """Return the lowest number, None if the set is empty."""
         return self._edges[0] if self._edges else None
@@ -299,7 +303,7 @@ class RangeSet:
 
     def __repr__(self) -> str:
         """Show the ranges."""
-        return f"RangeSet({list(self)})"
+        return f"RangeSet({self.ranges()})"
 
     def _replace(self, low: int, high: int, outer: list[int]) -> int:
         """Put `outer` in place of the edges ``[low, high)`` and return by how much the set grew."""

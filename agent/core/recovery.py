@@ -192,13 +192,13 @@ class Recovery:
             RFC 9002 sections 5.1, 6.1 and A.7.
         """
         result = AckResult(delivered=self.delivered)
-        if largest >= self._next or (ranges and ranges[0][1] > self._next):
+        if largest >= self._next or any(stop > self._next for _, stop in ranges):
             # The claimed part is ignored; what was really sent counts, or one forged header would silence a hop.
             self.bogus_acks += 1
             ranges = [(start, min(stop, self._next)) for start, stop in ranges if start < self._next]
             if not ranges:
                 return result
-            largest = ranges[0][1] - 1
+            largest = min(largest, max(stop for _, stop in ranges) - 1)
         prior_largest = self._largest_acked
         self._take_acked(ranges, result)
         if self._lost_numbers:

@@ -106,7 +106,8 @@ class Stream:
         """Flags of the chunks that have any; plain data chunks of files have none."""
         self._sealer = Sealer(opening.key)
         self._ring = SealedRing(memory_bytes // RING_PART, opening.piece_bytes)
-        self._credit_bytes = memory_bytes // CREDIT_PART
+        self.credit_bytes = memory_bytes // CREDIT_PART
+        """What neighbours may send that the store has not written yet."""
         self._granted = 0
         self._repeat = _repeat_test(spec)
 
@@ -263,12 +264,12 @@ class Stream:
         """Whether neighbours should hear of more credit, because what they were told is about to be used up."""
         if not self._granted or self.refused is not None or self.role != "receive":
             return False
-        half = self._credit_bytes // self.opening.piece_bytes // 2
+        half = self.credit_bytes // self.opening.piece_bytes // 2
         held_below = self.held.past_missing(self.lowest, half)
         return self._granted < held_below and self._credit() > self._granted
 
     def _credit(self) -> int:
-        room = max(self._credit_bytes - self.store.backlog_bytes, 0)
+        room = max(self.credit_bytes - self.store.backlog_bytes, 0)
         return min(self.held.past_missing(self.lowest, room // self.opening.piece_bytes), NO_LIMIT)
 
     def missing(self) -> RangeSet:

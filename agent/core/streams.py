@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from agent.core.channels import Channel, ChannelTable
 from agent.core.entry import Entry
@@ -17,7 +17,7 @@ from agent.core.retention import Retention
 from agent.core.routing import GraphTable
 from agent.core.sinks import FileSink, MessageSink, Sink
 from agent.core.source import FileSource, MessageSource
-from agent.core.store import PieceReader, Resumed, Role, StoreError, Stores, StreamStore
+from agent.core.store import STORE_REASONS, PieceReader, Resumed, Role, StoreError, StoreReason, Stores, StreamStore
 from agent.core.stream import RING_PART, Stream
 from agent.core.verification import Verification
 from common.datagrams import CHUNK_OVERHEAD_BYTES
@@ -286,19 +286,25 @@ class StreamTable:
         stream.held.difference_update(stream.held.copy())
         stream.sink = None
         stream.finished_at = now
+        # What is not kept needs no credit: the neighbours are to hear of it.
+        stream.have_due = True
         entry.book.put(self._device, Receipt("refused", 0, f"{error.reason}: {error.detail}"))
         self._events.append(FileFailed(stream.opening.hex, error.reason, error.detail))
 
     def note(self, entry: Entry, event: Event, now: float) -> None:
         """Take what a sink says, and tell the shell."""
-        self._events.append(event)
         stream = entry.stream
+        if isinstance(event, FileFailed) and event.reason in STORE_REASONS:
+            self.refuse(entry, StoreError(cast(StoreReason, event.reason), event.detail), now)
+            return
+        self._events.append(event)
         if isinstance(event, FileVerified):
             stream.role = "done"
             stream.finished_at = now
             entry.book.put(self._device, Receipt("verified", event.size_bytes))
         elif isinstance(event, FileFailed):
             stream.finished_at = now
+            stream.have_due = True
             stream.refused = event.reason
             entry.book.put(self._device, Receipt("refused", stream.held_bytes, f"{event.reason}: {event.detail}"))
 
@@ -391,11 +397,11 @@ class StreamTable:
         above = entry.retention.expire(now)
         stream = entry.stream
         if above > stream.lowest:
-            before, stream.lowest = stream.lowest, above
+            stream.lowest = above
             self.skip(entry, now)
             stream.store.drop_below(above)
-            for number in range(before, above):
-                stream.flags.pop(number, None)
+            for number in [number for number in stream.flags if number < above]:
+                del stream.flags[number]
 
     def skip(self, entry: Entry, now: float) -> None:
         """Give up what is missing below the lowest number retained; what is held there is delivered before."""

@@ -65,8 +65,8 @@ def test_fragments_fit_the_path_and_join_in_any_order(
     rng.shuffle(parts)
     joiner = Joiner()
     assert add_all(joiner, parts) == [whole(chunk, first=first)]
-    assert joiner.take_count(first) == len(parts)
-    assert joiner.take_count(first) == 1
+    assert joiner.take_count(first, whole(chunk, first=first)) == len(parts)
+    assert joiner.take_count(first, whole(chunk, first=first)) == 1
 
 
 def test_what_is_joined_is_the_chunk_as_it_would_have_come_whole() -> None:
@@ -142,7 +142,7 @@ def test_fragments_of_more_than_a_chunk_can_have_are_refused() -> None:
     joiner = Joiner()
     parts = sent(sealed(8_000), 4_020)
     joiner.add(parts[0] + bytes(4_000), 0.0)
-    with pytest.raises(DecodeError, match="at most 9000"):
+    with pytest.raises(DecodeError, match="a chunk has 40 to 9000"):
         joiner.add(parts[1], 0.0)
     assert joiner._size_bytes == 0
 
@@ -172,6 +172,13 @@ def test_what_waits_is_bounded_by_number_and_by_bytes(monkeypatch: pytest.Monkey
 def test_joined_chunks_that_nobody_acknowledges_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fragments, "MAX_JOINED", 2)
     joiner = Joiner()
-    for first in (100, 200, 300):
+    firsts = (100, 200, 300)
+    for first in firsts:
         add_all(joiner, sent(sealed(), first=first))
-    assert [joiner.take_count(first) for first in (100, 200, 300)] == [1, 2, 2]
+    assert [joiner.take_count(first, whole(sealed(), first=first)) for first in firsts] == [1, 2, 2]
+
+
+def test_a_chunk_that_came_whole_is_not_taken_for_one_that_was_joined_under_its_number() -> None:
+    joiner = Joiner()
+    add_all(joiner, sent(sealed(), first=100))
+    assert joiner.take_count(100, b"another chunk") == 1

@@ -111,7 +111,7 @@ class Net:
                     self.frames[end].append(frame)
             return
         _, _, low, _, _, _, word = BOTH_HEADERS.unpack_from(datagram)
-        hop.on_chunks(low, 1, self.now)
+        hop.on_chunks(low, [b""], self.now)
         self.chunks[end].append(word & 0xFFFF)
 
 
@@ -298,7 +298,7 @@ def test_control_numbers_past_32_bits_travel_whole() -> None:
 
 def test_an_acknowledgement_after_hours_says_no_longer_delay_than_its_field_takes() -> None:
     one, other = make_hops()
-    other.on_chunks(1, 1, 0.0)
+    other.on_chunks(1, [b""], 0.0)
     (datagram,) = poll(other, 10_000.0)
     (found,) = one.open_control(datagram, 10_000.0)
     assert found == Ack(1, 0xFFFFFFFF, ((1, 2),))
@@ -320,9 +320,9 @@ def test_an_acknowledgement_of_a_number_never_sent_is_counted_and_acknowledges_o
 
 def test_a_hop_number_claimed_outside_the_window_is_counted_and_not_acknowledged() -> None:
     hop, _ = make_hops()
-    hop.on_chunks(1, 1, 0.0)
-    hop.on_chunks(HOP_WINDOW // 2 + 1, 1, 0.0)
-    hop.on_chunks(0x80000000, 1, 0.0)
+    hop.on_chunks(1, [b""], 0.0)
+    hop.on_chunks(HOP_WINDOW // 2 + 1, [b""], 0.0)
+    hop.on_chunks(0x80000000, [b""], 0.0)
     assert hop.bogus_numbers == 2
     (datagram,) = poll(hop, 1.0)
     _, peer = make_hops()
@@ -331,10 +331,10 @@ def test_a_hop_number_claimed_outside_the_window_is_counted_and_not_acknowledged
 
 def test_a_hop_number_claimed_inside_the_window_is_believed_but_does_not_move_it() -> None:
     hop, _ = make_hops()
-    hop.on_chunks(HOP_WINDOW // 2, 1, 0.0)
-    hop.on_chunks(1, 1, 0.0)
+    hop.on_chunks(HOP_WINDOW // 2, [b""], 0.0)
+    hop.on_chunks(1, [b""], 0.0)
     assert hop.bogus_numbers == 0
-    hop.on_chunks(HOP_WINDOW // 2 + 2, 1, 0.0)
+    hop.on_chunks(HOP_WINDOW // 2 + 2, [b""], 0.0)
     assert hop.bogus_numbers == 1
 
 
@@ -344,9 +344,9 @@ def test_only_an_authentic_control_datagram_moves_the_window() -> None:
     number = HOP_WINDOW
     header = HOP_HEADER.pack(PacketType.CONTROL << 4, 97, number, 0, 0)
     hop.open_control(header + Sealer(back.send_key).seal(number, header, b""), 0.0)
-    hop.on_chunks(number + 1, 1, 0.0)
+    hop.on_chunks(number + 1, [b""], 0.0)
     assert hop.bogus_numbers == 0
-    hop.on_chunks(1, 1, 0.0)
+    hop.on_chunks(1, [b""], 0.0)
     assert hop.bogus_numbers == 1
 
 
@@ -533,15 +533,15 @@ def test_hop_numbers_go_on_past_32_bits_in_the_middle_of_a_train() -> None:
 
 def test_what_came_in_a_row_is_acknowledged_in_one_go() -> None:
     one, other = make_hops()
-    other.on_chunks(3, 5, 0.0)
-    other.on_chunks(8, PACKETS_PER_ACK - 5, 0.0)
+    other.on_chunks(3, [b""] * 5, 0.0)
+    other.on_chunks(8, [b""] * (PACKETS_PER_ACK - 5), 0.0)
     (datagram,) = poll(other, 0.0)
     assert one.open_control(datagram, 0.0) == [Ack(PACKETS_PER_ACK + 2, 0, ((3, PACKETS_PER_ACK + 3),))]
 
 
 def test_a_run_claimed_outside_the_window_is_counted_by_its_packets() -> None:
     hop, _ = make_hops()
-    hop.on_chunks(HOP_WINDOW // 2 + 1, 7, 0.0)
+    hop.on_chunks(HOP_WINDOW // 2 + 1, [b""] * 7, 0.0)
     assert hop.bogus_numbers == 7
     assert hop.poll_timeout(0.0) is None
 

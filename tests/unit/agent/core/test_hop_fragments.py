@@ -52,7 +52,7 @@ def receive(hop: Hop, datagrams: list[bytes], now: float) -> list[tuple[int, Pac
         whole = hop.join(datagram, now) if datagram[0] >> 4 == FRAGMENT else datagram
         chunk = peek_chunk(whole) if whole is not None else None
         if whole is not None and chunk is not None:
-            hop.on_chunks(int.from_bytes(whole[2:6], "big"), 1, now)
+            hop.on_chunks(int.from_bytes(whole[2:6], "big"), [whole], now)
             found.append((chunk.number, chunk.kind))
     return found
 

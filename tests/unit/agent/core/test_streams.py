@@ -475,6 +475,10 @@ def test_a_file_that_cannot_take_its_name_is_refused_and_the_source_hears_why() 
     assert [event.reason for event in mesh.events("B", FileFailed)] == ["bad-name"]
     receipt = mesh.events("A", ReceiptsChanged)[-1].receipts["B"]
     assert (receipt.state, receipt.reason) == ("refused", "bad-name: there is a folder of that name")
+    # What cannot be finished is not kept either, by whichever call the store said so.
+    store = mesh.devices["B"].stores.streams[stream]
+    assert list(store.held()) == []
+    assert mesh.stream("B", stream).store is not store
 
 
 def test_a_stream_is_forgotten_when_its_opening_expires() -> None:

@@ -121,6 +121,7 @@ class Agent:
             settings.receive.absolute(),
             wall=wall,
             quota_bytes=settings.quota_bytes,
+            stream_bytes=settings.stream_memory_bytes,
             retention_bytes=self._retention_bytes,
         )
         rng = random.Random(secrets.randbits(64))

@@ -2,7 +2,8 @@
 
 The answers come in order: the message's stream and number, or a problem. A problem is the last answer; neither its
 message nor what was sent behind it is published, so that a publisher who begins anew with that message loses none and
-keeps the order. While the channel's queue is full the frames wait, in the end in the publisher's own socket.
+keeps the order. While the channel's queue is full the frames wait, in the end in the publisher's own socket. Who does
+not read the answers is cut off (``kept_connection``).
 """
 
 from __future__ import annotations

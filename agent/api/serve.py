@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from agent.api import messages, publishing, status, streams
+from agent.api.kept_connection import KeptConnection
 from agent.api.local import LocalAgent
 from agent.api.problems import install
 from common.errors import ConfigError
@@ -48,7 +49,7 @@ class ApiServer(uvicorn.Server):
             uvicorn.Config(
                 app,
                 lifespan="off",
-                ws="websockets-sansio",
+                ws=KeptConnection,
                 ws_per_message_deflate=False,
                 # A unix socket's other end does not vanish unseen.
                 ws_ping_interval=None,

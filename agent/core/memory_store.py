@@ -88,6 +88,9 @@ class MemoryStreamStore:
         """Nothing to wait for."""
         return 0
 
+    def hand_over(self, *, overdue_only: bool = False) -> None:
+        """Do nothing: nothing is gathered."""
+
     def flush(self) -> None:
         """Do nothing: memory is all there is."""
 

@@ -121,10 +121,11 @@ class FileSink:
             return
         try:
             self._hasher.catch_up()
-            if not self._hasher.done or self._closing() is None:
-                return
-            if self._store.unwritten_bytes > FINISH_AT_ONCE_BYTES:
-                return  # the disk is behind: `advance` is called again while it catches up
+            whole = self._hasher.done and self._closing() is not None
+            # Nothing more comes that would take the last pieces along, and for long nothing may of a stalled file.
+            self._store.hand_over(overdue_only=not whole)
+            if not whole or self._store.unwritten_bytes > FINISH_AT_ONCE_BYTES:
+                return  # the disk may be behind: `advance` is called again while it catches up
         except StoreError as error:
             yield self._fail(error.reason, error.detail)
             return

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol, get_args
 
 from common.errors import ArborcastError
 from common.opening import Opening
 
 StoreReason = Literal["no-space", "io", "changed", "bad-name", "too-many"]
+STORE_REASONS: Final[tuple[str, ...]] = get_args(StoreReason)
 Role = Literal["source", "receive", "done"]
 
 
@@ -81,7 +82,17 @@ class StreamStore(Protocol):
 
     @property
     def unwritten_bytes(self) -> int:
-        """What of this stream ``finish`` would have to wait for; 0 too if it would fail."""
+        """What the medium has to take before ``finish`` can be through; 0 too if it would fail."""
+
+    def hand_over(self, *, overdue_only: bool = False) -> None:
+        """Have what was gathered written, without waiting for it.
+
+        Args:
+            overdue_only: only if it has been gathered for long.
+
+        Raises:
+            StoreError: no space, or the medium fails.
+        """
 
     def flush(self) -> None:
         """Make the tags written so far outlive a crash; a source calls it before their chunks are sent.

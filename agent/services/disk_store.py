@@ -17,7 +17,7 @@ from typing import Final
 
 from agent.core.memory_store import MemoryStreamStore
 from agent.core.store import PieceReader, Resumed, Role, StoreError, StreamStore
-from agent.services.disk_writer import DiskWriter
+from agent.services.disk_writer import DiskWriter, most_queued_bytes
 from agent.services.file_reader import FileReader
 from agent.services.file_stream import FileStreamStore, store_error
 from agent.services.handles import Handles
@@ -25,7 +25,7 @@ from agent.services.identity import append_line, write_atomically
 from agent.services.names import part_name, safe_name
 from agent.services.stream_meta import Meta, complete_naming
 from common.ids import ChannelId
-from common.limits import MAX_STREAMS
+from common.limits import MAX_STREAMS, STREAM_MEMORY_BYTES
 from common.opening import STREAM_ID_BYTES, Opening
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ class DiskStores:
         receive: the folder in which received files appear; made when the first one comes.
         wall: unix seconds now; what expired before is dropped.
         quota_bytes: what the receive folder may hold in all; None takes what the disk has.
+        stream_bytes: what one stream may take of the device's memory.
         retention_bytes: returns what one message stream of a channel may keep.
     """
 
@@ -52,6 +53,7 @@ class DiskStores:
         *,
         wall: float,
         quota_bytes: int | None = None,
+        stream_bytes: int = STREAM_MEMORY_BYTES,
         retention_bytes: Callable[[ChannelId], int] = lambda _: RETENTION_BYTES,
     ) -> None:
         self._streams = state / "streams"
@@ -61,7 +63,7 @@ class DiskStores:
         self._quota_bytes = quota_bytes
         self._retention_bytes = retention_bytes
         self._handles = Handles()
-        self._writer = DiskWriter()
+        self._writer = DiskWriter(most_bytes=most_queued_bytes(stream_bytes))
         self._live: dict[str, FileStreamStore] = {}
         self._graves = Graves(state / "tombstones", wall)
 

@@ -3,8 +3,13 @@
 Theory of operation. Each stream has a lane. It puts batches of runs in; the thread writes them one after the other, in
 the order in which they came. A batch stays in its lane's ``pending`` until it is on the medium, so that it can be read
 from memory meanwhile. When a write fails, nothing more of that lane is written and nothing is dropped: the stream
-hears of it at its next call, and then all that is pending is tried again. The queue is bounded: what receives should
-slow down by ``queued_bytes``; at the hard bound the next call waits, for a limited time.
+hears of it at its next call, and then all that is pending is tried again.
+
+The queue is bounded. What receives slows down by ``queued_bytes``: a stream gives its neighbours no more credit than
+its share less what all streams have queued. But credit once given is not taken back, so when the disk stops, the queue
+may come to hold the shares of all the streams that were arriving. It has room for `STREAMS_AT_ONCE` of them; at that
+hard bound whoever brings more gets an error at once, for this is the event loop. Only who finishes a file waits, for
+the little that is ahead of it, and who drops one, for a moment.
 
 All but the writing itself happens under one lock, which is never held during a system call on a file. ``pending`` is a
 tuple that is replaced and never changed, so reading it needs no lock.
@@ -21,15 +26,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from agent.core.stream import CREDIT_PART
 from agent.services.piece_run import PieceRun
 from common.limits import STREAM_MEMORY_BYTES
 
 log = logging.getLogger(__name__)
 
-MOST_QUEUED_BYTES: Final = STREAM_MEMORY_BYTES
-"""Queued bytes at which a stream that brings more has to wait: about twice what its credit lets it have here."""
+STREAMS_AT_ONCE: Final = 16
+"""Streams whose whole credit the queue has room for."""
+MOST_QUEUED_BYTES: Final = STREAMS_AT_ONCE * STREAM_MEMORY_BYTES // CREDIT_PART
+"""The queue's hard bound where nobody chose another memory for a stream."""
 WAIT_S: Final = 10.0
-"""Seconds that one call waits for a disk that takes nothing."""
+"""Seconds that one call waits for the disk."""
+CANCEL_S: Final = 0.25
+"""Seconds that dropping a stream waits for the write that is under way: some 256 KiB."""
 _MOST_PIECES: Final = 1_024
 """Pieces of one system call: IOV_MAX of Linux."""
 
@@ -71,19 +81,19 @@ class Lane:
         self.failure: OSError | None = None
 
     @property
-    def pending_bytes(self) -> int:
-        """Bytes that are pending."""
-        return sum(batch.size_bytes for batch in self.pending)
+    def ahead_bytes(self) -> int:
+        """Bytes that are written before nothing of this lane is pending; 0 if it failed."""
+        return self._writer.bytes_up_to(self) if self.pending and self.failure is None else 0
 
     def check(self) -> None:
-        """Wait until there is room for more.
+        """See whether more can be put in.
 
         Raises:
-            OSError: an earlier batch failed (all that is pending is tried again now), or there is no room in time.
+            OSError: an earlier batch failed (all that is pending is tried again now), or there is no room.
         """
         if self.failure is not None:
             self._writer.retry(self)
-        self._writer.wait_for_room()
+        self._writer.check_room()
 
     def put(self, runs: Sequence[PieceRun], size_bytes: int) -> None:
         """Have runs written after those before.
@@ -97,13 +107,13 @@ class Lane:
         """Wait until nothing is pending.
 
         Raises:
-            OSError: the medium fails, or takes nothing for too long.
+            OSError: the medium fails, or does not take it in time.
         """
         if self.pending:
             self._writer.wait(self)
 
     def cancel(self) -> None:
-        """Drop what is pending; nothing is being written when this returns, unless the medium hangs."""
+        """Drop what is pending; nothing is being written when this returns, unless the medium is slow."""
         if self.pending:
             self._writer.cancel(self)
 
@@ -112,17 +122,21 @@ class DiskWriter:
     """The thread that writes, and its queue. It starts with the first batch and ends when it is closed.
 
     Args:
-        most_bytes: the hard bound of the queue.
-        wait_s: seconds that one call waits for a disk that takes nothing.
+        most_bytes: the hard bound of the queue; see `most_queued_bytes`.
+        wait_s: seconds that one call waits for the disk.
+        cancel_s: seconds that dropping a stream waits for the write that is under way.
 
     Attributes:
         queued_bytes: what waits or is being written, of all streams; what failed does not count.
     """
 
-    def __init__(self, *, most_bytes: int = MOST_QUEUED_BYTES, wait_s: float = WAIT_S) -> None:
+    def __init__(
+        self, *, most_bytes: int = MOST_QUEUED_BYTES, wait_s: float = WAIT_S, cancel_s: float = CANCEL_S
+    ) -> None:
         self.queued_bytes = 0
         self._most_bytes = most_bytes
         self._wait_s = wait_s
+        self._cancel_s = cancel_s
         self._changed = threading.Condition()
         self._queue: deque[Batch] = deque()
         self._writing: Batch | None = None
@@ -162,39 +176,45 @@ class DiskWriter:
                     self._enqueue(batch)
         raise failure
 
-    def wait_for_room(self) -> None:
-        """Wait until the queue is below its bound.
+    def check_room(self) -> None:
+        """See whether the queue is below its bound.
 
         Raises:
-            TimeoutError: it does not get there in time.
+            OSError: it is not.
         """
-        if self.queued_bytes < self._most_bytes:
-            return
+        if self.queued_bytes >= self._most_bytes:
+            detail = f"{self.queued_bytes} bytes wait for the disk, and at most {self._most_bytes} may"
+            raise OSError(errno.ENOBUFS, detail)
+
+    def bytes_up_to(self, lane: Lane) -> int:
+        """Return the bytes that are written until the last batch of a lane is, whoever they belong to."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self.queued_bytes < self._most_bytes, self._wait_s):
-                detail = f"{self.queued_bytes} bytes wait, and at most {self._most_bytes} may"
-                raise TimeoutError(errno.ETIMEDOUT, f"{detail}; none was written for {self._wait_s:g} s")
+            passed = found = 0
+            for batch in filter(None, (self._writing, *self._queue)):
+                passed += batch.size_bytes
+                if batch.lane is lane:
+                    found = passed
+            return found
 
     def wait(self, lane: Lane) -> None:
         """Wait until nothing of a lane is pending.
 
         Raises:
-            OSError: the medium fails, or takes nothing for too long.
+            OSError: the medium fails, or does not take it in time.
         """
         with self._changed:
-            while lane.pending and lane.failure is None:
-                if not self._changed.wait(self._wait_s):
-                    detail = f"{self.queued_bytes} bytes wait"
-                    raise TimeoutError(errno.ETIMEDOUT, f"{detail}; none was written for {self._wait_s:g} s")
+            if not self._changed.wait_for(lambda: not lane.pending or lane.failure is not None, self._wait_s):
+                detail = f"{self.queued_bytes} bytes wait for the disk, which did not take them in {self._wait_s:g} s"
+                raise TimeoutError(errno.ETIMEDOUT, detail)
         self.retry(lane)
 
     def cancel(self, lane: Lane) -> None:
-        """Drop a lane's batches, and wait for the one that is being written."""
+        """Drop a lane's batches, and wait shortly for the one that is being written."""
         with self._changed:
             self._drop(lane)
             lane.pending, lane.failure = (), None
-            if not self._changed.wait_for(lambda: not self._is_writing(lane), self._wait_s):
-                log.warning("= the disk has not answered for %g s", self._wait_s)
+            if not self._changed.wait_for(lambda: not self._is_writing(lane), self._cancel_s):
+                log.warning("= the disk has not answered for %g s", self._cancel_s)
 
     def close(self) -> None:
         """Write what is queued, for a limited time, and end the thread."""
@@ -261,6 +281,11 @@ class DiskWriter:
                     lane.failure = failure
                     self._drop(lane)
             self._changed.notify_all()
+
+
+def most_queued_bytes(stream_bytes: int) -> int:
+    """Return the queue's hard bound where one stream may take so many bytes of the device's memory."""
+    return STREAMS_AT_ONCE * stream_bytes // CREDIT_PART
 
 
 def write_at(handle: int, pieces: Sequence[bytes], offset: int) -> None:

@@ -211,9 +211,16 @@ class Endpoint:
 
     def _on_look(self, each: _Socket) -> None:
         """Look at a busy socket, as its interval is over."""
-        sizes = self._receive(each, calm=False)
-        if each.number not in self._sockets:
-            return
+        sizes: list[int] = []
+        try:
+            sizes = self._receive(each, calm=False)
+        finally:
+            # Whatever a batch did to whom it was handed to, the socket is looked at again.
+            if each.number in self._sockets:
+                self._plan_look(each, sizes)
+
+    def _plan_look(self, each: _Socket, sizes: list[int]) -> None:
+        """Say when a socket is looked at again that was just looked at and had datagrams of these sizes."""
         more = len(sizes) >= BATCH_DATAGRAMS
         following = each.moderation.on_look(sum(sizes), max(sizes, default=0), more=more)
         if following is Look.ON_ARRIVAL:

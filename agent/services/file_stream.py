@@ -91,8 +91,11 @@ class FileStreamStore:
 
     @property
     def unwritten_bytes(self) -> int:
-        """What of this stream waits for the disk; 0 too if the disk has failed."""
-        return self._gathered.size_bytes + self._lane.pending_bytes if self._lane.failure is None else 0
+        """What the disk has to take before all of this stream is on it; 0 too if the disk has failed."""
+        if self._lane.failure is not None:
+            return 0
+        gathered_bytes = self._gathered.size_bytes
+        return gathered_bytes + self._writer.queued_bytes if gathered_bytes else self._lane.ahead_bytes
 
     def held(self) -> Iterable[tuple[int, int]]:
         """Return the half-open number ranges that have a tag."""
@@ -127,8 +130,8 @@ class FileStreamStore:
         Raises:
             StoreError: the medium fails, or the file that is being sent is no longer the same.
         """
-        waiting = self._waiting() if self._receives else ()
         number, stop = start, start + count
+        waiting = [run for run in self._waiting() if run.start < stop and start < run.stop] if self._receives else ()
         run: list[bytes] = []
         while number < stop:
             some = self._read_some(number, stop, waiting)
@@ -163,12 +166,17 @@ class FileStreamStore:
         except OSError as error:
             raise store_error(error, f"writing {self._meta.name!r}") from error
 
-    def hand_over(self) -> None:
+    def hand_over(self, *, overdue_only: bool = False) -> None:
         """Have what was gathered written, without waiting.
+
+        Args:
+            overdue_only: only if it has been gathered for GATHER_S.
 
         Raises:
             StoreError: no space, or the medium fails.
         """
+        if overdue_only and not self._overdue():
+            return
         try:
             self._hand_over()
         except OSError as error:
@@ -248,6 +256,9 @@ class FileStreamStore:
             self._tags.write(gathered.runs)
         self._tags.stop = max(self._tags.stop, *(run.stop for run in gathered.runs))
         gathered.clear()
+
+    def _overdue(self) -> bool:
+        return bool(self._gathered.runs) and time.monotonic() - self._gathered.began_at >= GATHER_S
 
     def _flush(self) -> None:
         self._hand_over()

@@ -39,6 +39,7 @@ def test_runs_are_read_up_to_the_first_chunk_that_is_not_kept() -> None:
     assert store.read_run(3, 1) == [b"three"]
     assert store.read_run(1, 5) == []
     assert store.tags_run(1, 4) == [None, b"tag 2", b"tag 3", None]
+    store.hand_over()
     assert store.backlog_bytes == 0
 
 

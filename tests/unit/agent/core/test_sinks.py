@@ -381,6 +381,26 @@ def test_a_message_may_have_its_most_bytes_and_a_larger_one_is_dropped() -> None
     assert payloads(bench.take(7, WHOLE, b"small")) == [b"small"]
 
 
+def test_what_a_file_has_gathered_is_handed_over_when_it_is_whole_and_before_that_in_time() -> None:
+    class Gathering(MemoryStreamStore):
+        def hand_over(self, *, overdue_only: bool = False) -> None:
+            asked.append(overdue_only)
+
+    asked: list[bool] = []
+    store = Gathering()
+    held = RangeSet([(1, 4)])
+    sink = FileSink(FILE, held, store)
+    store.write_run(1, PIECES, [TAG] * 3)
+    assert list(sink.on_run(1, 0, PIECES)) == []
+    asked.clear()
+    assert list(sink.advance()) == []
+    assert asked == [True]
+    held.add(4)
+    assert list(sink.on_run(4, FLAG_CLOSING, [DIGEST])) == [VERIFIED]
+    assert list(sink.advance()) == []
+    assert asked == [True, False]
+
+
 def test_a_file_is_not_finished_while_its_disk_is_far_behind() -> None:
     class Behind(MemoryStreamStore):
         unwritten = FINISH_AT_ONCE_BYTES + 1

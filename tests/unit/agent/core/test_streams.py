@@ -8,6 +8,7 @@ from agent.core.entry import Entry
 from agent.core.events import FileFailed, FileVerified, MessageGap, ReceiptsChanged, StreamOpened
 from agent.core.memory_store import MemoryStores, MemoryStreamStore
 from agent.core.receipts import ReceiptBook
+from agent.core.sinks import FileSink
 from agent.core.store import StoreError
 from agent.core.streams import PURPOSE_OPENING, RING_IDLE_S
 from common.datagrams import PacketType, peek_chunk
@@ -479,6 +480,22 @@ def test_a_file_that_cannot_take_its_name_is_refused_and_the_source_hears_why() 
     store = mesh.devices["B"].stores.streams[stream]
     assert list(store.held()) == []
     assert mesh.stream("B", stream).store is not store
+
+
+def test_a_file_with_another_hash_is_refused_and_the_source_hears_why() -> None:
+    mesh = Mesh("A-B").linked()
+    stream = mesh.send_file("A", data(20 * PIECE_BYTES))
+    mesh.until(lambda: bool(mesh.node("B").streams.by_short))
+    sink = mesh.stream("B", stream).sink
+    assert isinstance(sink, FileSink)
+    sink._hasher._hash.update(b"what nobody sent")
+    mesh.until(lambda: bool(mesh.events("B", FileFailed)))
+    mesh.run(1.0)
+    assert [event.reason for event in mesh.events("B", FileFailed)] == ["hash-mismatch"]
+    receipt = mesh.events("A", ReceiptsChanged)[-1].receipts["B"]
+    assert (receipt.state, receipt.held_bytes) == ("refused", 20 * PIECE_BYTES)
+    assert receipt.reason.startswith("hash-mismatch: ")
+    assert mesh.stream("B", stream).refused == "hash-mismatch"
 
 
 def test_a_stream_is_forgotten_when_its_opening_expires() -> None:

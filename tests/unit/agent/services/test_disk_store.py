@@ -11,6 +11,7 @@ from agent.core.memory_store import BytesReader, MemoryStreamStore
 from agent.core.store import Resumed, StoreError
 from agent.services import disk_store
 from agent.services.disk_store import DiskStores, Graves, show_bytes
+from agent.services.disk_writer import most_queued_bytes
 from agent.services.file_reader import FileReader
 from agent.services.names import part_name
 from tests.unit.agent.fakes import make_opening
@@ -55,6 +56,13 @@ def test_a_file_is_received_in_its_folder_and_nowhere_else(make: Make, tmp_path:
         store.finish(bytes(32))
     assert sorted(path.name for path in (tmp_path / "in").iterdir()) == ["b", "evil", "passwd", "ssh"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "state"]
+
+
+def test_the_queue_for_the_disk_goes_by_the_memory_of_a_stream(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    stores = DiskStores(tmp_path / "state", tmp_path / "in", wall=1_500.0, stream_bytes=1 << 20)
+    assert stores._writer._most_bytes == most_queued_bytes(1 << 20)
+    stores.close()
 
 
 def test_a_file_appears_only_when_it_is_whole(make: Make, tmp_path: Path) -> None:

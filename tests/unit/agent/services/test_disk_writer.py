@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from agent.services import disk_writer
-from agent.services.disk_writer import DiskWriter, write_at
+from agent.services.disk_writer import DiskWriter, most_queued_bytes, write_at
 from agent.services.piece_run import PieceRun
+from common.limits import MIN_STREAM_MEMORY_BYTES, STREAM_MEMORY_BYTES
+from tests.unit.agent.core.parts import make_stream, of_size
 
 LONG_S = 30.0
 """Seconds that nothing here takes unless it hangs."""
@@ -54,7 +56,7 @@ def medium() -> Medium:
 
 @pytest.fixture
 def writer(medium: Medium) -> Iterator[DiskWriter]:
-    made = DiskWriter(most_bytes=100, wait_s=LONG_S)
+    made = DiskWriter(most_bytes=100, wait_s=LONG_S, cancel_s=LONG_S)
     yield made
     medium.release()
     made.close()
@@ -95,32 +97,83 @@ def test_a_batch_is_pending_until_it_is_written(writer: DiskWriter, medium: Medi
     assert (lane.pending, writer.queued_bytes) == ((), 0)
 
 
-def test_a_full_queue_makes_the_next_one_wait(writer: DiskWriter, medium: Medium) -> None:
-    lane = writer.lane(medium.write)
+def test_a_full_queue_is_an_error_at_once_until_there_is_room(writer: DiskWriter, medium: Medium) -> None:
+    lane, other = writer.lane(medium.write), writer.lane(medium.write)
     medium.hold()
     lane.put([PieceRun(1)], 100)
-    medium.await_write()
-    waiting = threading.Thread(target=writer.lane(medium.write).check)
-    waiting.start()
-    waiting.join(0.01)
-    assert waiting.is_alive()
+    # The writer of this test waits for as long as it may: nothing here does.
+    for each in (lane, other):
+        with pytest.raises(OSError, match="100 bytes wait for the disk, and at most 100 may") as caught:
+            each.check()
+        assert caught.value.errno == errno.ENOBUFS
     medium.release()
-    waiting.join(LONG_S)
-    assert not waiting.is_alive()
+    lane.wait()
+    for each in (lane, other):
+        each.check()
+
+
+@pytest.mark.parametrize("stream_bytes", [MIN_STREAM_MEMORY_BYTES, STREAM_MEMORY_BYTES, 1 << 30])
+def test_the_queue_has_room_for_the_credit_of_many_streams(stream_bytes: int) -> None:
+    stream = make_stream(of_size(1 << 34), memory_bytes=stream_bytes)
+    credit_bytes = (stream.grant() - 1) * stream.opening.piece_bytes
+    assert 8 * credit_bytes < most_queued_bytes(stream_bytes) <= 4 * stream_bytes
+
+
+def test_what_is_ahead_reaches_to_the_last_batch_of_a_lane(writer: DiskWriter, medium: Medium) -> None:
+    lane, other, third = (writer.lane(medium.write) for _ in range(3))
+    assert lane.ahead_bytes == 0
+    medium.hold()
+    other.put([PieceRun(1)], 1)
+    medium.await_write()
+    lane.put([PieceRun(1)], 10)
+    other.put([PieceRun(2)], 2)
+    assert (lane.ahead_bytes, other.ahead_bytes, third.ahead_bytes) == (11, 13, 0)
+    lane.put([PieceRun(2)], 10)
+    other.put([PieceRun(3)], 4)
+    assert (lane.ahead_bytes, other.ahead_bytes) == (23, 27)
+    medium.failures = [OSError(errno.ENOSPC, "full")]
+    medium.release()
+    lane.wait()
+    assert (lane.ahead_bytes, other.ahead_bytes) == (0, 0), "what failed is not waited for"
+
+
+def test_a_wait_ends_in_time_although_others_are_written(medium: Medium) -> None:
+    writer = DiskWriter(wait_s=0.01)
+    lane, other = writer.lane(medium.write), writer.lane(medium.write)
+    medium.hold()
+    other.put([PieceRun(1)], 10)
+    medium.await_write()
+    lane.put([PieceRun(1)], 10)
+    stop = threading.Event()
+
+    def notify() -> None:
+        while not stop.is_set():
+            with writer._changed:
+                writer._changed.notify_all()
+
+    # Something happens all the time, but nothing that is waited for.
+    busy = threading.Thread(target=notify)
+    busy.start()
+    try:
+        with pytest.raises(TimeoutError):
+            lane.wait()
+    finally:
+        stop.set()
+        busy.join(LONG_S)
+        medium.release()
+        writer.close()
 
 
 def test_a_medium_that_hangs_is_an_error_in_time(medium: Medium, caplog: pytest.LogCaptureFixture) -> None:
-    writer = DiskWriter(most_bytes=100, wait_s=0.01)
+    writer = DiskWriter(wait_s=0.01, cancel_s=0.002)
     lane = writer.lane(medium.write)
     medium.hold()
     lane.put([PieceRun(1)], 100)
-    with pytest.raises(TimeoutError, match=r"100 bytes wait, and at most 100 may; none was written for 0.01 s"):
-        lane.check()
-    with pytest.raises(TimeoutError, match=r"100 bytes wait; none was written for 0.01 s"):
+    with pytest.raises(TimeoutError, match=r"100 bytes wait for the disk, which did not take them in 0.01 s"):
         lane.wait()
     medium.await_write()
     lane.cancel()
-    assert "has not answered" in caplog.text
+    assert "has not answered for 0.002 s" in caplog.text
     writer.close()
     assert "has not taken 100 bytes" in caplog.text
     medium.release()

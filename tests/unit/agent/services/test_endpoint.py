@@ -286,6 +286,34 @@ async def test_a_busy_socket_is_looked_at_by_intervals_and_nothing_is_lost_or_re
         assert [datagram for datagram, _ in await take(batches, len(burst))] == burst
 
 
+async def test_a_busy_socket_is_looked_at_again_whatever_a_batch_did(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moderation_module, "RAPID_S", 3_600.0)
+    monkeypatch.setattr(moderation_module, "LARGE_BYTES", 1)
+    monkeypatch.setattr(moderation_module, "RAPID_WAKES", 1)
+    monkeypatch.setattr(moderation_module, "QUIET_LOOKS", 1_000_000)
+    reported = asyncio.Event()
+    asyncio.get_running_loop().set_exception_handler(lambda *_: reported.set())
+    sender, _ = opened()
+    receiver, batches = opened()
+    for _ in range(2):
+        sender.send(SHARED, receiver.address, [b"x"])
+        await take(batches, 1)
+    assert receiver._sockets[SHARED].look is not None
+    take_batch = receiver._on_batch
+
+    def fail_once(batch: Sequence[tuple[bytes, Address]], number: int) -> None:
+        receiver._on_batch = take_batch
+        raise ValueError("a mistake in the core")
+
+    receiver._on_batch = fail_once
+    sender.send(SHARED, receiver.address, [b"lost"])
+    await asyncio.wait_for(reported.wait(), 5)
+    sender.send(SHARED, receiver.address, [b"heard"])
+    assert await take(batches, 1) == [(b"heard", sender.address)]
+
+
 async def test_closing_a_busy_socket_ends_its_looks(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(moderation_module, "RAPID_S", 3_600.0)
     monkeypatch.setattr(moderation_module, "LARGE_BYTES", 1)

@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import hashlib
 import itertools
 import os
 import threading
@@ -12,13 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.core import sinks
+from agent.core.events import FileVerified
 from agent.core.memory_store import BytesReader
+from agent.core.rangeset import RangeSet
+from agent.core.sinks import FileSink
 from agent.core.store import StoreError
-from agent.services import file_stream, naming
+from agent.services import file_stream, naming, piece_run
 from agent.services.disk_writer import DiskWriter
 from agent.services.file_stream import FileStreamStore
 from agent.services.handles import Handles
+from agent.services.piece_run import PieceRun
 from agent.services.stream_meta import Meta
+from common.datagrams import FLAG_CLOSING
+from tests.unit.agent.core.parts import FILE
 
 DATA = bytes(range(250)) * 10
 PIECES = [DATA[:1_000], DATA[1_000:2_000], DATA[2_000:]]
@@ -160,6 +168,118 @@ def test_what_is_being_written_is_read_from_memory(
     store.flush()
     assert store.backlog_bytes == store.unwritten_bytes == 0
     assert store.read_run(2, 2) == PIECES[1:]
+
+
+def make_other(tmp_path: Path, meta: Meta, handles: Handles, writer: DiskWriter) -> FileStreamStore:
+    """Make another stream with the same writer, of a thousand pieces."""
+    (tmp_path / "other").mkdir()
+    part = tmp_path / ".other.bin.part"
+    part.touch()
+    facts = replace(meta, name="other.bin", path=str(part), size_bytes=1_000_000)
+    return FileStreamStore(tmp_path / "other", facts, handles, writer)
+
+
+class Held:
+    """A disk that writes nothing until told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.may_go, self.writing, real = threading.Event(), threading.Event(), os.pwritev
+
+        def held(handle: int, data: list[bytes], offset: int) -> int:
+            self.writing.set()
+            self.may_go.wait(10.0)
+            return real(handle, data, offset)
+
+        monkeypatch.setattr(os, "pwritev", held)
+
+
+def test_what_is_unwritten_counts_what_others_have_ahead_of_it(
+    tmp_path: Path,
+    meta: Meta,
+    store: FileStreamStore,
+    handles: Handles,
+    writer: DiskWriter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk, other = Held(monkeypatch), make_other(tmp_path, meta, handles, writer)
+    other.write_run(1, [bytes(1_000)] * 100, [tag(1)] * 100)
+    other.hand_over()
+    assert store.unwritten_bytes == 0, "nothing of it waits"
+    store.write_run(1, PIECES, [tag(1), tag(2), tag(3)])
+    assert store.unwritten_bytes == 100_000 + len(DATA)
+    store.hand_over()
+    other.write_run(101, [bytes(1_000)] * 100, [tag(1)] * 100)
+    other.hand_over()
+    assert (store.unwritten_bytes, other.unwritten_bytes) == (100_000 + len(DATA), 200_000 + len(DATA))
+    disk.may_go.set()
+    store.flush()
+    assert store.unwritten_bytes == 0
+
+
+def test_a_small_file_does_not_wait_for_what_others_have_ahead_of_it(
+    tmp_path: Path,
+    meta: Meta,
+    store: FileStreamStore,
+    handles: Handles,
+    writer: DiskWriter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sinks, "FINISH_AT_ONCE_BYTES", 50_000)
+    disk, other = Held(monkeypatch), make_other(tmp_path, meta, handles, writer)
+    other.write_run(1, [bytes(1_000)] * 100, [tag(1)] * 100)
+    other.hand_over()
+    disk.writing.wait(10.0)
+    held = RangeSet([(1, 5)])
+    digest = hashlib.sha256(DATA).digest()
+    sink = FileSink(FILE, held, store)
+    store.write_run(1, PIECES, [tag(1), tag(2), tag(3)])
+    store.write_run(4, [digest], [tag(4)])
+    assert [*sink.on_run(1, 0, PIECES), *sink.on_run(4, FLAG_CLOSING, [digest])] == []
+    assert not store._gathered.runs, "it is on its way, for nothing more comes"
+    # What comes behind it does not hold it up.
+    other.write_run(101, [bytes(1_000)] * 100, [tag(1)] * 100)
+    other.hand_over()
+    assert list(sink.advance()) == []
+    disk.may_go.set()
+    with writer._changed:
+        assert writer._changed.wait_for(lambda: not store._lane.pending, 10.0)
+    assert [type(event) for event in sink.advance()] == [FileVerified]
+    assert (tmp_path / "model.bin").read_bytes() == DATA
+
+
+def test_what_a_stalled_stream_has_gathered_is_handed_over_in_time(
+    tmp_path: Path, meta: Meta, store: FileStreamStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_stream, "GATHER_S", 3_600.0)
+    sink = FileSink(FILE, RangeSet([(1, 2)]), store)
+    store.write_run(1, PIECES[:1], [tag(1)])
+    assert list(sink.advance()) == []
+    assert store._gathered.runs
+    monkeypatch.setattr(file_stream, "GATHER_S", 0.0)
+    assert list(sink.advance()) == []
+    assert not store._gathered.runs
+    store.flush()
+    assert list(reopen(tmp_path, meta).held()) == [(1, 2)]
+
+
+def test_reading_looks_at_the_runs_that_it_needs(
+    tmp_path: Path, meta: Meta, handles: Handles, writer: DiskWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+
+    class Noting(PieceRun):
+        def __contains__(self, number: int) -> bool:
+            looked.append(number)
+            return super().__contains__(number)
+
+    monkeypatch.setattr(piece_run, "PieceRun", Noting)
+    disk, other = Held(monkeypatch), make_other(tmp_path, meta, handles, writer)
+    pieces = {number: number.to_bytes(4, "big") * 250 for number in range(1, 201)}
+    for number in [*range(1, 201, 2), *range(2, 201, 2)]:
+        other.write_run(number, [pieces[number]], [tag(1)])
+    assert other.read_run(101, 4) == [pieces[number] for number in range(101, 105)]
+    assert len(looked) <= 4 * 4
+    disk.may_go.set()
 
 
 def test_a_stream_dropped_while_it_is_written_leaves_nothing(
@@ -351,6 +471,7 @@ def test_a_failure_is_told_before_more_is_taken(
     store.hand_over()
     with writer._changed:
         assert writer._changed.wait_for(lambda: store._lane.failure is not None, 10.0)
+    assert store.unwritten_bytes == 0, "what failed is not waited for"
     with pytest.raises(StoreError, match=r"no space left writing 'model.bin': No space left on device"):
         store.write_run(2, PIECES[1:2], [tag(2)])
     assert store.tags_run(1, 2) == [tag(1), None]
@@ -389,13 +510,13 @@ def test_a_disk_that_takes_nothing_ends_the_wait(
         return real(handle, data, offset)
 
     monkeypatch.setattr(os, "pwritev", hang)
-    writer = DiskWriter(most_bytes=1_000, wait_s=0.01)
+    writer = DiskWriter(most_bytes=1_000, wait_s=0.01, cancel_s=0.01)
     store = FileStreamStore(tmp_path / "stream", meta, handles, writer)
     store.write_run(1, PIECES[:1], [tag(1)])
-    with pytest.raises(StoreError, match=r"1000 bytes wait; none was written for 0.01 s") as caught:
+    with pytest.raises(StoreError, match=r"1000 bytes wait .* did not take them in 0.01 s") as caught:
         store.flush()
     assert caught.value.reason == "io"
-    with pytest.raises(StoreError, match=r"1000 bytes wait, and at most 1000 may") as caught:
+    with pytest.raises(StoreError, match=r"1000 bytes wait for the disk, and at most 1000 may") as caught:
         store.write_run(2, PIECES[1:2], [tag(2)])
     assert caught.value.reason == "io"
     assert store.tags_run(1, 2) == [tag(1), None]
@@ -415,6 +536,9 @@ def test_memory_is_bounded_however_much_comes_however_fast(tmp_path: Path, meta:
     tracemalloc.start()
     try:
         for start in range(1, pieces, 8):
+            with writer._changed:
+                # As credit has it: nothing is sent while the queue is full.
+                assert writer._changed.wait_for(lambda: writer.queued_bytes < most, 10.0)
             store.write_run(start, [bytes(piece) for _ in range(8)], [tag(1)] * 8)
         store.flush()
         _, peak = tracemalloc.get_traced_memory()

@@ -36,6 +36,8 @@ from common.sealing import NONCE_BYTES, TAG_BYTES, Sealer
 
 RING_PART: Final = 2
 """Part of it for sealed chunks, which the slower next hops and repairs need: one in so many."""
+RESEALED_PART: Final = 8
+"""Part of it for chunks that were read back and sealed again, for next hops that are far behind."""
 CREDIT_PART: Final = 4
 """Part of it for chunks that neighbours may send, and that the store has not written yet."""
 SEALED_AT_ONCE: Final = 64
@@ -106,6 +108,8 @@ class Stream:
         """Flags of the chunks that have any; plain data chunks of files have none."""
         self._sealer = Sealer(opening.key)
         self._ring = SealedRing(memory_bytes // RING_PART, opening.piece_bytes)
+        # Apart from the others: what a slow next hop still needs must not push out what the fast ones need next.
+        self._resealed = SealedRing(memory_bytes // RESEALED_PART, opening.piece_bytes)
         self.credit_bytes = memory_bytes // CREDIT_PART
         """What neighbours may send that the store has not written yet."""
         self._granted = 0
@@ -186,6 +190,7 @@ class Stream:
     def forget_ring(self) -> None:
         """Give the memory of sealed chunks back: nobody has asked for one for a while."""
         self._ring.clear()
+        self._resealed.clear()
 
     def seal(self, start: int, flags: int, plains: Sequence[bytes]) -> list[bytes]:
         """Seal consecutive chunks at their source, for the first time (the caller keeps their tags)."""
@@ -203,7 +208,7 @@ class Stream:
             The chunks from ``start`` on, up to the first that is not to be had from the same place; none if ``start``
             itself is lost.
         """
-        found = self._ring.run(start, stop)
+        found = self._ring.run(start, stop) or self._resealed.run(start, stop)
         if found:
             return found
         held, stop = self.held.until(start, min(stop, start + SEALED_AT_ONCE))
@@ -214,7 +219,7 @@ class Stream:
         except StoreError:
             chunks = []
         if chunks:
-            self.remember(start, chunks)
+            self._resealed.put(start, chunks)
         else:
             self.held.discard(start)
         return chunks

@@ -294,6 +294,17 @@ def test_the_ring_is_bounded_also_for_chunks_remembered_twice() -> None:
     assert stream.sealed(3, places + 9) == chunks[2:]
 
 
+def test_what_is_sealed_again_for_those_far_behind_pushes_nothing_out_that_is_new() -> None:
+    places = 100
+    stream = make_stream(MESSAGE, memory_bytes=RING_PART * places * stream_bytes(MESSAGE))
+    for number in range(1, 2 * places + 1):
+        keep(stream, number)
+    newest = stream.sealed(places + 1, 2 * places + 1)
+    for number in range(1, places + 1):
+        assert sealed(stream, number) == stream.seal(number, 0, [PIECE])[0]
+    assert [id(chunk) for chunk in stream.sealed(places + 1, 2 * places + 1)] == [id(chunk) for chunk in newest]
+
+
 # --- the tag rule -------------------------------------------------------------------------------------------------
 
 

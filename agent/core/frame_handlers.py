@@ -122,7 +122,7 @@ class FrameHandlers:
                 self._peers.on_mtu_answer(hop, frame.size_bytes, now)
             case Bye():
                 self._peers.on_bye(hop, now)
-            case ChannelPort():
+            case _:
                 if frame.channel in self._channels.by_name:
                     hop.ports[frame.channel] = frame.port
 

@@ -9,9 +9,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from agent.api import kept_connection as kept_connection_module
 from agent.api import publishing as publishing_module
-from agent.api.kept_connection import KeptConnection
 from agent.core.store import StoreError
 from common.errors import RefusedError
 from common.limits import MAX_MESSAGE_BYTES
@@ -185,39 +183,6 @@ async def becomes_true(condition: Callable[[], bool]) -> None:
             return
         await asyncio.sleep(0.001)
     raise AssertionError("it did not come true")
-
-
-async def test_a_publisher_that_never_reads_its_answers_is_cut_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(kept_connection_module, "UNREAD_S", 0.01)
-    async with served(tmp_path) as agent, listening(agent, tmp_path / "s") as server:
-        # As long as the answers of thousands of messages.
-        agent.driver.publish = lambda *_: ("x" * 4_000_000, 1)  # type: ignore[method-assign]
-        publisher = await connect(tmp_path)
-        publisher.transport.pause_reading()
-        await publisher.send(b"1")
-        await publisher.send(b"2")
-        await becomes_true(lambda: not server.server_state.connections and not server.server_state.tasks)
-        publisher.transport.abort()
-    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
-        "= a publisher has not read its answers for 0.01 s: its connection is cut"
-    ]
-
-
-async def test_a_publisher_that_reads_late_stays(tmp_path: Path) -> None:
-    async with served(tmp_path) as agent, listening(agent, tmp_path / "s") as server:
-        agent.driver.publish = lambda *_: ("x" * 900_000, 1)  # type: ignore[method-assign]
-        async with connect(tmp_path) as publisher:
-            (connection,) = server.server_state.connections
-            assert isinstance(connection, KeptConnection)
-            publisher.transport.pause_reading()
-            await publisher.send(b"1")
-            await becomes_true(lambda: connection._cutting is not None)
-            publisher.transport.resume_reading()
-            assert (await answer(publisher))["number"] == 1
-            await becomes_true(lambda: connection._cutting is None)
-            assert (await ask(publisher, b"2"))["number"] == 1
 
 
 @pytest.mark.parametrize(

@@ -93,8 +93,8 @@ MAX_WINDOW_BYTES = 32 * 1024 * 1024
 """Bytes in flight at most: 1 Gbit/s over 100 ms, twice, and some."""
 INITIAL_RATE_BYTES_S = 1_250_000.0
 """Bytes per second to start from when nothing is known: 10 Mbit/s."""
-INITIAL_WINDOW_PACKETS = 32
-"""Packets in flight at the start at most (RFC 9002 section 7.2 allows about 12; one train here)."""
+MAX_INITIAL_WINDOW_BYTES = 256 * 1024
+"""Bytes in flight at the start at most: a rate that was declared may be wrong."""
 MIN_INITIAL_WINDOW_PACKETS = 10
 """Packets in flight at the start at least."""
 INITIAL_WINDOW_S = 0.03
@@ -193,8 +193,8 @@ class ModelController:
         self._max_rate = float("inf") if max_rate_bytes_s is None else max_rate_bytes_s
         self._min_window = MIN_WINDOW_PACKETS * packet_bytes
         if initial_window_bytes is None:
-            least, most = MIN_INITIAL_WINDOW_PACKETS * packet_bytes, INITIAL_WINDOW_PACKETS * packet_bytes
-            initial_window_bytes = int(min(max(INITIAL_WINDOW_S * initial_rate_bytes_s, least), most))
+            window = max(INITIAL_WINDOW_S * initial_rate_bytes_s, MIN_INITIAL_WINDOW_PACKETS * packet_bytes)
+            initial_window_bytes = int(min(window, MAX_INITIAL_WINDOW_BYTES))
         self._start_window = self.window_bytes = max(initial_window_bytes, self._min_window)
         self._bandwidth = BandwidthFilter(initial_rate_bytes_s)
         self.bandwidth_bytes_s = initial_rate_bytes_s

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from agent.core.congestion import INITIAL_RATE_BYTES_S, INITIAL_WINDOW_PACKETS, ModelController
+from agent.core.congestion import INITIAL_RATE_BYTES_S, ModelController
 from agent.core.events import Address, Event, LinkChanged
 from agent.core.hop import Hop, HopCounters
 from agent.core.link import Link, LinkState, Session
@@ -22,10 +22,6 @@ from common.messages import QosFigures, RosterEntry, decode_key, split_candidate
 from common.sealing import NONCE_BYTES, key_id, pair_secret
 
 _BITS: Final = 8
-FIRST_WINDOW_S: Final = 0.025
-"""Seconds of a declared rate that may be under way before anything was acknowledged."""
-FIRST_WINDOW_BYTES: Final = 256 * 1024
-"""Bytes of them at most: a declaration may be wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +312,6 @@ class Peers:
         controller = ModelController(
             packet_bytes=session.packet_bytes,
             initial_rate_bytes_s=rate or INITIAL_RATE_BYTES_S,
-            initial_window_bytes=None if rate is None else _first_window(rate, session.packet_bytes),
             max_rate_bytes_s=rate,
         )
         hop = Hop(link.peer, session, controller, self.counters[link.peer], now, self._shared)
@@ -368,9 +363,3 @@ class Peers:
 
     def _queue_hello(self, link: Link, hello: Hello, address: Address) -> None:
         self._hellos.append((address, hello.encode(self._own_key_id, link.sealer, self._entropy(NONCE_BYTES))))
-
-
-def _first_window(rate_bytes_s: float, packet_bytes: int) -> int:
-    """Return how much may be under way at first on a link whose rate is known: a short while of it."""
-    least = INITIAL_WINDOW_PACKETS * packet_bytes
-    return int(min(max(rate_bytes_s * FIRST_WINDOW_S, least), max(least, FIRST_WINDOW_BYTES)))

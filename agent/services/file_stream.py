@@ -7,9 +7,8 @@ bytes go to the ``.part`` file in the receive folder before its tag goes to ``ta
 bytes; the core verifies them nevertheless. A receiver gathers pieces and has them written together by another thread
 (``disk_writer``); what is not written yet is read from memory. A crash costs it the last few, which it gets again. A
 source gathers tags until it is told to flush, which it is before their chunks are sent: no number may be sealed twice
-with different bytes. The finished file gets its name by a link that
-never replaces what is there; ``meta.json`` has the name before the file has it, so that a crash in between does not
-make a second file.
+with different bytes. The finished file gets its name by a link that never replaces what is there; ``meta.json`` has
+the name before the file has it, so that a crash in between does not make a second file.
 """
 
 from __future__ import annotations
@@ -42,6 +41,7 @@ BATCH_BYTES: Final = 256 * 1024
 GATHER_S: Final = 1.0
 """Seconds after which pieces are gathered no longer, few as they may be: a crash costs them."""
 MOST_GATHERED_RUNS: Final = 64
+"""Runs that are written together at most: where pieces come in no order, each is a call of its own."""
 MOST_GATHERED_TAGS: Final = 4_096
 """Tags that a source gathers at most."""
 _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -4,6 +4,7 @@ import pytest
 
 from agent.core.congestion import (
     CYCLE_GAINS,
+    MAX_INITIAL_WINDOW_BYTES,
     MAX_WINDOW_BYTES,
     MIN_RATE_PACKETS_S,
     STARTUP_GAIN,
@@ -375,3 +376,11 @@ def test_random_loss_on_a_short_path_between_busy_hosts_does_not_collapse_the_ra
     tested = path(20, 0.002, loss=0.01, seed=seed, buffer_s=0.05, stall_s=0.015)
     tested.run(1.0)
     assert tested.run(6.0) >= 0.85 * 0.99 * tested.link.rate
+
+
+@pytest.mark.parametrize(
+    ("rate_bytes_s", "window_bytes"),
+    [(1_000.0, 10 * PACKET), (625_000.0, 18_750), (1_250_000.0, 37_500), (125_000_000.0, MAX_INITIAL_WINDOW_BYTES)],
+)
+def test_the_first_window_is_a_short_while_of_the_rate_to_start_from(rate_bytes_s: float, window_bytes: int) -> None:
+    assert ModelController(packet_bytes=PACKET, initial_rate_bytes_s=rate_bytes_s).window_bytes == window_bytes

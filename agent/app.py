@@ -129,6 +129,7 @@ class Agent:
             *settings.listen,
             on_batch=lambda batch, number: self._driver.receive_batch(batch, number),
             on_room=lambda: self._driver.drain(),
+            on_unreachable=lambda address: self._driver.on_unreachable(address),
         )
         try:
             node = Node(

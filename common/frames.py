@@ -22,6 +22,7 @@ from common.limits import (
     MAX_RECEIPTS_PER_FRAME,
     MIN_DATAGRAM_BYTES,
 )
+from common.path_frames import PathAnswer, PathChallenge
 
 Ranges = tuple[tuple[int, int], ...]
 
@@ -445,6 +446,8 @@ Frame = (
     | Bye
     | MtuProbe
     | MtuAnswer
+    | PathChallenge
+    | PathAnswer
 )
 
 _READERS: Final[dict[int, Callable[[bytes], Frame]]] = {
@@ -463,6 +466,8 @@ _READERS: Final[dict[int, Callable[[bytes], Frame]]] = {
     Bye.TYPE: Bye.read,
     MtuProbe.TYPE: MtuProbe.read,
     MtuAnswer.TYPE: MtuAnswer.read,
+    PathChallenge.TYPE: PathChallenge.read,
+    PathAnswer.TYPE: PathAnswer.read,
 }
 
 

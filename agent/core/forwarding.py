@@ -104,7 +104,7 @@ class Forwarder:
                 self.receive_run(hop, [datagram], socket_channel, now)
             return
         hop.on_chunks(low_number, datagrams, now)
-        self._peers.on_heard(hop.peer, now)
+        self._peers.on_heard(hop.peer, now, chunks=True)
         if repeated:
             counters.note_repeated(first_crossing=kind == PacketType.DATA)
             return

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from agent.core.channels import ChannelTable
 from agent.core.embedding import encode_graph, graph_records, learn_embedded
 from agent.core.entry import Entry
+from agent.core.events import Address
 from agent.core.forwarding import Forwarder
 from agent.core.hop import Hop
 from agent.core.neighbourhood import Neighbourhood
@@ -39,6 +40,7 @@ from common.graph import AcyclicGraph, short_epoch
 from common.graph import decode_untrusted as decode_graph
 from common.ids import DeviceId
 from common.limits import MAX_PEERS, MAX_STREAMS
+from common.path_frames import PathAnswer, PathChallenge
 
 
 @dataclass(slots=True)
@@ -85,15 +87,19 @@ class FrameHandlers:
         self._drops = drops
         self._graphs: dict[DeviceId, _Parts] = {}
 
-    def handle(self, hop: Hop, frame: Frame, now: float) -> None:
-        """Take a frame; one that makes no sense is counted and changes nothing."""
+    def handle(self, hop: Hop, frame: Frame, address: Address, now: float) -> None:
+        """Take a frame that came from an address; one that makes no sense is counted and changes nothing."""
         try:
-            self._handle(hop, frame, now)
+            self._handle(hop, frame, address, now)
         except DecodeError:
             self._drops[f"{type(frame).__name__.lower()}-refused"] += 1
 
-    def _handle(self, hop: Hop, frame: Frame, now: float) -> None:
+    def _handle(self, hop: Hop, frame: Frame, address: Address, now: float) -> None:
         match frame:
+            case PathChallenge():
+                self._peers.migration.on_challenge(hop, frame, address, now)
+            case PathAnswer():
+                self._peers.migration.on_answer(hop, frame, now)
             case Probe() | Ack() | MtuProbe() | MtuAnswer() | Bye() | ChannelPort():
                 self._handle_of_link(hop, frame, now)
             case AskGraph():

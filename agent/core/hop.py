@@ -18,6 +18,7 @@ from agent.core.acks import AckTracker
 from agent.core.carry import Carrier
 from agent.core.congestion import Controller
 from agent.core.cursor import Cursor, OwedRun
+from agent.core.events import Address
 from agent.core.fragments import Joiner, split
 from agent.core.link import Session
 from agent.core.mtu import PathMtu
@@ -39,12 +40,20 @@ from common.errors import DecodeError
 from common.frames import Frame, encode_frame
 from common.ids import DeviceId
 from common.limits import HOP_WINDOW, MAX_FRAMES_QUEUED
+from common.path_frames import PathAnswer, PathChallenge
 from common.sealing import Sealer
 
 _MICRO: Final = 1e6
 _CONTROL_BYTE: Final = PacketType.CONTROL << 4
 _REPLAY_WINDOW: Final = 1 << 16
-_UNACKNOWLEDGED: Final = (frames.Ack, frames.Probe, frames.MtuProbe, frames.MtuAnswer)
+_UNACKNOWLEDGED: Final = (
+    frames.Ack,
+    frames.Probe,
+    frames.MtuProbe,
+    frames.MtuAnswer,
+    PathChallenge,
+    PathAnswer,
+)
 """Frames that are answered in their own way, or not at all."""
 CONTROL_BYTES: Final = 1_200
 """Control datagrams keep to the size that every path takes."""
@@ -164,7 +173,29 @@ class Hop:
         self._messages: RoundRobin[Cursor] = RoundRobin()
         self.overflowed = False
 
+    def move(self, address: Address, controller: Controller | None, now: float) -> None:
+        """Go on at another address of the peer.
+
+        Args:
+            address: it answered from there.
+            controller: for the new path; None where it is the old one under another name.
+            now: monotonic seconds.
+
+        Source:
+            RFC 9000 section 9.4.
+        """
+        self.session = replace(self.session, address=address)
+        if controller is not None:
+            self._controller = controller
+            self.recovery.forget_path()
+            self.mtu = PathMtu(self.session.datagram_bytes, ipv6=":" in address[0], now=now)
+
     # --- what the peer sends --------------------------------------------------------------------------------------
+
+    @property
+    def newest_number(self) -> int:
+        """The highest number of a control datagram that the peer sent."""
+        return self._anchor
 
     def open_control(self, datagram: bytes, now: float) -> list[Frame]:
         """Open a control datagram.
@@ -234,6 +265,10 @@ class Hop:
             self.overflowed = True
             return
         queue.append(encode_frame(frame))
+
+    def seal_apart(self, frame: Frame, now: float) -> bytes:
+        """Return a control datagram with one unreliable frame, to be sent to an address of its own."""
+        return self._seal_control(encode_frame(frame), _FrameContent(), now)
 
     def owe(self, cursor: Cursor, start: int, stop: int, epoch: int, tree: int, kind: PacketType) -> None:
         """Owe consecutive chunks to the peer."""

@@ -5,9 +5,10 @@ pauses. A hello names a fresh random session id of its sender; a session stands 
 nothing that was recorded earlier can open one. Both sides may begin at once. An established session that the peer
 asks to replace (it restarted) stays until the new one has been echoed too.
 
-An open link is probed. Each probe says when the next one comes; a link that stays silent for several of those
-intervals is suspect, and closed if it stays so. Nothing here does I/O: the peers' table feeds hellos in, and takes
-hellos, sessions and state changes out.
+An open link is probed (`Rhythm`). A link that stays silent for too long is suspect, and closed if it stays so. A
+suspect link is probed on, and hellos go to all addresses of the peer as well: it may have moved, or a NAT between may
+have forgotten it. Nothing here does I/O: the peers' table feeds hellos in, and takes hellos, sessions and state changes
+out.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from enum import Enum
 from typing import Final
 
 from agent.core.events import Address
+from agent.core.rhythm import Rhythm
 from common.datagrams import Hello
 from common.errors import LocalProtocolError
 from common.ids import DeviceId
@@ -28,13 +30,10 @@ from common.sealing import SESSION_ID_BYTES, Sealer, hello_key, session_key
 HELLO_FIRST_S: Final = 0.25
 """Pause after the first hello; it doubles up to HELLO_MOST_S."""
 HELLO_MOST_S: Final = 5.0
-PROBE_IN_TREE_S: Final = 0.25
-PROBE_IDLE_S: Final = 1.0
-SILENT_PROBES: Final = 4
-"""Probe intervals without a sign of life that make a link suspect."""
-SILENT_LEAST_S: Final = 1.0
+HELLO_SUSPECT_S: Final = 0.5
+"""Seconds after which a suspect link says hello: most come back by a probe, and keep their session."""
 SUSPECT_FOR_S: Final = 4.0
-"""How long a suspect link may stay silent before it closes and its session is dropped."""
+"""How long a suspect link may stay silent before it closes and its session is dropped, seconds."""
 _NO_SESSION: Final = bytes(SESSION_ID_BYTES)
 
 
@@ -127,7 +126,7 @@ class Link:
         self.session: Session | None = None
         self.sealer = Sealer(hello_key(secret, group))
         self.addresses: tuple[Address, ...] = ()
-        self.in_tree = False
+        self.rhythm = Rhythm(now)
         self.mtu_bytes: int | None = None
         """What the path takes, as last measured while the link was open; None before."""
         self._group = group
@@ -138,9 +137,7 @@ class Link:
         self._offered = entropy(SESSION_ID_BYTES)
         self._pause = HELLO_FIRST_S
         self._next_hello = now
-        self._next_probe: float | None = None
-        self._heard_at = now
-        self._promised = PROBE_IDLE_S
+        self._suspect_at = now
 
     @property
     def usable(self) -> bool:
@@ -177,31 +174,20 @@ class Link:
             receive_key=session_key(self._secret, self._group, hello.session, self._offered),
         )
         self._offered = self._entropy(SESSION_ID_BYTES)
-        self._heard_at = now
-        self._next_probe = now
-        self._promised = PROBE_IDLE_S
+        self.rhythm.start(now)
+        self.rhythm.set_hasty(False, now)
         self._transition(LinkInput.ESTABLISHED)
         answer = self._hello(session.local, session.remote, confirmed=True)
         return (None if hello.confirmed else answer), True
 
     def on_heard(self, now: float) -> bool:
         """Note an authentic sign of life; return whether the link was suspect until now."""
-        self._heard_at = now
+        self.rhythm.on_heard(now)
         if self.state is LinkState.SUSPECT:
             self._transition(LinkInput.HEARD)
-            self._next_probe = now
+            self.rhythm.set_hasty(False, now)
             return True
         return False
-
-    def on_promise(self, seconds: float) -> None:
-        """Note within which time the peer's next probe comes."""
-        self._promised = min(max(seconds, PROBE_IN_TREE_S), PROBE_IDLE_S)
-
-    def set_in_tree(self, in_tree: bool, now: float) -> None:
-        """Note whether the link is a tree edge; such a link is probed more often."""
-        if in_tree and not self.in_tree and self._next_probe is not None:
-            self._next_probe = now
-        self.in_tree = in_tree
 
     def leave(self, now: float) -> None:
         """Close the link: the peer said that it goes."""
@@ -211,26 +197,22 @@ class Link:
 
     def poll_hello(self, now: float) -> Hello | None:
         """Return the hello that is due, to be sent to every address of the peer."""
-        if self.session is not None or now < self._next_hello:
+        if self.state not in (LinkState.PROBING, LinkState.SUSPECT) or now < self._next_hello:
             return None
         self._next_hello = now + self._pause * self._rng.uniform(0.8, 1.2)
         self._pause = min(2 * self._pause, HELLO_MOST_S)
         return self._hello(self._offered, _NO_SESSION, confirmed=False)
 
-    def poll_probe(self, now: float) -> float | None:
-        """Return the promise to write into the probe that is due, seconds; None if none is due."""
-        if self._next_probe is None or now < self._next_probe:
-            return None
-        pause = PROBE_IN_TREE_S if self.in_tree or self.state is LinkState.SUSPECT else PROBE_IDLE_S
-        self._next_probe = now + pause
-        return pause
-
     def handle_timeout(self, now: float) -> bool:
         """Let a silent link become suspect, then closed; return whether the state changed."""
-        if self.state is LinkState.OPEN and now >= self._silent_at():
+        if self.state is LinkState.OPEN and now >= self.rhythm.silent_at() and self.rhythm.may_judge(now):
             self._transition(LinkInput.SILENT)
+            self._suspect_at = now
+            self._pause = HELLO_FIRST_S
+            self._next_hello = now + HELLO_SUSPECT_S
+            self.rhythm.set_hasty(True, now)
             return True
-        if self.state is LinkState.SUSPECT and now >= self._silent_at() + SUSPECT_FOR_S:
+        if self.state is LinkState.SUSPECT and now >= self._suspect_at + SUSPECT_FOR_S:
             self._transition(LinkInput.EXPIRED)
             self._drop_session(now)
             return True
@@ -238,18 +220,20 @@ class Link:
 
     def poll_timeout(self) -> float | None:
         """Return when this link wants to be looked at next."""
-        if self.session is None:
-            return self._next_hello if self.addresses else None
-        silent = self._silent_at() + (SUSPECT_FOR_S if self.state is LinkState.SUSPECT else 0.0)
-        return silent if self._next_probe is None else min(silent, self._next_probe)
-
-    def _silent_at(self) -> float:
-        return self._heard_at + max(SILENT_LEAST_S, SILENT_PROBES * self._promised)
+        hello = self._next_hello if self.addresses else None
+        if self.state is LinkState.PROBING:
+            return hello
+        times = [self.rhythm.poll_timeout()]
+        if self.state is LinkState.SUSPECT:
+            times += [hello, self._suspect_at + SUSPECT_FOR_S]
+        else:
+            times.append(self.rhythm.silent_at())
+        return min(at for at in times if at is not None)
 
     def _drop_session(self, now: float) -> None:
         self.session = None
         self.mtu_bytes = None
-        self._next_probe = None
+        self.rhythm.stop()
         self._pause = HELLO_FIRST_S
         self._next_hello = now
         self._transition(LinkInput.RETRY)

@@ -46,7 +46,7 @@ from common.datagrams import (
     PacketType,
 )
 from common.errors import ConfigError, DecodeError
-from common.frames import ChannelPort
+from common.frames import ChannelPort, Frame
 from common.graph import short_epoch
 from common.ids import ChannelId, DeviceId, GroupId, check_id
 from common.limits import MAX_DATAGRAM_BYTES, MIN_DATAGRAM_BYTES, MIN_STREAM_MEMORY_BYTES, STREAM_MEMORY_BYTES
@@ -221,8 +221,8 @@ class Node:
                 self._receive_fragment(hop, datagram, None if listed is None else listed[0], address, now)
             elif kind == PacketType.HELLO and socket == 0:
                 self.peers.receive_hello(datagram, address, now)
-            elif kind == PacketType.CONTROL and len(datagram) > CONTROL_OVERHEAD_BYTES and hop is not None:
-                self._receive_control_datagram(hop, datagram, now)
+            elif kind == PacketType.CONTROL and len(datagram) > CONTROL_OVERHEAD_BYTES and (hop or socket == 0):
+                self._receive_control_datagram(hop, datagram, address, now)
             else:
                 self.drops["datagram-not-understood"] += 1
             at += count
@@ -272,6 +272,12 @@ class Node:
         hop = self.peers.hops.get(request.peer)
         if hop is not None:
             hop.send(ChannelPort(request.channel, port))
+        self._after_input(now)
+
+    def on_unreachable(self, address: Address, *, now: float) -> None:
+        """Take the network's word that nobody is at an address (ICMP, or no route)."""
+        self.peers.on_unreachable(address, now)
+        self.peers.handle_timeout(now)
         self._after_input(now)
 
     def handle_timeout(self, *, now: float) -> None:
@@ -383,18 +389,30 @@ class Node:
             return TICK_VERIFYING_S
         return TICK_S if self.streams.moving(now) else TICK_IDLE_S
 
-    def _receive_control_datagram(self, hop: Hop, datagram: bytes, now: float) -> None:
-        try:
-            found = hop.open_control(datagram, now)
-        except DecodeError:
-            self.drops["control-not-authentic"] += 1
+    def _receive_control_datagram(self, known: Hop | None, datagram: bytes, address: Address, now: float) -> None:
+        opened = self._open_control(known, datagram, address, now)
+        if opened is None:
+            self.drops["control-not-authentic" if known else "control-from-stranger"] += 1
             return
+        hop, found = opened
         hop.counters.bytes_received += len(datagram)
         self.peers.on_heard(hop.peer, now)
         for frame in found:
             if self.peers.hops.get(hop.peer) is not hop:
                 break  # the one before was a farewell
-            self._frames.handle(hop, frame, now)
+            self._frames.handle(hop, frame, address, now)
+
+    def _open_control(
+        self, known: Hop | None, datagram: bytes, address: Address, now: float
+    ) -> tuple[Hop, list[Frame]] | None:
+        """Open a control datagram: of the peer at that address, or of one that has moved there."""
+        if known is not None:
+            try:
+                return known, known.open_control(datagram, now)
+            except DecodeError:
+                # A NAT may have given the address of one peer to another.
+                pass
+        return self.peers.migration.open_strange(datagram, address, now)
 
     def _receive_fragment(
         self, hop: Hop, datagram: bytes, socket_channel: ChannelId | None, address: Address, now: float

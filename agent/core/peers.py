@@ -12,6 +12,7 @@ from agent.core.congestion import INITIAL_RATE_BYTES_S, ModelController
 from agent.core.events import Address, Event, LinkChanged
 from agent.core.hop import Hop, HopCounters
 from agent.core.link import Link, LinkState, Session
+from agent.core.migration import Migration
 from agent.core.pacer import SharedRate
 from common.datagrams import Hello, hello_key_id, open_hello
 from common.errors import DecodeError
@@ -22,6 +23,8 @@ from common.messages import QosFigures, RosterEntry, decode_key, split_candidate
 from common.sealing import NONCE_BYTES, key_id, pair_secret
 
 _BITS: Final = 8
+_SPREADS: Final = 4
+"""Mean deviations that a round trip may take longer (RFC 6298 section 2.3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,13 @@ class Peers:
         self._keys: dict[DeviceId, str] = {}
         self._by_key_id: dict[bytes, Link] = {}
         self._hellos: deque[tuple[Address, bytes]] = deque()
+        self._sent_bytes: dict[DeviceId, int] = {}
+        self.migration = Migration(
+            self.links,
+            self.by_address,
+            lambda hop: self._make_controller(hop.peer, hop.session),
+            entropy,
+        )
 
     def set_roster(self, entries: Iterable[RosterEntry], now: float) -> None:
         """Take the members, their keys and the addresses at which each may be."""
@@ -155,17 +165,29 @@ class Peers:
         if established and link.session is not None:
             self._open(link, link.session, now)
 
-    def on_heard(self, peer: DeviceId, now: float) -> None:
-        """Note an authentic sign of life."""
-        if self.links[peer].on_heard(now):
-            self._changed(self.links[peer])
+    def on_heard(self, peer: DeviceId, now: float, *, chunks: bool = False) -> None:
+        """Note an authentic sign of life, and whether it was a chunk."""
+        link = self.links[peer]
+        if chunks:
+            link.rhythm.on_flow(now)
+        if link.on_heard(now):
+            self._changed(link)
+
+    def on_unreachable(self, address: Address, now: float) -> None:
+        """Note that the network says that nobody is at an address; the next timeout draws the conclusion."""
+        hop = self.by_address.get(address)
+        if hop is not None:
+            self.links[hop.peer].rhythm.on_refused(now)
 
     def on_probe(self, hop: Hop, probe: Probe, now: float) -> None:
         """Take a probe."""
         hop.qos.on_probe(probe, now)
         if hop.qos.rtt_s is not None:
             hop.recovery.seed_rtt(hop.qos.rtt_s)
-        self.links[hop.peer].on_promise(probe.next_ms / 1000)
+        rhythm, rtt = self.links[hop.peer].rhythm, hop.recovery.rtt
+        rhythm.on_promise(probe.next_ms / 1000)
+        rhythm.loss = hop.qos.loss
+        rhythm.spread_s = _SPREADS * (rtt.variance if rtt.samples else hop.qos.jitter_s)
 
     def on_mtu_answer(self, hop: Hop, size_bytes: int, now: float) -> None:
         """Take the word that a probe of that size arrived.
@@ -191,7 +213,7 @@ class Peers:
         """Note which links are tree edges."""
         edges = dict.fromkeys(neighbours)
         for peer, link in self.links.items():
-            link.set_in_tree(peer in edges, now)
+            link.rhythm.set_in_tree(peer in edges, now)
 
     def usable(self) -> tuple[DeviceId, ...]:
         """Return the peers with an open link, sorted: this device's adjacency (M1)."""
@@ -227,22 +249,24 @@ class Peers:
                 else:
                     self._changed(link)
             hop = self.hops.get(peer)
+            self._hello_if_due(link, now)
             if hop is None:
-                self._hello_if_due(link, now)
                 continue
             if hop.overflowed:
                 self._drops["hop-overflowed"] += 1
                 self.on_bye(hop, now)
                 continue
-            promise = link.poll_probe(now)
+            self._note_sent(link, hop, now)
+            promise = link.rhythm.poll_probe(now)
             if promise is not None:
                 hop.send(hop.qos.next_probe(now, promise, self.epoch), reliable=False)
             self._search_mtu(link, hop, now)
             hop.handle_timeout(now)
+        self.migration.handle_timeout(now)
 
     def poll_timeout(self, now: float) -> float | None:
         """Return when ``handle_timeout`` is due."""
-        due: float | None = None
+        due = self.migration.poll_timeout()
         for peer, link in self.links.items():
             hop = self.hops.get(peer)
             times = [link.poll_timeout()]
@@ -254,8 +278,8 @@ class Peers:
         return due
 
     def poll_hello(self) -> tuple[Address, bytes] | None:
-        """Return a hello to be sent from the shared socket."""
-        return self._hellos.popleft() if self._hellos else None
+        """Return a hello, or a question about a path, to be sent from the shared socket."""
+        return self._hellos.popleft() if self._hellos else self.migration.poll()
 
     def _allowed(self, peer: DeviceId) -> bool:
         return self._policy.only is None or peer in self._policy.only
@@ -307,21 +331,32 @@ class Peers:
 
     def _open(self, link: Link, session: Session, now: float) -> None:
         self._drop_hop(link.peer)
-        rate_bps = self._policy.rate_bps(link.peer)
-        rate = None if rate_bps is None else rate_bps / _BITS
-        controller = ModelController(
-            packet_bytes=session.packet_bytes,
-            initial_rate_bytes_s=rate or INITIAL_RATE_BYTES_S,
-            max_rate_bytes_s=rate,
-        )
+        controller = self._make_controller(link.peer, session)
         hop = Hop(link.peer, session, controller, self.counters[link.peer], now, self._shared)
         self.hops[link.peer] = hop
         self.by_address[session.address] = hop
+        self.migration.open(hop, now)
         self.opened.append(hop)
         if hop.mtu.measured:
             link.mtu_bytes = hop.mtu.mtu_bytes
         if link.usable:
             self._changed(link)
+
+    def _make_controller(self, peer: DeviceId, session: Session) -> ModelController:
+        rate_bps = self._policy.rate_bps(peer)
+        rate = None if rate_bps is None else rate_bps / _BITS
+        return ModelController(
+            packet_bytes=session.packet_bytes,
+            initial_rate_bytes_s=rate or INITIAL_RATE_BYTES_S,
+            max_rate_bytes_s=rate,
+        )
+
+    def _note_sent(self, link: Link, hop: Hop, now: float) -> None:
+        """Note that chunks went over a link since the last look at it."""
+        sent = hop.counters.data_bytes_sent
+        if sent != self._sent_bytes.get(link.peer, 0):
+            self._sent_bytes[link.peer] = sent
+            link.rhythm.on_flow(now)
 
     def _search_mtu(self, link: Link, hop: Hop, now: float) -> None:
         """Send the probes that are due, and take the end of a search."""
@@ -346,7 +381,10 @@ class Peers:
 
     def _drop_hop(self, peer: DeviceId) -> None:
         hop = self.hops.pop(peer, None)
-        if hop is not None and self.by_address.get(hop.session.address) is hop:
+        if hop is None:
+            return
+        self.migration.close(hop)
+        if self.by_address.get(hop.session.address) is hop:
             del self.by_address[hop.session.address]
 
     def _changed(self, link: Link) -> None:

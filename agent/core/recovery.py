@@ -114,6 +114,17 @@ class Recovery:
         self._first_sent_at = 0.0
         self._app_limited_until = 0
 
+    def forget_path(self) -> None:
+        """Measure the round trip anew: what comes goes another way.
+
+        Source:
+            RFC 9000 section 9.4.
+        """
+        self.rtt = RttEstimator()
+        self.packet_threshold = PACKET_THRESHOLD
+        self._reorder_s = 0.0
+        self._backoff = 0
+
     def on_sent(
         self, number: int, now: float, size: int, ack_eliciting: bool = True, content: object = None, count: int = 1
     ) -> None:

@@ -143,7 +143,7 @@ def _link(node: Node, peer: DeviceId) -> LinkStatus:
         peer=peer,
         state=link.state.value,
         address="" if hop is None else "{}:{}".format(*hop.session.address),
-        in_tree=link.in_tree,
+        in_tree=link.rhythm.in_tree,
         rtt_s=None if hop is None else hop.qos.rtt_s,
         jitter_s=None if hop is None else hop.qos.jitter_s,
         loss=None if hop is None else hop.qos.loss,

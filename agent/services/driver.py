@@ -82,6 +82,10 @@ class Driver:
         """Feed what one socket brought."""
         self._apply(lambda: self._core.receive_datagrams(batch, socket=socket, now=self.now))
 
+    def on_unreachable(self, address: Address) -> None:
+        """Tell the core that nobody is reached at an address."""
+        self._apply(lambda: self._core.on_unreachable(address, now=self.now))
+
     def receive_control(self, message: ControlInput) -> None:
         """Feed what the server said or failed to say."""
         self._apply(lambda: self._core.receive_control(message, now=self.now))

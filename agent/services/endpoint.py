@@ -26,12 +26,14 @@ from typing import Final
 from agent.core.events import Address
 from agent.services.moderation import INTERVAL_S, LARGE_BYTES, RAPID_S, Look, Moderation
 from agent.services.offload import Receiver, Sender
+from agent.services.refusals import UNREACHABLE, listen_for_refusals, take_refusals
 from common.errors import TransportError
 
 log = logging.getLogger(__name__)
 
 Datagram = tuple[bytes, Address]
 OnBatch = Callable[[Sequence[Datagram], int], None]
+OnUnreachable = Callable[[Address], None]
 
 SHARED: Final = 0
 """The number of the socket that serves every channel which has none of its own."""
@@ -75,16 +77,27 @@ class Endpoint:
         port: of the shared socket; 0 takes a free one.
         on_batch: takes what one wake of one socket brought, and the socket's number.
         on_room: called when a socket that could not keep up has room again.
+        on_unreachable: told, a little later, of an address that the network or this host says cannot be reached.
 
     Raises:
         TransportError: the address cannot be bound.
     """
 
-    def __init__(self, host: str, port: int, *, on_batch: OnBatch, on_room: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        on_batch: OnBatch,
+        on_room: Callable[[], None],
+        on_unreachable: OnUnreachable = lambda address: None,
+    ) -> None:
         self._host = host
         self._family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._on_batch = on_batch
         self._on_room = on_room
+        self._on_unreachable = on_unreachable
+        self._unreachable: dict[Address, None] = {}
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[int, _Socket] = {}
         self._next_number = SHARED
@@ -191,6 +204,7 @@ class Endpoint:
                 )
         if self._family == socket.AF_INET6:
             raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listen_for_refusals(raw)
         if sys.platform == "linux":
             # "Do not fragment", and no heed to what the kernel believes of the path; a kernel without it cuts.
             with contextlib.suppress(OSError):
@@ -247,6 +261,7 @@ class Endpoint:
             except OSError as error:
                 # An ICMP error about an earlier datagram is reported once, by the next call.
                 self._count(error)
+                self._take_refusals(each)
                 continue
             address = _from_wire(source)
             batch.extend([(datagram, address) for datagram in datagrams])
@@ -254,6 +269,9 @@ class Endpoint:
                 break
         if batch:
             self._on_batch(batch, each.number)
+        else:
+            # Errors wake the loop as datagrams do, and a call that sent may have used up the report of them.
+            self._take_refusals(each)
         return [len(datagram) for datagram, _ in batch]
 
     def _on_writable(self, each: _Socket) -> None:
@@ -267,16 +285,41 @@ class Endpoint:
 
     def _send_train(self, each: _Socket, train: list[bytes], target: tuple[str, int]) -> int:
         """Hand a train to the kernel; return how many datagrams need not wait."""
-        sent = 0
+        sent, reported = 0, False
         while sent < len(train):
             try:
                 sent += each.sender.send(train[sent:] if sent else train, target)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:
+                # Perhaps an earlier datagram's error, to anybody: then this one has not been tried yet.
+                if not reported and self._take_refusals(each):
+                    reported = True
+                    continue
                 self._count(error)
+                if error.errno in UNREACHABLE:
+                    self._note_unreachable(target)
                 sent += 1
         return sent
+
+    def _take_refusals(self, each: _Socket) -> bool:
+        """Take what the network refused; tell whether there was anything."""
+        refused = take_refusals(each.raw)
+        for target in refused:
+            self._note_unreachable(target)
+        return bool(refused)
+
+    def _note_unreachable(self, target: tuple[str, int]) -> None:
+        """Tell of an address, each once, when the present call is done: it may have come from whoever is told."""
+        if not self._unreachable:
+            self._loop.call_soon(self._tell_unreachable)
+        if len(self._unreachable) < _ROUTES_KEPT:
+            self._unreachable[_from_wire(target)] = None
+
+    def _tell_unreachable(self) -> None:
+        addresses, self._unreachable = self._unreachable, {}
+        for address in addresses:
+            self._on_unreachable(address)
 
     def _keep(self, each: _Socket, datagram: bytes, target: tuple[str, int]) -> None:
         if len(each.backlog) >= BACKLOG_DATAGRAMS:

@@ -18,6 +18,9 @@ class Core(Protocol):
     def receive_datagrams(self, batch: Sequence[tuple[bytes, Address]], *, socket: int = 0, now: float) -> None:
         """Take what one socket brought."""
 
+    def on_unreachable(self, address: Address, *, now: float) -> None:
+        """Hear that nobody is reached at an address."""
+
     def receive_control(self, message: ControlInput, *, now: float) -> None:
         """Take what the server said or failed to say."""
 

@@ -32,6 +32,9 @@ class FakeCore:
     def receive_datagrams(self, batch: Sequence[tuple[bytes, Address]], *, socket: int = 0, now: float) -> None:
         self._note("datagrams", (list(batch), socket))
 
+    def on_unreachable(self, address: Address, *, now: float) -> None:
+        self._note("unreachable", address)
+
     def receive_control(self, message: ControlInput, *, now: float) -> None:
         self._note("control", message)
 

@@ -11,15 +11,14 @@ from hypothesis import strategies as st
 from agent.core.link import (
     HELLO_FIRST_S,
     HELLO_MOST_S,
-    PROBE_IDLE_S,
-    PROBE_IN_TREE_S,
-    SILENT_LEAST_S,
+    HELLO_SUSPECT_S,
     SUSPECT_FOR_S,
     TRANSITIONS,
     Link,
     LinkInput,
     LinkState,
 )
+from agent.core.rhythm import PROBE_IDLE_S, PROBE_IN_TREE_S
 from common.datagrams import Hello
 from common.errors import LocalProtocolError
 from tests.unit.agent.core.parts import ADDRESS, hello_due, make_link, matches, shake_hands
@@ -180,7 +179,7 @@ class Wire:
                 link.handle_timeout(now)
                 if lossless:
                     self.put(1 - at, link.poll_hello(now))
-                if link.poll_probe(now) is not None and lossless and matches(*self.ends):
+                if link.rhythm.poll_probe(now) is not None and lossless and matches(*self.ends):
                     self.ends[1 - at].on_heard(now)
             if lossless:
                 self.settle(now)
@@ -284,81 +283,102 @@ def test_no_hello_goes_out_while_a_session_stands() -> None:
     assert one.poll_hello(100.0) is None
 
 
-# --- probes and silence -------------------------------------------------------------------------------------------
+# --- silence ------------------------------------------------------------------------------------------------------
 
 
-def test_a_new_link_is_probed_at_once_then_once_a_second() -> None:
+def silent(link: Link) -> float:
+    """Let a link become suspect; return when it did."""
+    link.rhythm.poll_probe(0.0)
+    while link.state is LinkState.OPEN:
+        at = link.poll_timeout()
+        assert at is not None
+        link.rhythm.poll_probe(at)
+        changed = link.handle_timeout(at)
+    assert changed
+    assert not link.usable
+    return at
+
+
+def test_a_link_is_looked_at_when_a_probe_is_due_and_when_its_silence_has_lasted_too_long() -> None:
     one, _ = opened()
     assert one.poll_timeout() == 0.0
-    assert one.poll_probe(0.0) == PROBE_IDLE_S
-    assert one.poll_probe(0.5) is None
-    assert one.poll_probe(PROBE_IDLE_S) == PROBE_IDLE_S
-
-
-def test_a_tree_edge_is_probed_four_times_as_often_from_that_moment_on() -> None:
-    one, _ = opened()
-    one.poll_probe(0.0)
-    one.set_in_tree(True, 0.3)
-    assert one.poll_probe(0.3) == PROBE_IN_TREE_S
-    one.set_in_tree(True, 0.4)
-    assert one.poll_probe(0.4) is None
-    one.set_in_tree(False, 0.4)
-    assert one.poll_probe(0.55) == PROBE_IDLE_S
-
-
-def test_a_link_without_a_session_is_not_probed() -> None:
-    link = make_link()
-    link.set_in_tree(True, 0.0)
-    assert link.poll_probe(0.0) is None
-
-
-@pytest.mark.parametrize(
-    ("promise", "silent_s"), [(0.0, SILENT_LEAST_S), (PROBE_IN_TREE_S, 1.0), (0.5, 2.0), (1.0, 4.0), (1e9, 4.0)]
-)
-def test_four_promised_probes_that_stay_away_make_a_link_suspect(promise: float, silent_s: float) -> None:
-    one, _ = opened()
-    one.on_promise(promise)
-    one.poll_probe(0.0)
-    while (at := one.poll_timeout()) is not None and at < silent_s:
-        assert not one.handle_timeout(at)
-        assert one.poll_probe(at) is not None
-    assert at == silent_s
-    assert one.handle_timeout(silent_s)
-    assert one.state is LinkState.SUSPECT
-    assert not one.usable
+    one.rhythm.poll_probe(0.0)
+    assert one.poll_timeout() == PROBE_IDLE_S
+    assert silent(one) == one.rhythm.silent_at()
 
 
 def test_a_suspect_link_is_probed_often_and_opens_at_the_first_sign_of_life() -> None:
     one, _ = opened()
     assert not one.on_heard(0.5)
-    assert one.handle_timeout(4.5)
-    assert one.poll_probe(4.5) == PROBE_IN_TREE_S
-    assert one.on_heard(4.6)
+    at = silent(one)
+    assert one.rhythm.poll_probe(at) == PROBE_IN_TREE_S
+    assert one.on_heard(at + 0.1)
     assert one.usable
-    assert one.poll_probe(4.6) == PROBE_IDLE_S
+
+
+def test_a_device_that_was_held_up_looks_again_before_it_suspects_a_link() -> None:
+    one, _ = opened()
+    late = one.rhythm.silent_at() + 0.2
+    assert not one.handle_timeout(late)
+    assert one.state is LinkState.OPEN
+    again = one.rhythm.silent_at()
+    assert again > late
+    assert one.handle_timeout(again)
+    assert one.state is LinkState.SUSPECT
+
+
+def test_a_suspect_link_says_hello_after_a_moment_and_keeps_its_session() -> None:
+    one, _ = opened()
+    at = silent(one)
+    assert one.poll_hello(at) is None
+    assert one.poll_hello(at + HELLO_SUSPECT_S) is not None
+    assert one.session is not None
+    one.on_heard(at + 1.0)
+    assert one.poll_hello(at + 100.0) is None
+
+
+def test_a_hello_of_a_suspect_link_finds_a_peer_that_has_moved() -> None:
+    one, other = opened()
+    at = silent(one) + HELLO_SUSPECT_S
+    answer, _ = other.handle_hello(hello_due(one, at), ADDRESS, at)
+    assert answer is not None
+    confirmed, new = one.handle_hello(answer, OTHER_ADDRESS, at)
+    assert new
+    assert confirmed is not None
+    other.handle_hello(confirmed, ADDRESS, at)
+    assert matches(one, other)
+    assert one.usable
+    assert one.session is not None
+    assert one.session.address == OTHER_ADDRESS
 
 
 def test_a_suspect_link_that_stays_silent_drops_its_session_and_says_hello_again() -> None:
     one, _ = opened()
-    one.poll_probe(0.0)
-    one.handle_timeout(4.0)
-    one.poll_probe(4.0)
-    assert not one.handle_timeout(4.0 + SUSPECT_FOR_S - 0.01)
-    one.poll_probe(7.99)
-    assert one.poll_timeout() == 4.0 + SUSPECT_FOR_S
-    assert one.handle_timeout(4.0 + SUSPECT_FOR_S)
+    end = silent(one) + SUSPECT_FOR_S
+    assert not one.handle_timeout(end - 0.01)
+    one.rhythm.poll_probe(end - 0.01)
+    hello_due(one, end - 0.01)
+    assert one.poll_timeout() == end
+    assert one.handle_timeout(end)
     assert one.session is None
     assert one.state is LinkState.PROBING
-    assert one.poll_timeout() == 8.0
-    assert one.poll_probe(9.0) is None
-    hello_due(one, 8.0)
+    assert one.poll_timeout() == end
+    assert one.rhythm.poll_probe(end + 1.0) is None
+    hello_due(one, end)
+
+
+def test_a_suspect_link_without_an_address_waits_for_its_end() -> None:
+    one, _ = opened()
+    at = silent(one)
+    one.set_addresses((), at)
+    one.rhythm.stop()
+    assert one.poll_timeout() == at + SUSPECT_FOR_S
 
 
 def test_a_session_renewed_opens_a_suspect_link() -> None:
     one, _ = opened()
-    one.handle_timeout(4.0)
-    assert one.state is LinkState.SUSPECT
-    shake_hands(make_link("A", 3, now=4.0), one, 4.0)
+    at = silent(one)
+    shake_hands(make_link("A", 3, now=at), one, at)
     assert one.usable
 
 

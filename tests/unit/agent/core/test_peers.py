@@ -93,7 +93,7 @@ def test_a_member_that_leaves_the_roster_is_forgotten_with_its_link() -> None:
     assert mesh.events("A", LinkChanged)[-1] == LinkChanged("B", "closed")
     assert peers.members == ("A",)
     mesh.say("B", "A", Probe(1, 0, 0, 1, 0, 250, 0))
-    assert mesh.drops("A") == {"datagram-not-understood": 1}
+    assert mesh.drops("A") == {"control-from-stranger": 1}
 
 
 def test_a_member_with_a_new_key_begins_anew() -> None:

@@ -158,3 +158,12 @@ def test_a_suspect_link_asks_nothing_before_it_closes() -> None:
     migration = mesh.node("A").peers.migration
     migration.handle_timeout(mesh.now + 1_000.0)
     assert migration.poll() is None
+
+
+def test_an_address_that_a_nat_gave_to_another_peer_is_that_peers() -> None:
+    mesh = Mesh("A-B A-C").linked()
+    datagram = mesh.sealed("C", "A", encode_frame(PROBE))
+    before = mesh.hop("A", "C").qos.probes_heard
+    mesh.inject("A", datagram, source=mesh.address("B"))
+    assert mesh.hop("A", "C").qos.probes_heard == before + 1
+    assert mesh.drops("A") == {}

@@ -222,3 +222,16 @@ def test_a_hop_whose_queue_of_frames_overflows_is_closed_and_the_link_begins_ane
     mesh.linked()
     again = mesh.send_file("A", data(10))
     mesh.until(lambda: mesh.verified(again) == ["B"])
+
+
+def test_an_address_that_the_network_says_is_dead_makes_its_link_suspect_unless_the_peer_speaks() -> None:
+    mesh = Mesh("A-B").linked()
+    node = mesh.node("A")
+    node.on_unreachable(("10.9.9.9", 1), now=mesh.now)
+    node.on_unreachable(mesh.address("B"), now=mesh.now)
+    assert node.peers.usable() == ("B",)
+    mesh.kill("B")
+    mesh.run(0.5)
+    node.on_unreachable(mesh.address("B"), now=mesh.now)
+    mesh._drain("A")
+    assert mesh.events("A", LinkChanged)[-1] == LinkChanged("B", "suspect")

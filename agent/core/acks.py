@@ -4,6 +4,7 @@ Source:
     RFC 9000 section 13.2; docs/protocol.md.
 """
 
+from collections import deque
 from typing import NamedTuple
 
 from agent.core.rangeset import RangeSet
@@ -18,6 +19,10 @@ PACKETS_PER_ACK = 32
 """Packets after which an ACK is due at once: about one train."""
 ACK_RANGES = 32
 """Ranges in one ACK, newest first."""
+TOLD_ACKS = 32
+"""ACKs that say of a packet that it arrived, at least: some may be lost …"""
+TOLD_S = 0.2
+"""… and the seconds in which they go: many may be lost in a row. An old gap in each ACK for ever would cost 12 bytes."""
 
 
 class Ack(NamedTuple):
@@ -46,7 +51,17 @@ class AckTracker:
         RFC 9000 section 13.2; docs/protocol.md.
     """
 
-    __slots__ = ("_due_at", "_immediate_at", "_largest", "_largest_at", "_received", "_waiting", "outside_window")
+    __slots__ = (
+        "_due_at",
+        "_immediate_at",
+        "_largest",
+        "_largest_at",
+        "_lowest_news",
+        "_received",
+        "_told",
+        "_waiting",
+        "outside_window",
+    )
 
     def __init__(self) -> None:
         self._received = RangeSet()
@@ -56,6 +71,9 @@ class AckTracker:
         self._due_at: float | None = None
         # When the next immediate ACK is allowed.
         self._immediate_at = 0.0
+        # The lowest number that the next ACK is the first to tell of, and those of the ACKs before it, with their time.
+        self._lowest_news: int | None = None
+        self._told: deque[tuple[float, int]] = deque()
         self.outside_window = 0
 
     def on_received(self, number: int, now: float, ack_eliciting: bool = True, count: int = 1) -> bool:
@@ -79,6 +97,8 @@ class AckTracker:
         fresh = self._received.add_range(number, stop)
         if not fresh:
             return False
+        if self._lowest_news is None or number < self._lowest_news:
+            self._lowest_news = number
         if not in_order:
             # A later number leaves a gap, an earlier one is out of order: both are news to the sender.
             self._received.keep_last(MAX_RANGES)
@@ -107,7 +127,23 @@ class AckTracker:
             raise LocalProtocolError("there is nothing to acknowledge yet")
         self._waiting = 0
         self._due_at = None
-        return Ack(self._largest, max(now - self._largest_at, 0.0), self._received.newest(ACK_RANGES))
+        floor = self._still_to_tell(now)
+        ranges = [span for span in self._received.newest(ACK_RANGES) if span[1] > floor]
+        return Ack(self._largest, max(now - self._largest_at, 0.0), ranges)
+
+    def _still_to_tell(self, now: float) -> int:
+        """Return the lowest number that has not been in enough ACKs, this one included.
+
+        Source:
+            RFC 9000 section 13.2.3, which leaves it to the receiver when to forget.
+        """
+        told = self._told
+        if self._lowest_news is not None:
+            told.append((now, self._lowest_news))
+            self._lowest_news = None
+        while len(told) > TOLD_ACKS and now - told[0][0] > TOLD_S:
+            told.popleft()
+        return min([lowest for _, lowest in told], default=self._largest)
 
     def _expect_ack(self, now: float, in_order: bool, count: int) -> None:
         """Move the time at which an ACK is due."""

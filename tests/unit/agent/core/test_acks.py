@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.acks import ACK_RANGES, MAX_ACK_DELAY_S, PACKETS_PER_ACK, Ack, AckTracker
+from agent.core.acks import ACK_RANGES, MAX_ACK_DELAY_S, PACKETS_PER_ACK, TOLD_ACKS, TOLD_S, Ack, AckTracker
 from agent.core.rangeset import RangeSet
 from common.errors import LocalProtocolError
 from common.limits import HOP_WINDOW, MAX_RANGES
@@ -157,3 +157,37 @@ def test_only_the_newest_ranges_are_kept() -> None:
     ranges = tracker.take_ack(1.0).ranges
     assert len(ranges) == ACK_RANGES
     assert ranges[0] == (4 * MAX_RANGES - 2, 4 * MAX_RANGES - 1)
+
+
+def test_an_old_gap_is_told_of_in_many_acks_and_then_no_more() -> None:
+    tracker = AckTracker()
+    tracker.on_received(0, 0.0, count=10)
+    acks = []
+    for turn in range(2 * TOLD_ACKS):
+        now = 0.01 * turn
+        tracker.on_received(20 + turn, now)
+        acks.append(tracker.take_ack(now))
+    mentions = [(0, 10) in ack.ranges for ack in acks]
+    assert mentions == [True] * TOLD_ACKS + [False] * TOLD_ACKS
+    assert all(ack.ranges[0][0] == 20 for ack in acks)
+
+
+def test_a_gap_is_told_of_for_a_while_however_many_acks_go() -> None:
+    tracker = AckTracker()
+    tracker.on_received(0, 0.0)
+    for turn in range(10 * TOLD_ACKS):
+        now = TOLD_S * turn / (10 * TOLD_ACKS)
+        tracker.on_received(2 + turn, now)
+        assert (0, 1) in tracker.take_ack(now).ranges
+
+
+def test_what_comes_late_into_an_old_gap_is_told_of_anew() -> None:
+    tracker = AckTracker()
+    tracker.on_received(0, 0.0, count=10)
+    for turn in range(2 * TOLD_ACKS):
+        tracker.on_received(20 + turn, 0.01 * turn)
+        tracker.take_ack(0.01 * turn)
+    tracker.on_received(12, 1.0)
+    assert tracker.take_ack(1.0).ranges == [(20, 20 + 2 * TOLD_ACKS), (12, 13)]
+    # Taken early, an ACK without news repeats what is not old yet.
+    assert tracker.take_ack(1.0).ranges == [(20, 20 + 2 * TOLD_ACKS), (12, 13)]

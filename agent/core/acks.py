@@ -22,7 +22,7 @@ ACK_RANGES = 32
 TOLD_ACKS = 32
 """ACKs that say of a packet that it arrived, at least: some may be lost …"""
 TOLD_S = 0.2
-"""… and the seconds in which they go: many may be lost in a row. An old gap in each ACK for ever would cost 12 bytes."""
+"""… and the seconds in which they go: many may be lost in a row. An old gap costs 12 bytes in each."""
 
 
 class Ack(NamedTuple):

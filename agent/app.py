@@ -40,7 +40,8 @@ from agent.services.inbox import Cursors, Inbox
 from agent.services.last_state import LastState
 from agent.services.ledger import Ledger
 from agent.services.ports import ControlInput
-from agent.settings import AgentSettings, is_loopback, write_address
+from agent.settings import AgentSettings, is_loopback
+from common.addresses import write_address
 from common.errors import ConfigError, RefusedError, TransportError
 from common.ids import ChannelId
 from common.limits import MAX_CANDIDATES

@@ -272,12 +272,6 @@ def parse_address(text: str, *, any_port: bool = False) -> Address:
     return host, int(port)
 
 
-def write_address(address: Address) -> str:
-    """Write an address so that `parse_address` reads it back."""
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def check_server(url: str, *, insecure_http: bool) -> str:
     """Return the server's URL, or refuse it.
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from common.addresses import Address
 from common.errors import DecodeError
 from common.limits import MAX_STUN_BYTES, MAX_STUN_UNKNOWN
 
@@ -20,6 +21,8 @@ COOKIE: Final = bytes.fromhex("2112a442")
 TRANSACTION_BYTES: Final = 12
 """Random bytes that a client puts behind the cookie."""
 HEADER_BYTES: Final = 20
+HIGHEST_STUN_BYTE: Final = 1
+"""Of the first byte: Binding's messages begin with 0 or 1, and our own datagrams with 16 or more (as RFC 7983 does)."""
 
 _HEADER: Final = struct.Struct("!HH16s")
 _ATTRIBUTE: Final = struct.Struct("!HH")
@@ -44,8 +47,6 @@ _FINGERPRINT_XOR: Final = 0x5354_554E
 _UNKNOWN_ATTRIBUTE: Final = 420
 _MAX_REASON_CHARS: Final = 128
 """Characters of an error's reason, by RFC 8489 section 14.8."""
-
-Address = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)

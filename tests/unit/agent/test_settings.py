@@ -22,8 +22,8 @@ from agent.settings import (
     parse_peer,
     parse_rate,
     parse_size,
-    write_address,
 )
+from common.addresses import write_address
 from common.errors import ConfigError
 from common.limits import MAX_STREAM_MEMORY_BYTES, MIN_STREAM_MEMORY_BYTES
 

@@ -13,6 +13,7 @@ from agent.core.events import Address, Event, LinkChanged
 from agent.core.hop import Hop, HopCounters
 from agent.core.link import Link, LinkState, Session
 from agent.core.pacer import SharedRate
+from common.addresses import Network, is_within, numeric, why_unreachable
 from common.datagrams import Hello, hello_key_id, open_hello
 from common.errors import DecodeError
 from common.frames import Bye, MtuProbe, Probe
@@ -47,6 +48,7 @@ class PeerPolicy:
         declared: declared figures, by peer.
         max_rate_bps: what all hops together may send, bits per second; None for no cap.
         max_rates: the same for one hop, by peer.
+        denied: networks of which no address is tried, and no hello taken.
     """
 
     only: frozenset[DeviceId] | None
@@ -54,6 +56,16 @@ class PeerPolicy:
     declared: Mapping[DeviceId, DeclaredQos]
     max_rate_bps: float | None = None
     max_rates: Mapping[DeviceId, float] = field(default_factory=dict)
+    denied: tuple[Network, ...] = ()
+
+    def allows(self, peer: DeviceId) -> bool:
+        """Tell whether the device may speak with a peer."""
+        return self.only is None or peer in self.only
+
+    def usable(self, address: Address) -> bool:
+        """Tell whether a peer's address is worth a datagram: numeric, of one host, and in no denied network."""
+        host = address[0]
+        return numeric(host) is not None and why_unreachable(host) is None and not is_within(host, self.denied)
 
     def rate_bps(self, peer: DeviceId) -> float | None:
         """Return what a link is taken to give, declared or capped; None where nothing is said."""
@@ -130,7 +142,7 @@ class Peers:
         for peer in [peer for peer in self.links if peer not in members]:
             self._remove(peer)
         for peer, entry in members.items():
-            if peer == self._device or not self._allowed(peer):
+            if peer == self._device or not self._policy.allows(peer):
                 continue
             if self._keys.get(peer) != entry.public_key:
                 self._add(entry, now)
@@ -140,6 +152,9 @@ class Peers:
 
     def receive_hello(self, datagram: bytes, address: Address, now: float) -> None:
         """Take a hello from anywhere."""
+        if self._policy.denied and is_within(address[0], self._policy.denied):
+            self._drops["hello-from-denied-network"] += 1
+            return
         try:
             link = self._by_key_id.get(hello_key_id(datagram))
             if link is None:
@@ -257,14 +272,11 @@ class Peers:
         """Return a hello to be sent from the shared socket."""
         return self._hellos.popleft() if self._hellos else None
 
-    def _allowed(self, peer: DeviceId) -> bool:
-        return self._policy.only is None or peer in self._policy.only
-
     def _addresses(self, entry: RosterEntry) -> tuple[Address, ...]:
         given = self._policy.addresses.get(entry.device)
         found = [] if given is None else [given]
         found.extend(split_candidate(candidate) for candidate in entry.candidates)
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(filter(self._policy.usable, found)))
 
     def _add(self, entry: RosterEntry, now: float) -> None:
         if entry.device in self.links:

@@ -127,6 +127,8 @@ class Link:
         self.session: Session | None = None
         self.sealer = Sealer(hello_key(secret, group))
         self.addresses: tuple[Address, ...] = ()
+        self.tried_since = now
+        """When the search for the peer began: with its addresses, or with the end of the session before."""
         self.in_tree = False
         self.mtu_bytes: int | None = None
         """What the path takes, as last measured while the link was open; None before."""
@@ -151,6 +153,7 @@ class Link:
         """Take the addresses at which the peer may be; new ones are tried at once."""
         if addresses != self.addresses:
             self.addresses = addresses
+            self.tried_since = now
             self._pause = HELLO_FIRST_S
             self._next_hello = now
 
@@ -248,6 +251,7 @@ class Link:
 
     def _drop_session(self, now: float) -> None:
         self.session = None
+        self.tried_since = now
         self.mtu_bytes = None
         self._next_probe = None
         self._pause = HELLO_FIRST_S

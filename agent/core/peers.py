@@ -13,13 +13,14 @@ from agent.core.events import Address, Event, LinkChanged
 from agent.core.hop import Hop, HopCounters
 from agent.core.link import Link, LinkState, Session
 from agent.core.pacer import SharedRate
+from agent.core.reachability import Attempt
 from common.addresses import Network, is_within, numeric, why_unreachable
 from common.datagrams import Hello, hello_key_id, open_hello
 from common.errors import DecodeError
 from common.frames import Bye, MtuProbe, Probe
 from common.ids import DeviceId
 from common.limits import MAX_DELAY_S, MAX_PEERS, USUAL_DATAGRAM_BYTES
-from common.messages import QosFigures, RosterEntry, decode_key, split_candidate
+from common.messages import CandidatesReport, QosFigures, RosterEntry, decode_key, split_candidate
 from common.sealing import NONCE_BYTES, key_id, pair_secret
 
 _BITS: Final = 8
@@ -108,6 +109,8 @@ class Peers:
         self.by_address: dict[Address, Hop] = {}
         self.counters: dict[DeviceId, HopCounters] = {}
         self.members: tuple[DeviceId, ...] = ()
+        self.roster: dict[DeviceId, RosterEntry] = {}
+        """What the roster says of each member."""
         self.events: deque[Event] = deque()
         self.opened: deque[Hop] = deque()
         """Hops with a session that nobody has greeted yet."""
@@ -139,6 +142,7 @@ class Peers:
         """Take the members, their keys and the addresses at which each may be."""
         members = {entry.device: entry for entry in entries}
         self.members = tuple(sorted(members))
+        self.roster = members
         for peer in [peer for peer in self.links if peer not in members]:
             self._remove(peer)
         for peer, entry in members.items():
@@ -267,6 +271,33 @@ class Peers:
                 if at is not None and (due is None or at < due):
                     due = at
         return due
+
+    def attempt(self, peer: DeviceId, own: CandidatesReport, now: float) -> Attempt:
+        """Return what is known of the way to a member without an open link.
+
+        Args:
+            peer: the member.
+            own: where this device may be reached, and what its NAT does.
+            now: monotonic seconds.
+        """
+        entry, link = self.roster[peer], self.links.get(peer)
+        told = [split_candidate(candidate) for candidate in entry.candidates]
+        if peer in self._policy.addresses:
+            told.append(self._policy.addresses[peer])
+        tried = [address for address in told if self._policy.usable(address)]
+        families = {candidate.startswith("[") for candidate in own.candidates}
+        return Attempt(
+            allowed=self._policy.allows(peer),
+            told=len(told),
+            denied=sum(is_within(host, self._policy.denied) for host, _ in told),
+            tried=len(tried),
+            families=not families or any((":" in host) in families for host, _ in tried),
+            state=None if link is None else link.state,
+            session=link is not None and link.session is not None,
+            seconds=0.0 if link is None else now - link.tried_since,
+            own=own.mapping,
+            its=entry.mapping,
+        )
 
     def poll_hello(self) -> tuple[Address, bytes] | None:
         """Return a hello to be sent from the shared socket."""

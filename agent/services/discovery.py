@@ -128,6 +128,8 @@ class Discovery:
                 self._complain(f"STUN server {host!r} has no address: {str(error) or 'it took too long'}")
                 found = []
             reachable = [(str(numeric(each)), port) for each in found if self._leads_to(each, port)]
+            if found and not reachable:
+                self._complain(f"no way leads to STUN server {write_address((host, port))}")
             complete = complete and bool(reachable)
             servers += reachable
         return servers, complete

@@ -139,12 +139,14 @@ async def test_after_a_change_of_interfaces_the_ways_are_looked_at_again() -> No
     await stop(watching)
 
 
-async def test_what_the_socket_cannot_reach_is_not_asked() -> None:
+async def test_what_the_socket_cannot_reach_is_not_asked(caplog: pytest.LogCaptureFixture) -> None:
     told, host = Told(), Host()
     host.names["both.example"] = ["::1", "127.0.0.1", "odd"]
-    found = make(told, host, ("both.example", 1), bound="0.0.0.0")
-    watching = asyncio.create_task(found.watch_servers())
-    assert await told.next() == (("127.0.0.1", 1),)
+    found = make(told, host, ("both.example", 1), ("::1", 2), bound="0.0.0.0")
+    with caplog.at_level(logging.WARNING):
+        watching = asyncio.create_task(found.watch_servers())
+        assert await told.next() == (("127.0.0.1", 1),)
+    assert [record.message for record in caplog.records] == ["= no way leads to STUN server [::1]:2"]
     await stop(watching)
 
 

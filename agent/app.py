@@ -32,18 +32,19 @@ from agent.core.events import (
 from agent.core.node import Node, NodeConfig
 from agent.services.control import ControlClient
 from agent.services.control_rest import RestClient
+from agent.services.discovery import Discovery
 from agent.services.disk_store import RETENTION_BYTES, DiskStores
 from agent.services.driver import Driver
-from agent.services.endpoint import Endpoint, local_host_towards
+from agent.services.endpoint import Endpoint, default_host
 from agent.services.identity import StateFolder, write_atomically
 from agent.services.inbox import Cursors, Inbox
 from agent.services.last_state import LastState
 from agent.services.ledger import Ledger
 from agent.services.ports import ControlInput
-from agent.settings import AgentSettings, is_loopback, write_address
+from agent.settings import AgentSettings, is_loopback
+from common.addresses import write_address
 from common.errors import ConfigError, RefusedError, TransportError
 from common.ids import ChannelId
-from common.limits import MAX_CANDIDATES
 from common.messages import GraphBody, NeighboursBody
 
 log = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ class Agent:
         )
         rng = random.Random(secrets.randbits(64))
         self._endpoint = Endpoint(
-            *settings.listen,
+            *(settings.listen or (default_host(), 0)),
             on_batch=lambda batch, number: self._driver.receive_batch(batch, number),
             on_room=lambda: self._driver.drain(),
             on_unreachable=lambda address: self._driver.on_unreachable(address),
@@ -147,6 +148,7 @@ class Agent:
             )
             self._attachment = Attachment(self._driver, self._last)
             loopback = is_loopback(urlsplit(settings.server).hostname or "")
+            self._discovery = Discovery(self._driver, self._endpoint.address, settings.stun_servers, loopback=loopback)
             self._control = ControlClient(
                 settings.server,
                 RestClient(settings.server, self._identity, loopback=loopback, ca_file=settings.ca_file),
@@ -196,10 +198,15 @@ class Agent:
             async with asyncio.TaskGroup() as tasks:
                 attached = tasks.create_task(self._attach(server), name="control")
                 tasks.create_task(server.serve(sockets=[bound]), name="api")
+                watching = (
+                    tasks.create_task(self._discovery.watch_interfaces(), name="interfaces"),
+                    tasks.create_task(self._discovery.watch_servers(), name="stun"),
+                )
                 await self._stop.wait()
                 log.info("= device %s stops", self._settings.device)
                 self._local.stop()
-                attached.cancel()
+                for task in (attached, *watching):
+                    task.cancel()
                 server.should_exit = True
         finally:
             bound.close()
@@ -212,6 +219,7 @@ class Agent:
         try:
             for message in self._last.messages():
                 self._driver.receive_control(message)
+            self._discovery.look()
             self._driver.start(self._endpoint)
             if self._identity.token is None:
                 answer = await self._control.enrol(self._settings.join_token or "", keep=self._folder.save_identity)
@@ -281,7 +289,9 @@ class Agent:
             max_rates=settings.max_rates,
             only_peers=settings.only_peers,
             peers=settings.peers,
-            candidates=own_candidates(settings, self._endpoint.address),
+            candidates=tuple(dict.fromkeys(write_address(address) for address in settings.advertise)),
+            only_advertised=settings.only_advertised,
+            denied=settings.denied,
             datagram_bytes=settings.datagram_bytes,
             stream_memory_bytes=settings.stream_memory_bytes,
         )
@@ -342,32 +352,10 @@ async def resolved(settings: AgentSettings) -> AgentSettings:
     """
     return replace(
         settings,
-        listen=await _resolve(settings.listen),
+        listen=None if settings.listen is None else await _resolve(settings.listen),
         advertise=tuple([await _resolve(address) for address in settings.advertise]),
         peers={peer: await _resolve(address) for peer, address in settings.peers.items()},
     )
-
-
-def own_candidates(settings: AgentSettings, bound: Address) -> tuple[str, ...]:
-    """List the addresses under which peers may reach this device, in the order to try.
-
-    Args:
-        settings: what the user says.
-        bound: where the shared socket listens; of a wildcard the address towards the server is taken.
-    """
-    found = list(settings.advertise)
-    if not settings.only_advertised:
-        found += _bound_addresses(settings.server, bound)
-    return tuple(dict.fromkeys(write_address(address) for address in found))[:MAX_CANDIDATES]
-
-
-def _bound_addresses(server: str, bound: Address) -> list[Address]:
-    host, port = bound
-    if host not in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
-        return [bound]
-    towards = urlsplit(server)
-    local = local_host_towards(towards.hostname or "", towards.port or 443)
-    return [] if local is None else [(local, port)]
 
 
 async def _resolve(address: Address) -> Address:

@@ -48,7 +48,9 @@ def agent(
             help="The same token; better by the environment, as others see command lines.",
         ),
     ] = None,
-    listen: Annotated[str, typer.Option(help="UDP HOST:PORT; port 0 takes a free one.")] = ("0.0.0.0:0"),
+    listen: Annotated[
+        str | None, typer.Option(help="UDP HOST:PORT; by default a free port, on all interfaces and of both families.")
+    ] = None,
     advertise: Annotated[
         list[str] | None, typer.Option(help="A further HOST:PORT at which peers reach this device.")
     ] = None,
@@ -57,6 +59,14 @@ def agent(
     ] = False,
     peer: Annotated[list[str] | None, typer.Option(help="A peer's fixed address: PEER=HOST:PORT.")] = None,
     only_peer: Annotated[list[str] | None, typer.Option(help="Link with these peers and no others.")] = None,
+    deny: Annotated[
+        list[str] | None,
+        typer.Option(help="Keep out of this network: tell, try and take no address of it, such as 10.8.0.0/16."),
+    ] = None,
+    stun: Annotated[
+        list[str] | None,
+        typer.Option(help="STUN server HOST:PORT that tells this device's address as others see it, or off."),
+    ] = None,
     link: Annotated[
         list[str] | None,
         typer.Option(help="What a link is known to give: PEER=RATE[,DELAY], such as B=100M,5ms."),
@@ -100,12 +110,14 @@ def agent(
         state=folder,
         receive=receive or folder / "received",
         control_socket=control_socket or (folder / "agent.sock" if state else settings.default_control_socket()),
-        listen=settings.parse_address(listen, any_port=True),
+        listen=settings.parse_address(listen, any_port=True) if listen else None,
         join_token=_join_token(join_token_file, join_token),
         advertise=tuple(settings.parse_address(each) for each in advertise or ()),
         only_advertised=only_advertised,
         peers=settings.gather(map(settings.parse_peer, peer or ()), "an address"),
         only_peers=settings.parse_only_peers(only_peer) if only_peer else None,
+        denied=tuple(settings.parse_network(each) for each in deny or ()),
+        stun=settings.parse_stun(stun or ()),
         declared=settings.gather(map(settings.parse_link, link or ()), "a link"),
         max_rate_bps=max_rate_bps,
         max_rates=max_rates,

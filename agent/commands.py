@@ -123,9 +123,10 @@ def status(as_json: AsJson = False, control_socket: ControlSocket = None) -> Non
     if as_json:
         typer.echo(json.dumps(report))
         return
-    console = Console()
+    # No markup: an IPv6 address in brackets is none.
+    console = Console(markup=False)
     if not console.is_terminal:
-        console = Console(width=PIPE_WIDTH)
+        console = Console(width=PIPE_WIDTH, markup=False)
     for part in status_tables(report):
         console.print(part)
 
@@ -195,7 +196,7 @@ def _tell_end(opened: Line, finished: Line) -> None:
     text = f"{name}: {has} of {len(receipts)} devices verified it in {finished['seconds']:.1f} s"
     typer.echo(text, err=not finished["ok"])
     if not finished["ok"]:
-        console = Console(stderr=True)
+        console = Console(stderr=True, markup=False)
         console.print(receipts_table(receipts, opened["size_bytes"]))
         if finished["reason"] == "timeout":
             typer.echo(f"the agent goes on with it, as stream {opened['stream']}", err=True)

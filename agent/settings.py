@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from agent.core.events import Address
 from agent.core.peers import DeclaredQos
+from common.addresses import Network, is_within
 from common.errors import ConfigError
 from common.ids import DeviceId, GroupId, check_id
 from common.limits import (
@@ -24,9 +25,11 @@ from common.limits import (
     MAX_CANDIDATES,
     MAX_DATAGRAM_BYTES,
     MAX_DELAY_S,
+    MAX_DENIED,
     MAX_PEERS,
     MAX_RATE_BPS,
     MAX_STREAM_MEMORY_BYTES,
+    MAX_STUN_SERVERS,
     MIN_CAP_BPS,
     MIN_DATAGRAM_BYTES,
     MIN_STREAM_MEMORY_BYTES,
@@ -58,12 +61,14 @@ class AgentSettings:
         state: folder of the agent's own records (mode 0700).
         receive: folder in which received files appear.
         control_socket: the unix socket of the local API (mode 0600).
-        listen: the UDP address to bind; port 0 takes a free one.
+        listen: the UDP address to bind; port 0 takes a free one. None takes one on all interfaces.
         join_token: lets a new device enrol; not needed once it has.
         advertise: further addresses under which peers may reach this device.
         only_advertised: tell the group no address but those, where the way to the server is none for data.
         peers: fixed addresses of peers.
         only_peers: the peers to link with; None takes all of the group.
+        denied: networks whose addresses are neither told, nor tried, nor spoken with.
+        stun: STUN servers to ask for this device's reflexive address; None asks the coordination server.
         declared: what the user says about links, per peer.
         max_rate_bps: what this device may send to all peers together; None for no cap.
         max_rates: the same, to one peer.
@@ -82,12 +87,14 @@ class AgentSettings:
     state: Path
     receive: Path
     control_socket: Path
-    listen: Address = ("0.0.0.0", 0)  # noqa: S104 - every interface may lead to a peer
+    listen: Address | None = None
     join_token: str | None = field(default=None, repr=False)
     advertise: tuple[Address, ...] = ()
     only_advertised: bool = False
     peers: dict[DeviceId, Address] = field(default_factory=dict)
     only_peers: frozenset[DeviceId] | None = None
+    denied: tuple[Network, ...] = ()
+    stun: tuple[Address, ...] | None = None
     declared: dict[DeviceId, DeclaredQos] = field(default_factory=dict)
     max_rate_bps: float | None = None
     max_rates: dict[DeviceId, float] = field(default_factory=dict)
@@ -113,8 +120,7 @@ class AgentSettings:
             raise ConfigError(f"device {self.device!r} is named as its own peer")
         if len(named) > MAX_PEERS:
             raise ConfigError(f"{len(named)} peers are named; at most {MAX_PEERS} are allowed")
-        if len(self.advertise) > MAX_CANDIDATES:
-            raise ConfigError(f"{len(self.advertise)} addresses to advertise; at most {MAX_CANDIDATES} are allowed")
+        self._check_discovery()
         if not MIN_DATAGRAM_BYTES <= self.datagram_bytes <= MAX_DATAGRAM_BYTES:
             raise ConfigError(
                 f"datagrams of {self.datagram_bytes} bytes; {MIN_DATAGRAM_BYTES} to {MAX_DATAGRAM_BYTES} are allowed"
@@ -127,6 +133,29 @@ class AgentSettings:
                 f"the path {str(self.control_socket)!r} is too long for a unix socket;"
                 f" at most {MAX_UNIX_PATH_BYTES} bytes are allowed"
             )
+
+    def _check_discovery(self) -> None:
+        for what, count, most in (
+            ("addresses to advertise", len(self.advertise), MAX_CANDIDATES),
+            ("networks to keep out of", len(self.denied), MAX_DENIED),
+            ("STUN servers", len(self.stun or ()), MAX_STUN_SERVERS),
+        ):
+            if count > most:
+                raise ConfigError(f"{count} {what}; at most {most} are allowed")
+        for host, _ in (*self.advertise, *self.peers.values()):
+            if is_within(host, self.denied):
+                raise ConfigError(f"{host} is in a network of --deny, and is wanted by --advertise or --peer")
+
+    @property
+    def stun_servers(self) -> tuple[Address, ...]:
+        """The STUN servers to ask: those named, else the server's two; none where only what is advertised is told."""
+        if self.stun is not None:
+            return self.stun
+        if self.only_advertised:
+            return ()
+        parts = urlsplit(self.server)
+        first = parts.port or (443 if parts.scheme == "https" else 80)
+        return tuple((parts.hostname or "", port) for port in (first, first + 1) if port <= 65_535)
 
 
 def default_state() -> Path:
@@ -241,6 +270,37 @@ def parse_peer(text: str) -> tuple[DeviceId, Address]:
     return check_id(peer, "peer"), parse_address(address)
 
 
+def parse_network(text: str) -> Network:
+    """Read a network such as ``10.8.0.0/16``, or one address.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError as error:
+        raise ConfigError(f"network {text!r} is not an address with a length, such as 10.8.0.0/16") from error
+
+
+def parse_stun(texts: Iterable[str]) -> tuple[Address, ...] | None:
+    """Read STUN servers: ``HOST:PORT``, or ``off`` alone.
+
+    Returns:
+        The servers, none for ``off``; None if nothing is said.
+
+    Raises:
+        ConfigError: one has another form, or ``off`` is not alone.
+    """
+    said = tuple(texts)
+    if not said:
+        return None
+    if "off" in said:
+        if len(said) > 1:
+            raise ConfigError("--stun off and --stun HOST:PORT contradict each other")
+        return ()
+    return tuple(parse_address(text) for text in said)
+
+
 def parse_only_peers(names: Iterable[str]) -> frozenset[DeviceId]:
     """Read the names of the peers to link with.
 
@@ -270,12 +330,6 @@ def parse_address(text: str, *, any_port: bool = False) -> Address:
     if not (usable and port.isascii() and port.isdigit() and lowest <= int(port) <= 65535):
         raise ConfigError(f"address {text!r} is not HOST:PORT, such as 192.0.2.7:7400 or [2001:db8::1]:7400")
     return host, int(port)
-
-
-def write_address(address: Address) -> str:
-    """Write an address so that `parse_address` reads it back."""
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def check_server(url: str, *, insecure_http: bool) -> str:

@@ -8,6 +8,12 @@ from typing import Any
 from rich.table import Table
 
 _STEP = 1024
+_MAPPINGS = {
+    "unknown": "unknown NAT",
+    "none": "no NAT",
+    "stable": "a NAT with one mapping for all destinations",
+    "varies": "a NAT whose mapping varies by destination, symmetric",
+}
 
 
 def receipts_table(receipts: Mapping[str, Mapping[str, Any]], size_bytes: int) -> Table:
@@ -30,9 +36,14 @@ def status_tables(report: Mapping[str, Any]) -> Iterator[str | Table]:
         f"device {report['device']} of group {report['group']}, {attached},"
         f" epoch {report['epoch']}, UDP {report.get('udp_address', '?')}{_offload(report.get('offload', {}))}"
     )
+    if "mapping" in report:
+        yield _whereabouts(report)
     links = report.get("links", [])
     if links:
         yield _links(links)
+    missing = report.get("missing", [])
+    if missing:
+        yield _missing(missing)
     streams = report.get("streams", [])
     if streams:
         yield _streams(streams)
@@ -67,6 +78,22 @@ def _offload(report: Mapping[str, Any]) -> str:
     plain = report["plain_addresses"]
     exceptions = f", but plain to {', '.join(plain)}" if plain else ""
     return f" (trains received {report['receive']}, sent {report['send']}{exceptions})"
+
+
+def _whereabouts(report: Mapping[str, Any]) -> str:
+    """Say where this device is reached, where others see it, and what lies between."""
+    told = " ".join(report.get("candidates", ())) or "no address"
+    seen = " ".join(report.get("reflexive", ())) or "nowhere yet"
+    return f"reached at {told}; seen at {seen} ({_MAPPINGS.get(report['mapping'], report['mapping'])})"
+
+
+def _missing(missing: list[Mapping[str, Any]]) -> Table:
+    table = Table(title="no link", title_justify="left", box=None, pad_edge=False)
+    table.add_column("peer")
+    table.add_column("reason")
+    for each in missing:
+        table.add_row(str(each.get("peer")), str(each.get("reason")))
+    return table
 
 
 def _links(links: list[Mapping[str, Any]]) -> Table:

@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal, Self, TypeAlias
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from common import limits
+from common.addresses import why_unreachable
 from common.errors import DecodeError, TopologyError
 from common.graph import AcyclicGraph, Tree
 from common.ids import ID_PATTERN, DeviceId
@@ -79,6 +80,15 @@ def _check_candidate(text: str) -> str:
     return text
 
 
+def _check_told(text: str) -> str:
+    """Refuse an address at which nobody can be reached."""
+    host, _ = split_candidate(_check_candidate(text))
+    why = why_unreachable(host)
+    if why is not None:
+        raise ValueError(f"{host} {why}")
+    return text
+
+
 def _check_distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(dict.fromkeys(names)) != len(names):
         raise ValueError("an entry stands twice")
@@ -94,9 +104,14 @@ Key: TypeAlias = Annotated[
 Candidate: TypeAlias = Annotated[
     str, Field(strict=True, max_length=264, examples=["192.0.2.7:7400"]), AfterValidator(_check_candidate)
 ]
+ToldCandidate: TypeAlias = Annotated[
+    str, Field(strict=True, max_length=264, examples=["192.0.2.7:7400"]), AfterValidator(_check_told)
+]
 Epoch: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=limits.MAX_EPOCH)]
 Version: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=limits.MAX_EPOCH)]
 Objective: TypeAlias = Literal["throughput", "latency"]
+NatMapping: TypeAlias = Literal["unknown", "none", "stable", "varies"]
+"""What lies between a device and the others: no NAT; one with the same mapping for all destinations, or one without."""
 Routing: TypeAlias = Literal["query", "overflow", "subscribe", "embedded"]
 
 
@@ -145,9 +160,10 @@ class CandidatesReport(Message):
     """The addresses at which the reporter may be reached; they replace those before."""
 
     type: Literal["candidates"] = "candidates"
-    candidates: Annotated[tuple[Candidate, ...], AfterValidator(_check_distinct)] = Field(
+    candidates: Annotated[tuple[ToldCandidate, ...], AfterValidator(_check_distinct)] = Field(
         max_length=limits.MAX_CANDIDATES
     )
+    mapping: NatMapping = Field("unknown", description="the reporter's NAT, as its STUN servers' answers show it")
 
 
 class Subscribe(Message):
@@ -215,6 +231,9 @@ class RosterEntry(Message):
     device: Name
     public_key: Key
     candidates: tuple[Candidate, ...] = Field((), max_length=limits.MAX_CANDIDATES)
+    mapping: NatMapping = Field(
+        "unknown", description="its NAT: none, of one mapping, or one that varies by destination"
+    )
 
 
 class Roster(Message):

@@ -10,7 +10,7 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import uvicorn
@@ -24,10 +24,13 @@ from server.core.tokens import make_token
 from server.services.coordinator import Clock, Coordinator
 from server.services.secret_files import read_token, write_token
 from server.services.store.sqlite import SqliteStore
+from server.services.stun import StunResponder
 from server.settings import KEEP_ALIVE_S, Settings
 
 _log = logging.getLogger(__name__)
 _SHUTDOWN_S = 3
+_FREE_PORT_TRIES = 16
+"""Free TCP ports that are tried until the UDP port of that number is free as well."""
 # A full collection at 10,000 subscribers costs a second; what lives long is frozen after the start.
 _GC_THRESHOLDS = (50_000, 20, 1_000)
 
@@ -62,16 +65,18 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     _check_tls(settings)
     _make_directory(settings.state)
     admin_token = _admin_token(settings)
-    listener = _listen(settings)
-    with contextlib.closing(listener):
+    listener, stun = _bind(settings)
+    with contextlib.closing(listener), contextlib.closing(stun) if stun else contextlib.nullcontext():
         store = SqliteStore.open(settings.state / "state.sqlite3", wall=time.time)
         coordinator = Coordinator(store, clock=Clock(), entropy=secrets.token_bytes)
         try:
             await coordinator.start()
             for group in settings.groups:
                 await _ensure_group(coordinator, group, settings.state)
-            app = create_application(coordinator, admin_token=admin_token)
-            await _run(app, listener, settings, announce)
+            app = create_application(coordinator, admin_token=admin_token, stun=stun)
+            if stun is not None:
+                stun.start()
+            await _run(app, listener, settings, announce, None if stun is None else stun.ports[0])
         except TransportError as error:
             raise ConfigError(f"cannot start: {error}") from error
         finally:
@@ -79,7 +84,13 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
             await store.close()
 
 
-async def _run(app: FastAPI, listener: socket.socket, settings: Settings, announce: Callable[[str], None]) -> None:
+async def _run(
+    app: FastAPI,
+    listener: socket.socket,
+    settings: Settings,
+    announce: Callable[[str], None],
+    stun_port: int | None,
+) -> None:
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -103,7 +114,7 @@ async def _run(app: FastAPI, listener: socket.socket, settings: Settings, announ
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
         if settings.ready_file is not None:
-            _write_ready(settings.ready_file, url)
+            _write_ready(settings.ready_file, {"url": url, "stun_port": stun_port})
         announce(url)
 
     server = _Server(config, on_start)
@@ -127,6 +138,23 @@ def _check_tls(settings: Settings) -> None:
         raise ConfigError(
             f"cannot use the certificate {settings.tls_cert} with the key {settings.tls_key}: {error}"
         ) from error
+
+
+def _bind(settings: Settings) -> tuple[socket.socket, StunResponder | None]:
+    """Bind the TCP port, and the UDP ports for STUN; where any TCP port will do, one whose UDP port is free as well."""
+    tries = _FREE_PORT_TRIES if settings.port == 0 and settings.stun_port is None else 1
+    while True:
+        listener = _listen(settings)
+        if not settings.stun:
+            return listener, None
+        host, port = listener.getsockname()[:2]
+        try:
+            return listener, StunResponder(host, settings.stun_port or port)
+        except TransportError as error:
+            listener.close()
+            tries -= 1
+            if not tries:
+                raise ConfigError(f"{error}; give another --stun-port, or --no-stun") from error
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -183,11 +211,11 @@ async def _ensure_group(coordinator: Coordinator, group: str, state: Path) -> No
         write_token(path, token)
 
 
-def _write_ready(path: Path, url: str) -> None:
+def _write_ready(path: Path, body: Mapping[str, object]) -> None:
     """Write the file in one step: who sees it sees all of it."""
     temporary = path.with_name(f".{path.name}.new")
     try:
-        temporary.write_text(json.dumps({"url": url}) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(body) + "\n", encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error}") from error

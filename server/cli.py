@@ -42,12 +42,21 @@ def run(
     admin_token_file: Annotated[
         Path | None, typer.Option(help="The administrator's token; STATE/admin-token, made if missing, by default.")
     ] = None,
-    ready_file: Annotated[Path | None, typer.Option(help='Write {"url": …} to this file once listening.')] = None,
+    ready_file: Annotated[
+        Path | None, typer.Option(help='Write {"url": …, "stun_port": …} to this file once listening.')
+    ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM); with --tls-key.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Key of the certificate (PEM).")] = None,
     insecure_http: Annotated[
         bool, typer.Option("--insecure-http", help="Allow plain HTTP on an address that others can reach.")
     ] = False,
+    stun_port: Annotated[
+        int | None,
+        typer.Option(
+            help="First of two UDP ports that answer STUN; the number of --port by default.", min=1, max=65_535
+        ),
+    ] = None,
+    no_stun: Annotated[bool, typer.Option("--no-stun", help="Answer no STUN.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False,
 ) -> None:
     """Run the server until SIGTERM or SIGINT."""
@@ -66,6 +75,8 @@ def run(
         insecure_http=insecure_http,
         tls_cert=tls_cert,
         tls_key=tls_key,
+        stun=not no_stun,
+        stun_port=stun_port,
     )
     try:
         asyncio.run(serve(settings, lambda url: typer.echo(f"listening on {url}")))

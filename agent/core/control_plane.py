@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Final
 
+from agent.core.candidates import OwnCandidates
 from agent.core.channels import ChannelTable
 from agent.core.events import ControlFailed, ControlRequest, QueryGraph, QueryNeighbours
 from agent.core.peers import Peers
@@ -43,6 +44,7 @@ class ControlPlane:
 
     Args:
         config: what the device is told about itself.
+        own: where this device may be reached.
         table: the graphs known here.
         channels: rules and manners.
         peers: links and hops.
@@ -50,7 +52,13 @@ class ControlPlane:
     """
 
     def __init__(
-        self, config: NodeConfig, table: GraphTable, channels: ChannelTable, peers: Peers, streams: StreamTable
+        self,
+        config: NodeConfig,
+        own: OwnCandidates,
+        table: GraphTable,
+        channels: ChannelTable,
+        peers: Peers,
+        streams: StreamTable,
     ) -> None:
         self.connected = False
         self.requests: Counter[str] = Counter()
@@ -58,6 +66,10 @@ class ControlPlane:
         self.to_ask: list[int] = []
         """Streams (short forms) whose openings are worth asking for again."""
         self._config = config
+        self._own = own
+        self._told: CandidatesReport | None = None
+        """What the server was told on this connection of where this device may be reached."""
+        self._told_version = own.version
         self._table = table
         self._channels = channels
         self._peers = peers
@@ -73,7 +85,8 @@ class ControlPlane:
         self._queue.clear()
         self.subscribed = None
         self._subscribe()
-        self._ask(CandidatesReport(candidates=self._config.candidates))
+        self._told = None
+        self._report_candidates()
         self.report_links(now)
 
     def on_lost(self) -> None:
@@ -120,7 +133,9 @@ class ControlPlane:
             channel.manner.on_graph(now, changed=self._table.epoch != before)
 
     def handle_timeout(self, now: float) -> None:
-        """Report periodically, and collect the manners' queries."""
+        """Report periodically and what changed, and collect the manners' queries."""
+        if self._own.version != self._told_version and self.connected:
+            self._report_candidates()
         if self._report_at is not None and now >= self._report_at:
             self.report_links(now)
         for channel in self._channels.by_name.values():
@@ -156,6 +171,13 @@ class ControlPlane:
                 self._table.learn_epoch(message.epoch, now)
             case _:
                 self._table.learn_body(message, now)
+
+    def _report_candidates(self) -> None:
+        """Say where this device may be reached, unless the server knows it."""
+        report, self._told_version = self._own.report(), self._own.version
+        if report != self._told:
+            self._told = report
+            self._ask(report)
 
     def _subscribe(self) -> None:
         if not self.connected:

@@ -127,6 +127,8 @@ class Link:
         self.sealer = Sealer(hello_key(secret, group))
         self.addresses: tuple[Address, ...] = ()
         self.rhythm = Rhythm(now)
+        self.tried_since = now
+        """When the search for the peer began: with its addresses, or with the end of the session before."""
         self.mtu_bytes: int | None = None
         """What the path takes, as last measured while the link was open; None before."""
         self._group = group
@@ -148,6 +150,7 @@ class Link:
         """Take the addresses at which the peer may be; new ones are tried at once."""
         if addresses != self.addresses:
             self.addresses = addresses
+            self.tried_since = now
             self._pause = HELLO_FIRST_S
             self._next_hello = now
 
@@ -232,6 +235,7 @@ class Link:
 
     def _drop_session(self, now: float) -> None:
         self.session = None
+        self.tried_since = now
         self.mtu_bytes = None
         self.rhythm.stop()
         self._pause = HELLO_FIRST_S

@@ -34,6 +34,7 @@ class Migration:
         links: all links, by peer.
         by_address: the hops by the address in use; brought up to date here.
         make_controller: makes the congestion control for a hop's new path.
+        usable: whether this device may speak with an address.
         entropy: returns so many bytes that nobody can guess.
     """
 
@@ -42,11 +43,13 @@ class Migration:
         links: Mapping[DeviceId, Link],
         by_address: dict[Address, Hop],
         make_controller: Callable[[Hop], Controller],
+        usable: Callable[[Address], bool],
         entropy: Callable[[int], bytes],
     ) -> None:
         self._links = links
         self._by_address = by_address
         self._make_controller = make_controller
+        self._usable = usable
         self._entropy = entropy
         self._paths: dict[DeviceId, tuple[Hop, Paths]] = {}
         self._by_session_byte: dict[int, dict[DeviceId, Hop]] = {}
@@ -70,6 +73,8 @@ class Migration:
         Returns:
             The hop that it belongs to, and what it carries; None if it belongs to none.
         """
+        if not self._usable(address):
+            return None
         for hop in islice(self._by_session_byte.get(datagram[1], {}).values(), MOST_TRIED):
             newest = hop.newest_number
             try:

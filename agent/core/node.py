@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from agent.core.candidates import OwnCandidates
 from agent.core.channels import ChannelTable
 from agent.core.control_plane import ControlPlane
 from agent.core.events import (
@@ -32,11 +33,13 @@ from agent.core.frame_handlers import FrameHandlers
 from agent.core.hop import Hop
 from agent.core.neighbourhood import Neighbourhood
 from agent.core.peers import DeclaredQos, PeerPolicy, Peers
+from agent.core.reflexive import Reflexive
 from agent.core.routing import GraphTable
 from agent.core.status import NodeStatus, status_of
 from agent.core.store import PieceReader, Stores
 from agent.core.streams import StreamTable
 from agent.core.upkeep import Upkeep
+from common.addresses import Network
 from common.datagrams import (
     CHUNK_OVERHEAD_BYTES,
     CHUNK_TYPES,
@@ -52,6 +55,7 @@ from common.ids import ChannelId, DeviceId, GroupId, check_id
 from common.limits import MAX_DATAGRAM_BYTES, MIN_DATAGRAM_BYTES, MIN_STREAM_MEMORY_BYTES, STREAM_MEMORY_BYTES
 from common.messages import Channels, GraphBody, NeighboursBody, ServerMessage
 from common.sealing import key_id, public_key_of
+from common.stun import HIGHEST_STUN_BYTE
 
 MOST_IN_RUN: Final = 64
 """Chunks that are handled together at most: about a train."""
@@ -80,7 +84,9 @@ class NodeConfig:
         max_rates: the same for the hop to one peer.
         only_peers: the peers it may speak with; None allows every member.
         peers: addresses given by the operator, by peer.
-        candidates: own addresses ("host:port") for the roster.
+        candidates: own addresses ("host:port") for the roster, those of interfaces aside.
+        only_advertised: tell the group no other.
+        denied: networks of which no address is told, tried or accepted.
         datagram_bytes: the largest UDP payload it sends and takes.
         stream_memory_bytes: what one stream may take of its memory.
     """
@@ -95,6 +101,8 @@ class NodeConfig:
     only_peers: frozenset[DeviceId] | None = None
     peers: Mapping[DeviceId, Address] = field(default_factory=dict)
     candidates: tuple[str, ...] = ()
+    only_advertised: bool = False
+    denied: tuple[Network, ...] = ()
     datagram_bytes: int = MIN_DATAGRAM_BYTES
     stream_memory_bytes: int = STREAM_MEMORY_BYTES
 
@@ -146,7 +154,9 @@ class Node:
             config.private_key,
             key_id(config.public_key),
             datagram_bytes=config.datagram_bytes,
-            policy=PeerPolicy(config.only_peers, config.peers, config.declared, config.max_rate_bps, config.max_rates),
+            policy=PeerPolicy(
+                config.only_peers, config.peers, config.declared, config.max_rate_bps, config.max_rates, config.denied
+            ),
             drops=self.drops,
             rng=rng,
             entropy=entropy,
@@ -179,7 +189,11 @@ class Node:
             self.table,
             self.drops,
         )
-        self.control = ControlPlane(config, self.table, self.channels, self.peers, self.streams)
+        self.reflexive = Reflexive(self.drops, entropy)
+        self.own = OwnCandidates(
+            config.candidates, self.reflexive, denied=config.denied, only_advertised=config.only_advertised
+        )
+        self.control = ControlPlane(config, self.own, self.table, self.channels, self.peers, self.streams)
         self._tick_at = now
         self._now = now
         self._told_epoch: int | None = None
@@ -223,6 +237,8 @@ class Node:
                 self.peers.receive_hello(datagram, address, now)
             elif kind == PacketType.CONTROL and len(datagram) > CONTROL_OVERHEAD_BYTES and (hop or socket == 0):
                 self._receive_control_datagram(hop, datagram, address, now)
+            elif socket == 0 and datagram and datagram[0] <= HIGHEST_STUN_BYTE:
+                self.reflexive.receive(datagram, address, now)
             else:
                 self.drops["datagram-not-understood"] += 1
             at += count
@@ -280,9 +296,20 @@ class Node:
         self.peers.handle_timeout(now)
         self._after_input(now)
 
+    def set_candidates(self, candidates: Iterable[Address], *, now: float) -> None:
+        """Take the addresses of this host's interfaces, each with the shared socket's port; a change is reported."""
+        self.own.set_hosts(candidates, now)
+        self._after_input(now)
+
+    def set_stun_servers(self, servers: Iterable[Address], *, now: float) -> None:
+        """Take the numeric addresses of STUN servers, which are asked from the shared socket."""
+        self.reflexive.set_servers(servers, now)
+        self._after_input(now)
+
     def handle_timeout(self, *, now: float) -> None:
         """Do what is due."""
         self.peers.handle_timeout(now)
+        self.reflexive.handle_timeout(now)
         if now >= self._tick_at:
             self._upkeep.tick(now)
             self._tick_at = now + self._pause(now)
@@ -296,6 +323,8 @@ class Node:
         out: list[Transmit] = []
         while (hello := self.peers.poll_hello()) is not None:
             out.append(Transmit(0, hello[0], [hello[1]]))
+        while (question := self.reflexive.poll()) is not None:
+            out.append(Transmit(0, question[0], [question[1]]))
         self.forwarder.cut(now)
         # What was cut may have filled a buffer: its question goes out with this drain, not at the next timer.
         self.control.handle_timeout(now)
@@ -318,6 +347,7 @@ class Node:
         due = self._tick_at
         for at in (
             self.peers.poll_timeout(self._now),
+            self.reflexive.poll_timeout(),
             self.control.poll_timeout(),
             self.forwarder.poll_timeout(self._now),
         ):

@@ -14,12 +14,14 @@ from agent.core.hop import Hop, HopCounters
 from agent.core.link import Link, LinkState, Session
 from agent.core.migration import Migration
 from agent.core.pacer import SharedRate
+from agent.core.reachability import Attempt
+from common.addresses import Network, is_within, numeric, why_unreachable
 from common.datagrams import Hello, hello_key_id, open_hello
 from common.errors import DecodeError
 from common.frames import Bye, MtuProbe, Probe
 from common.ids import DeviceId
 from common.limits import MAX_DELAY_S, MAX_PEERS, USUAL_DATAGRAM_BYTES
-from common.messages import QosFigures, RosterEntry, decode_key, split_candidate
+from common.messages import CandidatesReport, QosFigures, RosterEntry, decode_key, split_candidate
 from common.sealing import NONCE_BYTES, key_id, pair_secret
 
 _BITS: Final = 8
@@ -50,6 +52,7 @@ class PeerPolicy:
         declared: declared figures, by peer.
         max_rate_bps: what all hops together may send, bits per second; None for no cap.
         max_rates: the same for one hop, by peer.
+        denied: networks of which no address is tried, and no hello taken.
     """
 
     only: frozenset[DeviceId] | None
@@ -57,6 +60,16 @@ class PeerPolicy:
     declared: Mapping[DeviceId, DeclaredQos]
     max_rate_bps: float | None = None
     max_rates: Mapping[DeviceId, float] = field(default_factory=dict)
+    denied: tuple[Network, ...] = ()
+
+    def allows(self, peer: DeviceId) -> bool:
+        """Tell whether the device may speak with a peer."""
+        return self.only is None or peer in self.only
+
+    def usable(self, address: Address) -> bool:
+        """Tell whether a peer's address is worth a datagram: numeric, of one host, and in no denied network."""
+        host = address[0]
+        return numeric(host) is not None and why_unreachable(host) is None and not is_within(host, self.denied)
 
     def rate_bps(self, peer: DeviceId) -> float | None:
         """Return what a link is taken to give, declared or capped; None where nothing is said."""
@@ -99,6 +112,8 @@ class Peers:
         self.by_address: dict[Address, Hop] = {}
         self.counters: dict[DeviceId, HopCounters] = {}
         self.members: tuple[DeviceId, ...] = ()
+        self.roster: dict[DeviceId, RosterEntry] = {}
+        """What the roster says of each member."""
         self.events: deque[Event] = deque()
         self.opened: deque[Hop] = deque()
         """Hops with a session that nobody has greeted yet."""
@@ -130,6 +145,7 @@ class Peers:
             self.links,
             self.by_address,
             lambda hop: self._make_controller(hop.peer, hop.session),
+            policy.usable,
             entropy,
         )
 
@@ -137,10 +153,11 @@ class Peers:
         """Take the members, their keys and the addresses at which each may be."""
         members = {entry.device: entry for entry in entries}
         self.members = tuple(sorted(members))
+        self.roster = members
         for peer in [peer for peer in self.links if peer not in members]:
             self._remove(peer)
         for peer, entry in members.items():
-            if peer == self._device or not self._allowed(peer):
+            if peer == self._device or not self._policy.allows(peer):
                 continue
             if self._keys.get(peer) != entry.public_key:
                 self._add(entry, now)
@@ -150,6 +167,9 @@ class Peers:
 
     def receive_hello(self, datagram: bytes, address: Address, now: float) -> None:
         """Take a hello from anywhere."""
+        if self._policy.denied and is_within(address[0], self._policy.denied):
+            self._drops["hello-from-denied-network"] += 1
+            return
         try:
             link = self._by_key_id.get(hello_key_id(datagram))
             if link is None:
@@ -277,18 +297,42 @@ class Peers:
                     due = at
         return due
 
+    def attempt(self, peer: DeviceId, own: CandidatesReport, now: float) -> Attempt:
+        """Return what is known of the way to a member without an open link.
+
+        Args:
+            peer: the member.
+            own: where this device may be reached, and what its NAT does.
+            now: monotonic seconds.
+        """
+        entry, link = self.roster[peer], self.links.get(peer)
+        told = [split_candidate(candidate) for candidate in entry.candidates]
+        if peer in self._policy.addresses:
+            told.append(self._policy.addresses[peer])
+        tried = [address for address in told if self._policy.usable(address)]
+        families = {candidate.startswith("[") for candidate in own.candidates}
+        return Attempt(
+            allowed=self._policy.allows(peer),
+            told=len(told),
+            denied=sum(is_within(host, self._policy.denied) for host, _ in told),
+            tried=len(tried),
+            families=not families or any((":" in host) in families for host, _ in tried),
+            state=None if link is None else link.state,
+            session=link is not None and link.session is not None,
+            seconds=0.0 if link is None else now - link.tried_since,
+            own=own.mapping,
+            its=entry.mapping,
+        )
+
     def poll_hello(self) -> tuple[Address, bytes] | None:
         """Return a hello, or a question about a path, to be sent from the shared socket."""
         return self._hellos.popleft() if self._hellos else self.migration.poll()
-
-    def _allowed(self, peer: DeviceId) -> bool:
-        return self._policy.only is None or peer in self._policy.only
 
     def _addresses(self, entry: RosterEntry) -> tuple[Address, ...]:
         given = self._policy.addresses.get(entry.device)
         found = [] if given is None else [given]
         found.extend(split_candidate(candidate) for candidate in entry.candidates)
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(filter(self._policy.usable, found)))
 
     def _add(self, entry: RosterEntry, now: float) -> None:
         if entry.device in self.links:

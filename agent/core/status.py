@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agent.core.reachability import why_no_link
+from common.addresses import write_address
 from common.ids import ChannelId, DeviceId, GroupId
+from common.limits import MAX_PEERS
+from common.messages import CandidatesReport, NatMapping
 
 if TYPE_CHECKING:
     from agent.core.node import Node
@@ -88,6 +92,19 @@ class StreamStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class MissingLink:
+    """A member to which no link is open.
+
+    Attributes:
+        peer: the member.
+        reason: why, in a sentence.
+    """
+
+    peer: DeviceId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStatus:
     """One device.
 
@@ -98,7 +115,11 @@ class NodeStatus:
         connected: whether the server is there.
         members: all devices of the group.
         neighbours: this device's neighbours by objective.
+        candidates: where the group is told that this device may be reached.
+        reflexive: where STUN servers see it.
+        mapping: what its NAT does: unknown, none, stable or varies.
         links: one entry a peer.
+        missing: the members without an open link, those that may have one first; at most `MAX_PEERS`.
         streams: one entry a stream.
         drops: what was dropped, by reason.
         requests: what was asked of or reported to the server, by kind.
@@ -110,7 +131,11 @@ class NodeStatus:
     connected: bool
     members: tuple[DeviceId, ...]
     neighbours: dict[str, tuple[DeviceId, ...]]
+    candidates: tuple[str, ...]
+    reflexive: tuple[str, ...]
+    mapping: NatMapping
     links: tuple[LinkStatus, ...]
+    missing: tuple[MissingLink, ...]
     streams: tuple[StreamStatus, ...]
     drops: dict[str, int]
     requests: dict[str, int]
@@ -118,7 +143,7 @@ class NodeStatus:
 
 def status_of(node: Node, now: float) -> NodeStatus:
     """Return the status of a device at ``now``."""
-    del now
+    own = node.own.report()
     current = node.table.current
     neighbours = {} if current is None else dict(zip(current.objectives, current.neighbours, strict=True))
     return NodeStatus(
@@ -128,7 +153,11 @@ def status_of(node: Node, now: float) -> NodeStatus:
         connected=node.control.connected,
         members=node.peers.members,
         neighbours=neighbours,
+        candidates=own.candidates,
+        reflexive=tuple(write_address(address) for address in node.reflexive.addresses),
+        mapping=own.mapping,
         links=tuple(_link(node, peer) for peer in sorted(node.peers.links)),
+        missing=_missing(node, own, now),
         streams=_streams(node),
         drops=dict(sorted(node.drops.items())),
         requests=dict(sorted(node.control.requests.items())),
@@ -142,7 +171,7 @@ def _link(node: Node, peer: DeviceId) -> LinkStatus:
     return LinkStatus(
         peer=peer,
         state=link.state.value,
-        address="" if hop is None else "{}:{}".format(*hop.session.address),
+        address="" if hop is None else write_address(hop.session.address),
         in_tree=link.rhythm.in_tree,
         rtt_s=None if hop is None else hop.qos.rtt_s,
         jitter_s=None if hop is None else hop.qos.jitter_s,
@@ -159,6 +188,14 @@ def _link(node: Node, peer: DeviceId) -> LinkStatus:
         bytes_sent=counters.bytes_sent,
         bytes_received=counters.bytes_received,
     )
+
+
+def _missing(node: Node, own: CandidatesReport, now: float) -> tuple[MissingLink, ...]:
+    peers = node.peers
+    usable = {peer for peer, link in peers.links.items() if link.usable}
+    others = [peer for peer in peers.members if peer != node.config.device and peer not in usable]
+    others.sort(key=lambda peer: peer not in peers.links)
+    return tuple(MissingLink(peer, why_no_link(peers.attempt(peer, own, now))) for peer in others[:MAX_PEERS])
 
 
 def _streams(node: Node) -> tuple[StreamStatus, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 from agent.core.events import Address, ControlRequest, Event, OpenSocket
@@ -97,6 +97,14 @@ class Driver:
     def control_lost(self) -> None:
         """Tell the core that the subscription socket is down."""
         self._apply(lambda: self._core.control_lost(now=self.now))
+
+    def set_candidates(self, candidates: Iterable[Address]) -> None:
+        """Tell the core at which addresses the shared socket is reached."""
+        self._apply(lambda: self._core.set_candidates(candidates, now=self.now))
+
+    def set_stun_servers(self, servers: Iterable[Address]) -> None:
+        """Tell the core which STUN servers to ask."""
+        self._apply(lambda: self._core.set_stun_servers(servers, now=self.now))
 
     async def settled(self) -> None:
         """Wait, soon after the start and for a few seconds at most, until it is known how large chunks may be."""

@@ -340,6 +340,17 @@ class Endpoint:
             return self._routes.setdefault(address, _to_wire(address, self._family))
 
 
+def default_host() -> str:
+    """Return the address that takes datagrams on all interfaces: of both families where this host has IPv6."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            probe.bind(("::", 0))
+    except OSError:
+        return "0.0.0.0"  # noqa: S104 - every interface may lead to a peer
+    return "::"
+
+
 def local_host_towards(host: str, port: int) -> str | None:
     """Return the local address from which this host would reach another; nothing is sent.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from agent.core.events import Address, ControlFailed, ControlRequest, Event, OpenSocket, Transmit
@@ -32,6 +32,12 @@ class Core(Protocol):
 
     def socket_opened(self, request: OpenSocket, socket: int, port: int, *, now: float) -> None:
         """Hear of a socket that was asked for."""
+
+    def set_candidates(self, candidates: Iterable[Address], *, now: float) -> None:
+        """Take the addresses at which the shared socket is reached."""
+
+    def set_stun_servers(self, servers: Iterable[Address], *, now: float) -> None:
+        """Take the numeric addresses of STUN servers."""
 
     def handle_timeout(self, *, now: float) -> None:
         """Do what is due."""

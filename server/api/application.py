@@ -13,7 +13,7 @@ from server.api.body_limit import READ_BODY_S, BodyLimit
 from server.api.examples import EXAMPLES
 from server.core.tokens import hash_token
 from server.services.coordinator import Coordinator
-from server.services.metrics import Metrics
+from server.services.metrics import Metrics, StunCounts
 
 _DESCRIPTION = """
 Who is adjacent to whom, how good each link is, and the acyclic graph along which data travels.
@@ -29,12 +29,13 @@ members and channels, and the largest datagram that all links take. Reports (the
 """
 
 
-def create_application(coordinator: Coordinator, *, admin_token: str) -> FastAPI:
+def create_application(coordinator: Coordinator, *, admin_token: str, stun: StunCounts | None = None) -> FastAPI:
     """Make the application.
 
     Args:
         coordinator: the groups that it serves; started and stopped by the caller.
         admin_token: the administrator's token; only its hash is kept.
+        stun: what the STUN responder counts, if there is one.
     """
     app = FastAPI(
         title="arborcast server",
@@ -44,7 +45,7 @@ def create_application(coordinator: Coordinator, *, admin_token: str) -> FastAPI
         docs_url=None,
         redoc_url=None,
     )
-    metrics = Metrics(coordinator)
+    metrics = Metrics(coordinator, stun)
     app.state.backend = Backend(coordinator, metrics, hash_token(admin_token))
     problems.install(app, metrics)
     app.add_middleware(BodyLimit, most_bytes=MAX_BODY_BYTES, count=metrics.refused, within_s=READ_BODY_S)

@@ -110,7 +110,10 @@ async def put_qos(found: Found, group: GroupPath, who: Member, device: DevicePat
 async def put_candidates(
     found: Found, group: GroupPath, who: Member, device: DevicePath, report: CandidatesReport
 ) -> Response:
-    """Report the addresses at which the device may be reached; they replace those before. It renews the lease."""
+    """Report the addresses at which the device may be reached, and what its NAT does; it replaces what was before.
+
+    It renews the lease.
+    """
     return _report(found, group, who, device, report)
 
 
@@ -153,5 +156,6 @@ def _state(machine: Group, entry: RosterEntry) -> DeviceState:
         device=entry.device,
         public_key=entry.public_key,
         candidates=entry.candidates,
+        mapping=entry.mapping,
         alive=machine.alive(entry.device),
     )

@@ -169,7 +169,7 @@ class Group:
             change = self._topology.report_figures(device, report.links, now=now)
         else:
             change = self._topology.renew(device, now=now)
-            if self._members.set_candidates(device, report.candidates, wall=wall):
+            if self._members.set_candidates(device, report, wall=wall):
                 self._push_roster_by(now + COALESCE_S)
                 self._note(now, wall)
         self._count(f"reports_{report.type}")

@@ -5,7 +5,16 @@ from collections.abc import Callable
 from common.errors import RefusedError
 from common.ids import ChannelId, DeviceId
 from common.limits import GROUP_KEYS_KEPT, MAX_CHANNELS, MAX_DEVICES_PER_GROUP, MAX_EPOCH, MAX_JOIN_TOKENS
-from common.messages import KEY_BYTES, Channels, ChannelSpec, Enrolment, Roster, RosterEntry, encode_key
+from common.messages import (
+    KEY_BYTES,
+    CandidatesReport,
+    Channels,
+    ChannelSpec,
+    Enrolment,
+    Roster,
+    RosterEntry,
+    encode_key,
+)
 from server.core.snapshot import DeviceRecord, MembersRecord
 from server.core.tokens import JOIN_SUBJECT, hash_token, make_token, matches, matches_any, subject_of
 
@@ -104,8 +113,9 @@ class Members:
                 "group-full", f"the group has {MAX_DEVICES_PER_GROUP} devices, which is the most it may have"
             )
         token = make_token(device, self._entropy)
-        candidates = known.entry.candidates if known is not None else ()
-        entry = RosterEntry(device=device, public_key=enrolment.public_key, candidates=candidates)
+        entry = RosterEntry(device=device, public_key=enrolment.public_key)
+        if known is not None:
+            entry = known.entry.model_copy(update={"public_key": enrolment.public_key})
         self._devices[device] = DeviceRecord(token_hash=hash_token(token), entry=entry)
         self._roster_changed(wall)
         return token
@@ -120,12 +130,12 @@ class Members:
         del self._devices[device]
         self._new_key(wall)
 
-    def set_candidates(self, device: DeviceId, candidates: tuple[str, ...], *, wall: float) -> bool:
-        """Replace a member's addresses; tell whether they differ from before."""
+    def set_candidates(self, device: DeviceId, report: CandidatesReport, *, wall: float) -> bool:
+        """Replace what a member says of its addresses; tell whether it differs from before."""
         known = self._devices[device]
-        if known.entry.candidates == candidates:
+        entry = known.entry.model_copy(update={"candidates": report.candidates, "mapping": report.mapping})
+        if entry == known.entry:
             return False
-        entry = known.entry.model_copy(update={"candidates": candidates})
         self._devices[device] = DeviceRecord(token_hash=known.token_hash, entry=entry)
         self._roster_changed(wall)
         return True

@@ -1,12 +1,43 @@
 """The server's counters in Prometheus' text form, without the name of any group or device."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from server.services.coordinator import Coordinator
+
+
+class StunCounts(Protocol):
+    """What the STUN responder counts."""
+
+    @property
+    def answered(self) -> int:
+        """Requests answered."""
+        ...
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """Datagrams not answered, by reason."""
+        ...
+
+
+class _StunCollector(Collector):
+    """Reads the responder's counters when somebody scrapes."""
+
+    def __init__(self, counts: StunCounts) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily("arborcast_stun_answers", "STUN requests answered", value=self._counts.answered)
+        family = CounterMetricFamily(
+            "arborcast_stun_dropped", "Datagrams to the STUN ports that were not answered", labels=["reason"]
+        )
+        for reason in sorted(self._counts.dropped):
+            family.add_metric([reason], self._counts.dropped[reason])
+        yield family
 
 
 class _GroupsCollector(Collector):
@@ -46,14 +77,17 @@ class _GroupsCollector(Collector):
 class Metrics:
     """What `/metrics` shows."""
 
-    def __init__(self, coordinator: Coordinator) -> None:
+    def __init__(self, coordinator: Coordinator, stun: StunCounts | None = None) -> None:
         """Count for one server.
 
         Args:
             coordinator: whose groups.
+            stun: what the STUN responder counts, if there is one.
         """
         self._registry = CollectorRegistry()
         self._registry.register(_GroupsCollector(coordinator))
+        if stun is not None:
+            self._registry.register(_StunCollector(stun))
         self._refusals = Counter(
             "arborcast_refusals", "Requests and messages declined", ["reason"], registry=self._registry
         )

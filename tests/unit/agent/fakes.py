@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from agent.core.events import Address, ControlRequest, Event, OpenSocket, StreamOpened, Transmit
@@ -46,6 +46,12 @@ class FakeCore:
 
     def socket_opened(self, request: OpenSocket, socket: int, port: int, *, now: float) -> None:
         self._note("socket", (request, socket, port))
+
+    def set_candidates(self, candidates: Iterable[Address], *, now: float) -> None:
+        self._note("candidates", tuple(candidates))
+
+    def set_stun_servers(self, servers: Iterable[Address], *, now: float) -> None:
+        self._note("stun", tuple(servers))
 
     def handle_timeout(self, *, now: float) -> None:
         self.timeout = None

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from agent.app import Agent, Attachment, own_candidates, resolved, run_agent
+from agent.app import Agent, Attachment, resolved, run_agent
 from agent.core.events import ControlFailed, QueryGraph
 from agent.services.control import ControlClient
 from agent.services.driver import Driver
@@ -102,6 +102,15 @@ async def test_an_agent_without_its_server_still_knows_the_group(settings: Agent
     assert not settings.control_socket.exists()
     assert settings.ready_file is not None
     assert not settings.ready_file.exists()
+
+
+async def test_an_agent_listens_on_all_interfaces_unless_told_where(settings: AgentSettings) -> None:
+    enrol(settings)
+    async with running(replace(settings, listen=None)) as body:
+        transport = httpx.AsyncHTTPTransport(uds=body["control_socket"])
+        async with httpx.AsyncClient(transport=transport, base_url="http://agent") as client:
+            status = (await client.get("/status")).json()
+        assert status["udp_address"] in (f"[::]:{body['udp_port']}", f"0.0.0.0:{body['udp_port']}")
 
 
 async def test_what_lives_long_is_kept_out_of_the_collector(settings: AgentSettings) -> None:
@@ -234,32 +243,7 @@ async def test_host_names_become_addresses(settings: AgentSettings) -> None:
     found = await resolved(named)
     assert found.peers["B"][0] in ("127.0.0.1", "::1")
     assert found.advertise[0][0] in ("127.0.0.1", "::1")
+    assert found.listen == ("127.0.0.1", 0)
+    assert (await resolved(replace(settings, listen=None))).listen is None
     with pytest.raises(ConfigError, match=r"host 'no.such.host.invalid' has no address"):
         await resolved(replace(settings, peers={"B": ("no.such.host.invalid", 1)}))
-
-
-def test_a_device_is_reached_where_it_listens(settings: AgentSettings) -> None:
-    assert own_candidates(settings, ("127.0.0.1", 7400)) == ("127.0.0.1:7400",)
-    advertising = replace(settings, advertise=(("192.0.2.1", 5), ("127.0.0.1", 7400)))
-    assert own_candidates(advertising, ("127.0.0.1", 7400)) == ("192.0.2.1:5", "127.0.0.1:7400")
-
-
-def test_on_all_interfaces_a_device_is_reached_where_the_server_sees_it(
-    settings: AgentSettings,
-) -> None:
-    assert own_candidates(settings, ("0.0.0.0", 7400)) == ("127.0.0.1:7400",)
-    assert own_candidates(settings, ("::", 7400)) == ("127.0.0.1:7400",)
-    lost = replace(settings, server="https://no.such.host.invalid")
-    assert own_candidates(lost, ("0.0.0.0", 7400)) == ()
-
-
-def test_a_device_can_keep_the_address_that_the_server_sees_to_itself(settings: AgentSettings) -> None:
-    quiet = replace(settings, only_advertised=True)
-    assert own_candidates(quiet, ("0.0.0.0", 7400)) == ()
-    advertising = replace(quiet, advertise=(("192.0.2.1", 5),))
-    assert own_candidates(advertising, ("127.0.0.1", 7400)) == ("192.0.2.1:5",)
-
-
-def test_no_more_addresses_are_reported_than_allowed(settings: AgentSettings) -> None:
-    many = replace(settings, advertise=tuple(("192.0.2.1", port) for port in range(1, 17)))
-    assert len(own_candidates(many, ("127.0.0.1", 7400))) == 16

@@ -1,3 +1,4 @@
+import ipaddress
 import logging
 import sys
 from collections.abc import Iterator
@@ -58,6 +59,7 @@ def test_every_flag_reaches_the_agent(runs: Runs, monkeypatch: pytest.MonkeyPatc
         " --link B=100M,5ms --link C=1G --scope neighbours --state S --receive R"
         " --control-socket C.sock --datagram-bytes 1400 --quota 10G --ready-file F"
         " --ca-file CA --insecure-http --only-advertised --max-rate 50M --max-rate B=20M"
+        " --deny 10.8.0.0/16 --deny fd00::/8 --stun stun.example:3478"
     )
     assert run(monkeypatch, *BASE, *flags.split()) == 0
     assert runs.settings == [
@@ -83,6 +85,8 @@ def test_every_flag_reaches_the_agent(runs: Runs, monkeypatch: pytest.MonkeyPatc
             ca_file=Path("CA"),
             insecure_http=True,
             only_advertised=True,
+            denied=(ipaddress.ip_network("10.8.0.0/16"), ipaddress.ip_network("fd00::/8")),
+            stun=(("stun.example", 3478),),
         )
     ]
 
@@ -95,7 +99,7 @@ def test_a_plain_agent_needs_few_flags(runs: Runs, monkeypatch: pytest.MonkeyPat
     assert found.receive == tmp_path / "arborcast" / "received"
     assert found.control_socket == tmp_path / "arborcast" / "agent.sock"
     assert found.join_token == "from-the-environment"
-    assert (found.listen, found.only_peers, found.scope) == (("0.0.0.0", 0), None, "graph")
+    assert (found.listen, found.only_peers, found.scope, found.stun) == (None, None, "graph", None)
 
 
 def test_a_named_state_folder_holds_the_socket(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,20 @@ def test_who_lacks_the_file_is_named_with_the_reason_and_the_exit_code_is_1(
     assert [line.split()[0] for line in err.splitlines()] == ["f:", "device", "C"]
 
 
+def test_what_looks_like_markup_is_shown_as_it_is(agent: Agent, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    agent.say(OPENED, finished("refused", B=HAS, C={**LACKS, "reason": "[fd00::1] says [/no]"}))
+    with pytest.raises(typer.Exit):
+        commands.send(file, quiet=True)
+    assert "[fd00::1] says [/no]" in capsys.readouterr().err
+    link = {"peer": "B", "state": "open", "address": "[fd00::1]:7400"}
+    status = {"device": "A", "group": "lab", "epoch": 7, "links": [link], "udp_address": "[fd00::2]:7400"}
+    agent.answers.append(httpx.Response(200, json=status))
+    commands.status()
+    out = capsys.readouterr().out
+    assert "[fd00::1]:7400" in out
+    assert "[fd00::2]:7400" in out
+
+
 def test_a_timeout_says_that_the_agent_goes_on(agent: Agent, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     agent.say(OPENED, finished("timeout", B=HAS, C=LACKS))
     with pytest.raises(typer.Exit):

@@ -1,6 +1,7 @@
 import contextlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,12 +19,14 @@ from agent.settings import (
     parse_delay,
     parse_link,
     parse_max_rates,
+    parse_network,
     parse_only_peers,
     parse_peer,
     parse_rate,
     parse_size,
-    write_address,
+    parse_stun,
 )
+from common.addresses import write_address
 from common.errors import ConfigError
 from common.limits import MAX_STREAM_MEMORY_BYTES, MIN_STREAM_MEMORY_BYTES
 
@@ -182,6 +185,60 @@ def test_limits_stand_in_the_errors() -> None:
         replace(SETTINGS, only_peers=frozenset(f"d{number}" for number in range(257)))
     with pytest.raises(ConfigError, match="at most 107 bytes"):
         replace(SETTINGS, control_socket=Path("x" * 108))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"stun": tuple(("192.0.2.1", port) for port in range(1, 10))}, "9 STUN servers; at most 8"),
+        ({"denied": (parse_network("10.0.0.0/8"),) * 65}, "65 networks to keep out of; at most 64"),
+        (
+            {"denied": (parse_network("10.0.0.0/8"),), "advertise": (("10.0.0.1", 1),)},
+            "10.0.0.1 is in a network of --deny",
+        ),
+        ({"denied": (parse_network("fd00::/8"),), "peers": {"B": ("fd00::1", 1)}}, "fd00::1 is in a network of --deny"),
+    ],
+)
+def test_limits_and_contradictions_of_discovery_are_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        replace(SETTINGS, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "servers"),
+    [
+        ({}, (("127.0.0.1", 8640), ("127.0.0.1", 8641))),
+        ({"server": "https://tree.example.org"}, (("tree.example.org", 443), ("tree.example.org", 444))),
+        ({"server": "http://localhost"}, (("localhost", 80), ("localhost", 81))),
+        ({"server": "http://[::1]:65535"}, (("::1", 65_535),)),
+        ({"only_advertised": True}, ()),
+        ({"only_advertised": True, "stun": (("192.0.2.1", 3478),)}, (("192.0.2.1", 3478),)),
+        ({"stun": ()}, ()),
+    ],
+)
+def test_the_server_is_asked_for_the_reflexive_address_unless_another_is_named(
+    changes: dict[str, Any], servers: tuple[tuple[str, int], ...]
+) -> None:
+    assert replace(SETTINGS, **changes).stun_servers == servers
+
+
+def test_stun_is_servers_or_off() -> None:
+    assert parse_stun(()) is None
+    assert parse_stun(("off",)) == ()
+    assert parse_stun(("stun.example:3478", "[::1]:3479")) == (("stun.example", 3478), ("::1", 3479))
+    with pytest.raises(ConfigError, match="contradict each other"):
+        parse_stun(("off", "a:1"))
+    with pytest.raises(ConfigError, match="is not HOST:PORT"):
+        parse_stun(("stun.example",))
+
+
+def test_a_network_is_an_address_with_a_length() -> None:
+    assert str(parse_network("10.8.1.2/16")) == "10.8.0.0/16"
+    assert str(parse_network("2001:db8::/32")) == "2001:db8::/32"
+    assert str(parse_network("192.0.2.1")) == "192.0.2.1/32"
+    for text in ("", "10.8.0.0/33", "eth0", "10.8/16"):
+        with pytest.raises(ConfigError, match=r"such as 10.8.0.0/16"):
+            parse_network(text)
 
 
 @pytest.mark.parametrize("field", ["device", "group"])

@@ -35,7 +35,7 @@ STREAM = {
 
 
 def drawn(*parts: Any) -> str:
-    console = Console(file=StringIO(), width=200)
+    console = Console(file=StringIO(), width=200, markup=False)
     for part in parts:
         console.print(part)
     assert isinstance(console.file, StringIO)
@@ -64,6 +64,27 @@ def test_the_status_shows_links_streams_and_drops() -> None:
     assert "garbage" in text
     assert "none" not in text.split("drops")[1].split("requests")[0]
     assert "QueryNeighbours" in text
+
+
+def test_where_a_device_is_and_why_links_are_missing_is_shown() -> None:
+    report = {
+        "device": "A",
+        "group": "lab",
+        "epoch": 1,
+        "links": [LINK],
+        "mapping": "varies",
+        "candidates": ["192.0.2.1:7400", "[2001:db8::1]:7400"],
+        "reflexive": ["198.51.100.7:40000"],
+        "missing": [{"peer": "C", "reason": "no answer from 3 addresses for 41 s"}],
+    }
+    text = drawn(*status_tables(report))
+    assert (
+        "reached at 192.0.2.1:7400 [2001:db8::1]:7400; seen at 198.51.100.7:40000 (a NAT whose mapping varies" in text
+    )
+    assert "no answer from 3 addresses for 41 s" in text.split("no link")[1]
+    text = drawn(*status_tables({"device": "A", "group": "lab", "epoch": 1, "mapping": "unknown"}))
+    assert "reached at no address; seen at nowhere yet (unknown NAT)" in text
+    assert "no link" not in text
 
 
 def test_an_agent_that_knows_nothing_has_no_tables() -> None:

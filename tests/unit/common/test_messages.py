@@ -51,6 +51,7 @@ CLIENT: list[ClientMessage] = [
     AdjacencyReport(peers=("B", "C")),
     QosReport(links={"B": QosFigures(bandwidth_bps=1e6, delay_s=0.01, jitter_s=0.0, loss=0.5), "C": QosFigures()}),
     CandidatesReport(candidates=("192.0.2.1:1", "[2001:db8::1]:65535", "host.example:7400")),
+    CandidatesReport(candidates=(), mapping="varies"),
 ]
 SERVER: list[ServerMessage] = [
     Unchanged(epoch=7),
@@ -162,6 +163,9 @@ def test_M2_figures_reach_to_their_limit_and_no_further(field: str, most: float)
         '{"peers": []}',
         '{"type": "candidates", "candidates": ["a:1", "a:1"]}',
         '{"type": "candidates", "candidates": ["a"]}',
+        '{"type": "candidates", "candidates": ["0.0.0.0:1"]}',
+        '{"type": "candidates", "candidates": ["[ff02::1]:1"]}',
+        '{"type": "candidates", "candidates": [], "mapping": "odd"}',
         '{"type": "subscribe", "scope": "everything"}',
         '{"type": "subscribe", "scope": "graph", "epoch": -1}',
         '{"type": "subscribe", "scope": "graph", "epoch": 1.5}',

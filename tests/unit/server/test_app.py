@@ -49,7 +49,8 @@ async def test_the_server_makes_its_state_serves_and_stops_at_a_signal(tmp_path:
     async with running(settings, number) as client:
         groups = (await client.get("/v1/groups")).json()["groups"]
         assert [group["group"] for group in groups] == ["lab"]
-        assert json.loads(ready.read_text()) == {"url": str(client.base_url)}
+        url = str(client.base_url)
+        assert json.loads(ready.read_text()) == {"url": url, "stun_port": client.base_url.port}
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
     for name in ("admin-token", "join-token-lab", "state.sqlite3"):
         assert stat.S_IMODE((state / name).stat().st_mode) == 0o600
@@ -94,6 +95,72 @@ async def test_a_port_in_use_is_found_out_at_once(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         await fails(Settings(tmp_path, port=port), f"cannot listen on 127.0.0.1 port {port}")
+
+
+def udp(port: int = 0) -> socket.socket:
+    raw = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    raw.bind(("127.0.0.1", port))
+    raw.settimeout(10)
+    return raw
+
+
+def binding(raw: socket.socket, port: int) -> bytes:
+    """Ask by hand where this socket is, and return the XORed address of the answer."""
+    raw.sendto(bytes.fromhex("00010000 2112a442") + bytes(12), ("127.0.0.1", port))
+    answer = raw.recv(2_000)
+    assert answer[:20] == bytes.fromhex("0101000c 2112a442") + bytes(12)
+    assert answer[20:26] == bytes.fromhex("00200008 0001")
+    return answer[26:]
+
+
+async def test_any_client_learns_its_address_at_the_port_of_the_server_and_the_next(tmp_path: Path) -> None:
+    async with running(Settings(tmp_path, port=0)) as client:
+        port = client.base_url.port
+        assert port is not None
+        with udp() as raw:
+            own = raw.getsockname()[1]
+            expected = (own ^ 0x2112).to_bytes(2, "big") + (0x7F000001 ^ 0x2112A442).to_bytes(4, "big")
+            for each in (port, port + 1):
+                assert await asyncio.to_thread(binding, raw, each) == expected
+        text = (await client.get("/metrics")).text
+        assert "arborcast_stun_answers_total 2.0" in text.splitlines()
+
+
+async def test_stun_may_have_its_own_port_or_be_left_out(tmp_path: Path) -> None:
+    with udp() as raw:
+        own = raw.getsockname()[1]
+    ready = tmp_path / "ready"
+    async with running(Settings(tmp_path, port=0, stun_port=own, ready_file=ready)):
+        assert json.loads(ready.read_text())["stun_port"] == own
+    async with running(Settings(tmp_path, port=0, stun=False, ready_file=ready)) as client:
+        assert json.loads(ready.read_text())["stun_port"] is None
+        assert "stun" not in (await client.get("/metrics")).text
+        with udp(client.base_url.port or 0):
+            pass
+
+
+async def test_a_stun_port_in_use_is_found_out_at_once(tmp_path: Path) -> None:
+    with udp() as taken:
+        port = taken.getsockname()[1]
+        await fails(
+            Settings(tmp_path, port=0, stun_port=port),
+            f"cannot listen for STUN on UDP 127.0.0.1 port {port}: Address already in use; give another --stun-port",
+        )
+
+
+async def test_of_any_free_port_one_is_taken_whose_udp_port_is_free_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from server import app
+
+    listeners: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as first, udp(first.getsockname()[1]):
+        listeners.append(first)
+        listen = app._listen
+        monkeypatch.setattr(app, "_listen", lambda settings: listeners.pop() if listeners else listen(settings))
+        async with running(Settings(tmp_path, port=0)) as client:
+            assert (await client.get("/healthz")).status_code == 200
+    assert listeners == []
 
 
 async def test_a_host_that_is_none_is_refused(tmp_path: Path) -> None:

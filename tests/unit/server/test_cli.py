@@ -39,6 +39,9 @@ def test_run_settles_the_flags_and_prints_one_line_when_ready(tmp_path: Path, mo
     ]
     assert run("run", *arguments) == (0, "listening on http://127.0.0.1:8640\n")
     assert seen == [Settings(state, port=0, groups=("lab", "b"), ready_file=ready)]
+    run("run", "--state", str(state), "--stun-port", "3478")
+    run("run", "--state", str(state), "--no-stun")
+    assert seen[1:] == [Settings(state, stun_port=3_478), Settings(state, stun=False)]
 
 
 def test_what_cannot_be_is_said_in_one_line_with_exit_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,16 @@ def test_a_certificate_needs_its_key() -> None:
         Settings(STATE, tls_key=PEM).check()
 
 
-@pytest.mark.parametrize("settings", [Settings(STATE, port=65_536), Settings(STATE, groups=("no spaces",))])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(STATE, port=65_536),
+        Settings(STATE, groups=("no spaces",)),
+        Settings(STATE, stun_port=0),
+        Settings(STATE, stun_port=65_536),
+        Settings(STATE, stun_port=3_478, stun=False),
+    ],
+)
 def test_a_port_or_a_group_that_cannot_be_is_refused(settings: Settings) -> None:
     with pytest.raises(ConfigError):
         settings.check()

@@ -74,6 +74,33 @@ def test_on_every_connection_the_device_subscribes_and_reports_with_the_last_epo
     assert said[3] == AdjacencyReport(peers=("B",))
 
 
+def test_a_change_of_addresses_is_reported_at_once_and_nothing_twice() -> None:
+    mesh = Mesh("A-B").linked()
+    node = mesh.node("A")
+    told = [report.candidates for report in mesh.requests("A", CandidatesReport)]
+    assert told == [()]
+    for hosts in ([("10.0.0.1", 4000)], [("10.0.0.1", 4000), ("192.0.2.1", 4000)], []):
+        node.set_candidates(hosts, now=mesh.now)
+        node.set_candidates(hosts, now=mesh.now)
+        mesh._drain("A")
+    told = [report.candidates for report in mesh.requests("A", CandidatesReport)]
+    assert told == [(), ("10.0.0.1:4000",), ("10.0.0.1:4000", "192.0.2.1:4000"), ()]
+
+
+def test_what_changed_while_the_server_was_gone_is_told_on_the_next_connection() -> None:
+    mesh = Mesh("A-B").linked()
+    mesh.lose_server()
+    node = mesh.node("A")
+    node.set_candidates([("192.0.2.1", 4000)], now=mesh.now)
+    mesh._drain("A")
+    assert len(mesh.requests("A", CandidatesReport)) == 1
+    mesh.serving = True
+    node.control_connected(now=mesh.now)
+    mesh._drain("A")
+    assert mesh.requests("A", CandidatesReport)[-1].candidates == ("192.0.2.1:4000",)
+    assert len(mesh.requests("A", CandidatesReport)) == 2
+
+
 def test_links_are_reported_at_once_and_figures_periodically() -> None:
     mesh = Mesh("A-B").linked()
     assert mesh.requests("A", AdjacencyReport)[-1].peers == ("B",)

@@ -289,14 +289,13 @@ def test_no_hello_goes_out_while_a_session_stands() -> None:
 def silent(link: Link) -> float:
     """Let a link become suspect; return when it did."""
     link.rhythm.poll_probe(0.0)
-    while link.state is LinkState.OPEN:
+    while True:
         at = link.poll_timeout()
         assert at is not None
         link.rhythm.poll_probe(at)
-        changed = link.handle_timeout(at)
-    assert changed
-    assert not link.usable
-    return at
+        if link.handle_timeout(at):
+            assert not link.usable
+            return at
 
 
 def test_a_link_is_looked_at_when_a_probe_is_due_and_when_its_silence_has_lasted_too_long() -> None:
@@ -320,7 +319,6 @@ def test_a_device_that_was_held_up_looks_again_before_it_suspects_a_link() -> No
     one, _ = opened()
     late = one.rhythm.silent_at() + 0.2
     assert not one.handle_timeout(late)
-    assert one.state is LinkState.OPEN
     again = one.rhythm.silent_at()
     assert again > late
     assert one.handle_timeout(again)

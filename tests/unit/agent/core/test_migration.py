@@ -167,3 +167,12 @@ def test_an_address_that_a_nat_gave_to_another_peer_is_that_peers() -> None:
     mesh.inject("A", datagram, source=mesh.address("B"))
     assert mesh.hop("A", "C").qos.probes_heard == before + 1
     assert mesh.drops("A") == {}
+
+
+def test_a_session_does_not_follow_its_peer_into_a_network_that_is_denied() -> None:
+    mesh = linked()
+    node = mesh.node("A")
+    node.peers.migration._usable = lambda address: address != MOVED
+    speak_from(mesh, PROBE)
+    assert mesh.drops("A") == {"control-from-stranger": 1}
+    assert sent_to(mesh, MOVED) == 0

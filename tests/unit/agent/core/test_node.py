@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from agent.core.events import Address, GraphChanged, LinkChanged, OpenSocket
 from agent.core.node import TICK_VERIFYING_S, NodeConfig, run_length
 from agent.core.rangeset import RangeSet
+from common import stun
 from common.datagrams import (
     BOTH_HEADERS,
     CHUNK_OVERHEAD_BYTES,
@@ -23,7 +24,7 @@ from common.errors import ConfigError
 from common.frames import AskOpening, encode_frame
 from common.ids import DeviceId
 from common.limits import MIN_STREAM_MEMORY_BYTES
-from common.messages import Channels, ChannelSpec
+from common.messages import CandidatesReport, Channels, ChannelSpec
 from tests.harness.mesh import FILES, MESSAGES, PIECE_BYTES, Crossing, Mesh, data, forged
 
 OWN = ChannelSpec(name="own", kind="file", sockets="per-channel")
@@ -405,7 +406,35 @@ def test_a_batch_of_runs_control_and_garbage_is_taken_whole() -> None:
     assert list(mesh.stream("B", one).held) == [(1, 9)]
     assert list(mesh.stream("B", other).held) == [(1, 3), (4, 9)]
     assert mesh.node("B").peers.counters["A"].chunks_received - before == 15
-    assert mesh.drops("B") == {"datagram-not-understood": 3}
+    assert mesh.drops("B") == {"datagram-not-understood": 2, "stun-not-understood": 1}
+
+
+def test_the_shared_socket_asks_stun_servers_and_what_they_saw_is_told() -> None:
+    mesh = Mesh("A-B").linked()
+    node, server, seen = mesh.node("A"), ("203.0.113.1", 8640), ("198.51.100.7", 40_000)
+    node.set_stun_servers([server], now=mesh.now)
+    assert node.poll_timeout() == mesh.now
+    node.handle_timeout(now=mesh.now)
+    sent = [train for train in node.poll_transmit(now=mesh.now) if train.address == server]
+    assert [(train.socket, len(train.datagrams)) for train in sent] == [(0, 1)]
+    request = stun.decode_untrusted(sent[0].datagrams[0])
+    assert isinstance(request, stun.BindingRequest)
+    answer = stun.encode_answer(request, seen)
+    mesh.inject("A", answer, source=server, socket=1)
+    assert mesh.drops("A") == {"datagram-not-understood": 1}
+    assert mesh.requests("A", CandidatesReport)[-1] == CandidatesReport(candidates=())
+    mesh.inject("A", answer, source=server)
+    assert mesh.requests("A", CandidatesReport)[-1] == CandidatesReport(candidates=("198.51.100.7:40000",))
+    node.set_candidates([seen], now=mesh.now)
+    mesh._drain("A")
+    mesh.inject("A", answer, source=server)
+    assert mesh.drops("A") == {"datagram-not-understood": 1, "stun-not-asked": 1}
+
+
+def test_what_is_too_large_for_stun_is_dropped_as_such() -> None:
+    mesh = Mesh("A-B").linked()
+    mesh.inject("B", b"\1\1" + bytes(8_000), source="A")
+    assert mesh.drops("B") == {"stun-not-understood": 1}
 
 
 def test_a_run_from_a_stranger_or_from_another_host_is_counted_by_its_chunks() -> None:

@@ -1,5 +1,6 @@
 """The roster, hellos, and a hop over each open link."""
 
+import ipaddress
 import random
 
 import pytest
@@ -136,6 +137,32 @@ def test_more_peers_than_the_limit_are_counted_and_left_out() -> None:
     assert mesh.drops("A") == {"peers-beyond-limit": 2}
     assert node.peers.links["p000"].addresses == (("10.0.0.2", 4001),)
     assert "p001" not in node.peers.links
+
+
+def test_only_addresses_at_which_a_peer_can_be_are_tried() -> None:
+    mesh = Mesh("A-B").linked()
+    node = mesh.node("A")
+    denied = (ipaddress.ip_network("10.9.0.0/16"), ipaddress.ip_network("2001:db8:9::/48"))
+    node.peers._policy = PeerPolicy(None, {"Q": ("10.9.0.9", 1)}, {}, denied=denied)
+    told = [
+        *("10.9.0.1:1", "[::ffff:10.9.0.1]:1", "[2001:db8:9::1]:1"),
+        *("224.0.0.1:1", "255.255.255.255:1", "0.0.0.0:1", "[::]:1", "[ff02::1]:1", "[fe80::1]:1", "a.example:1"),
+        *("10.8.0.1:1", "[2001:db8:8::1]:1"),
+    ]
+    mesh.control("A", roster(mesh, *mesh.roster.devices, member("Q", None, *told)))
+    assert node.peers.links["Q"].addresses == (("10.8.0.1", 1), ("2001:db8:8::1", 1))
+
+
+def test_a_hello_out_of_a_denied_network_is_counted_and_gets_no_answer() -> None:
+    mesh = Mesh("A-B").linked()
+    node = mesh.node("B")
+    node.peers._policy = PeerPolicy(None, {}, {}, denied=(ipaddress.ip_network("10.9.0.0/16"),))
+    hello, before = hello_of(mesh, mesh.node("A").config.private_key, GROUP), len(mesh.crossings)
+    mesh.inject("B", hello, source=("10.9.0.1", 4000))
+    assert mesh.drops("B") == {"hello-from-denied-network": 1}
+    assert len(mesh.crossings) == before
+    mesh.inject("B", hello, source=("10.8.0.1", 4000))
+    assert len(mesh.crossings) == before + 1
 
 
 def test_a_peer_without_any_address_gets_no_hello() -> None:

@@ -1,10 +1,14 @@
 """What a device tells of itself."""
 
+import ipaddress
 import json
 from dataclasses import asdict
 
-from agent.core.status import LinkStatus
-from common.messages import Channels
+from agent.core.peers import PeerPolicy
+from agent.core.status import LinkStatus, MissingLink
+from common import stun
+from common.messages import Channels, RosterEntry, encode_key
+from common.sealing import public_key_of
 from tests.harness.mesh import FILES, FIRST_EPOCH, MESSAGES, PIECE_BYTES, RATE_BPS, Mesh, data
 
 
@@ -61,3 +65,57 @@ def test_a_link_without_declared_figures_has_no_bandwidth_to_tell() -> None:
     declared.clear()
     mesh.control("A", Channels(version=2, channels=(FILES, MESSAGES)))
     assert mesh.node("A").status(now=mesh.now).links[0].bandwidth_bps is None
+
+
+def test_a_device_tells_where_it_is_and_what_its_nat_does() -> None:
+    mesh = Mesh("A-B").linked()
+    node = mesh.node("A")
+    status = node.status(now=mesh.now)
+    assert (status.candidates, status.reflexive, status.mapping, status.missing) == ((), (), "unknown", ())
+    node.set_candidates([("192.0.2.1", 4000)], now=mesh.now)
+    node.set_stun_servers([("203.0.113.1", 1)], now=mesh.now)
+    node.handle_timeout(now=mesh.now)
+    (question,) = [train for train in node.poll_transmit(now=mesh.now) if train.address == ("203.0.113.1", 1)]
+    request = stun.decode_untrusted(question.datagrams[0])
+    assert isinstance(request, stun.BindingRequest)
+    mesh.inject("A", stun.encode_answer(request, ("2001:db8::1", 9)), source=("203.0.113.1", 1))
+    status = node.status(now=mesh.now)
+    assert status.candidates == ("192.0.2.1:4000", "[2001:db8::1]:9")
+    assert (status.reflexive, status.mapping) == (("[2001:db8::1]:9",), "unknown")
+
+
+def test_every_member_without_a_link_has_its_reason() -> None:
+    mesh = Mesh("A-B", edges=None, absent="B")
+    node = mesh.node("A")
+    strangers = tuple(
+        RosterEntry(device=name, public_key=encode_key(public_key_of(bytes([number]) * 32)))
+        for number, name in enumerate(("X", "Y"), 1)
+    )
+    mesh.control("A", mesh.roster.model_copy(update={"version": 2, "devices": (*mesh.roster.devices, *strangers)}))
+    mesh.run(20.0)
+    assert node.status(now=mesh.now).missing == (
+        MissingLink("B", "no answer from 1 address for 20 s"),
+        MissingLink("X", "not in --only-peer"),
+        MissingLink("Y", "not in --only-peer"),
+    )
+    node.set_candidates([("2001:db8::1", 4000)], now=mesh.now)
+    assert node.status(now=mesh.now).missing[0].reason == "it has addresses of another IP version than this device"
+    node.peers._policy = PeerPolicy(None, {"Y": ("10.9.0.1", 1)}, {}, denied=(ipaddress.ip_network("10.9.0.0/16"),))
+    mesh.control("A", mesh.roster.model_copy(update={"version": 3, "devices": strangers}))
+    assert node.status(now=mesh.now).missing == (
+        MissingLink("X", "it told no address"),
+        MissingLink("Y", "its addresses are all denied"),
+    )
+
+
+def test_the_search_for_a_peer_begins_with_its_addresses_and_again_when_the_link_closed() -> None:
+    mesh = Mesh("A-B").linked()
+    mesh.cut.add(("A", "B"))
+    mesh.run(1.6)
+    assert mesh.node("A").status(now=mesh.now).missing == (MissingLink("B", "it fell silent"),)
+    mesh.until(lambda: mesh.node("A").peers.links["B"].session is None)
+    mesh.run(3.0)
+    assert mesh.node("A").status(now=mesh.now).missing == (MissingLink("B", "no answer from 1 address for 3 s"),)
+    moved = mesh.roster.devices[1].model_copy(update={"candidates": ("10.0.0.2:4009", "10.0.0.3:4000")})
+    mesh.control("A", mesh.roster.model_copy(update={"version": 2, "devices": (mesh.roster.devices[0], moved)}))
+    assert mesh.node("A").status(now=mesh.now).missing == (MissingLink("B", "no answer from 2 addresses for 0 s"),)

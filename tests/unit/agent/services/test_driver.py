@@ -37,6 +37,14 @@ def train(*datagrams: bytes) -> list[Transmit]:
     return [Transmit(0, PEER, list(datagrams))]
 
 
+async def test_where_this_device_is_reached_and_whom_to_ask_for_more_is_fed(rig: Rig) -> None:
+    rig.driver.set_candidates([PEER])
+    rig.core.transmits.append(train(b"question"))
+    rig.driver.set_stun_servers([PEER])
+    assert (rig.core.told("candidates"), rig.core.told("stun")) == ([(PEER,)], [(PEER,)])
+    assert rig.sockets.sent == [(0, PEER, [b"question"])]
+
+
 async def test_every_input_is_fed_and_every_output_drained(rig: Rig) -> None:
     feeds = (
         lambda: rig.driver.receive_batch([(b"x", PEER)], 3),

@@ -9,7 +9,7 @@ import pytest
 from agent.core.events import Address
 from agent.services import endpoint as endpoint_module
 from agent.services import moderation as moderation_module
-from agent.services.endpoint import SHARED, Endpoint, local_host_towards
+from agent.services.endpoint import SHARED, Endpoint, default_host, local_host_towards
 from common.errors import TransportError
 
 Batch = tuple[list[tuple[bytes, Address]], int]
@@ -82,6 +82,30 @@ async def test_each_socket_has_a_number_and_a_port(opened: Open) -> None:
     assert socket_number == number
     receiver.send(number, sender.address, [b"back"])
     assert batch == [(b"to the second", sender.address)]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_trains_pass_a_dual_stack_socket_as_whole_as_any_other(opened: Open, host: str) -> None:
+    both, at_both = opened("::")
+    plain, at_plain = opened(host)
+    assert both.offload["receive"] == plain.offload["receive"]
+    assert both.offload["send"] == plain.offload["send"]
+    train = [bytes([number]) * 1_200 for number in range(40)]
+    plain.send(SHARED, (host, both.address[1]), train)
+    assert await take(at_both, 40) == [(datagram, plain.address) for datagram in train]
+    both.send(SHARED, plain.address, train)
+    assert await take(at_plain, 40) == [(datagram, (host, both.address[1])) for datagram in train]
+    assert (both.offload["plain_addresses"], dict(both.drops)) == ([], {})
+
+
+def test_the_default_takes_both_families_where_this_host_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert default_host() == "::"
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr("agent.services.endpoint.socket.socket", refuse)
+    assert default_host() == "0.0.0.0"
 
 
 async def test_a_dual_stack_socket_speaks_ipv4_under_plain_addresses(opened: Open) -> None:

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from common.limits import MAX_PEERS
+from common.limits import MAX_CANDIDATES, MAX_PEERS
 from tests.unit.server.api_harness import Api, check_problem
 from tests.unit.server.harness import KEY, key_of
 
@@ -59,15 +59,44 @@ async def test_an_enrolment_with_a_mistake_is_refused(api: Api, body: Any) -> No
 
 async def test_devices_are_listed_with_key_addresses_and_lease(api: Api) -> None:
     await api.enrol("A", "B")
-    answer = await api.call("PUT", f"{LAB}/A/candidates", {"candidates": ["192.0.2.1:1"]}, token=api.tokens["A"])
+    report = {"candidates": ["192.0.2.1:1"], "mapping": "stable"}
+    answer = await api.call("PUT", f"{LAB}/A/candidates", report, token=api.tokens["A"])
     assert answer.status_code == 204
     devices = (await api.call("GET", LAB, token=api.tokens["B"])).json()["devices"]
     assert devices == [
-        {"device": "A", "public_key": key_of("A"), "candidates": ["192.0.2.1:1"], "alive": True},
-        {"device": "B", "public_key": key_of("B"), "candidates": [], "alive": True},
+        {"device": "A", "public_key": key_of("A"), **report, "alive": True},
+        {"device": "B", "public_key": key_of("B"), "candidates": [], "mapping": "unknown", "alive": True},
     ]
     assert (await api.call("GET", f"{LAB}/A")).json() == devices[0]
     check_problem(await api.call("GET", f"{LAB}/Z"), 404, "unknown-device")
+
+
+async def test_a_list_of_ten_thousand_addresses_is_refused_with_the_limit_and_changes_nothing(api: Api) -> None:
+    await api.enrol("A")
+    many = [f"192.0.2.1:{port}" for port in range(1, 10_001)]
+    answer = await api.call("PUT", f"{LAB}/A/candidates", {"candidates": many}, token=api.tokens["A"])
+    problem = check_problem(answer, 422, "invalid")
+    assert f"at most {MAX_CANDIDATES} items" in str(problem["errors"])
+    assert (await api.call("GET", f"{LAB}/A")).json()["candidates"] == []
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("224.0.0.1:1", "multicast"),
+        ("[ff02::1]:1", "multicast"),
+        ("0.0.0.0:1", "unspecified"),
+        ("[::]:1", "unspecified"),
+        ("255.255.255.255:1", "broadcast"),
+        ("[fe80::1]:1", "link-local"),
+        ("192.0.2.1:0", "port from 1"),
+    ],
+)
+async def test_an_address_at_which_nobody_can_be_is_refused_with_the_reason(api: Api, address: str, why: str) -> None:
+    await api.enrol("A")
+    answer = await api.call("PUT", f"{LAB}/A/candidates", {"candidates": [address]}, token=api.tokens["A"])
+    problem = check_problem(answer, 422, "invalid")
+    assert why in str(problem["errors"])
 
 
 async def test_an_evicted_device_s_token_is_stale_at_once(api: Api) -> None:

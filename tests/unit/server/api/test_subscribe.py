@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from common.limits import EPOCH_CLAIM_AHEAD_S, MAX_BODY_BYTES, SUBSCRIBER_OUTBOX
+from common.limits import EPOCH_CLAIM_AHEAD_S, MAX_BODY_BYTES, MAX_CANDIDATES, SUBSCRIBER_OUTBOX
 from common.messages import (
     Accepted,
     AdjacencyReport,
@@ -114,6 +114,21 @@ async def test_an_epoch_claimed_too_far_ahead_is_refused_and_counted(api: Api) -
     assert error.reason == "epoch-ahead"
     assert await socket.closed() == (1008, "epoch-ahead")
     assert group.counts["claims_refused"] == 1
+
+
+async def test_a_list_of_ten_thousand_addresses_is_refused_over_the_socket_with_the_limit(api: Api) -> None:
+    await api.enrol("A")
+    socket = api.socket(api.tokens["A"])
+    await socket.accepted()
+    socket.send(Subscribe(scope="roster"))
+    await socket.receive_types(2)
+    many = tuple(f"192.0.2.1:{port}" for port in range(1, 10_001))
+    socket.send(CandidatesReport.model_construct(candidates=many))
+    error = await socket.receive()
+    assert isinstance(error, ErrorMessage)
+    assert f"at most {MAX_CANDIDATES} items" in error.detail
+    assert api.coordinator.group("lab").device("A").candidates == ()
+    await socket.close()
 
 
 async def test_reports_are_taken_over_the_socket(api: Api) -> None:

@@ -276,13 +276,13 @@ def test_new_addresses_are_pushed_and_the_same_ones_are_not() -> None:
     bench = six()
     bench.group.subscribe(1, "A", Subscribe(scope="roster"), now=bench.now, wall=bench.wall)
     bench.pushes()
-    report = CandidatesReport(candidates=("192.0.2.1:1",))
+    report = CandidatesReport(candidates=("192.0.2.1:1",), mapping="stable")
     for _ in range(2):
         bench.group.report("B", report, now=bench.now, wall=bench.wall)
         bench.run(bench.now + COALESCE_S)
     ((_, roster),) = bench.pushes()
     assert isinstance(roster, Roster)
-    assert roster.devices[1].candidates == ("192.0.2.1:1",)
+    assert (roster.devices[1].candidates, roster.devices[1].mapping) == (("192.0.2.1:1",), "stable")
     assert bench.group.device("B").candidates == ("192.0.2.1:1",)
 
 

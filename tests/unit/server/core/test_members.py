@@ -2,10 +2,12 @@ import pytest
 
 from common.errors import RefusedError
 from common.limits import GROUP_KEYS_KEPT, MAX_CHANNELS, MAX_JOIN_TOKENS
-from common.messages import ChannelSpec, Enrolment, decode_key, encode_key
+from common.messages import CandidatesReport, ChannelSpec, Enrolment, decode_key, encode_key
 from server.core import members as module
 from server.core.members import Members
 from tests.unit.server.harness import WALL, entropy, key_of
+
+TOLD = CandidatesReport(candidates=("192.0.2.1:1",), mapping="varies")
 
 
 def fresh() -> Members:
@@ -52,13 +54,15 @@ def test_two_devices_with_one_id_are_refused() -> None:
 def test_a_device_that_proves_itself_gets_a_new_token_and_key_and_keeps_its_addresses() -> None:
     members = fresh()
     old = enrol(members, "A")
-    members.set_candidates("A", ("192.0.2.1:1",), wall=WALL)
+    members.set_candidates("A", TOLD, wall=WALL)
     key = encode_key(bytes([1] * 32))
     new = enrol(members, "A", key=key, replaces=True)
     assert members.authenticate(old) is None
     assert members.authenticate(new) == "A"
     assert members.entry("A").public_key == key
     assert members.entry("A").candidates == ("192.0.2.1:1",)
+    assert members.entry("A").mapping == "varies"
+    assert members.entry("A").public_key == key
 
 
 def test_a_full_group_takes_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,11 +97,13 @@ def test_the_roster_s_version_grows_with_every_change_and_only_then() -> None:
     versions = [members.roster().version]
     enrol(members, "A")
     versions.append(members.roster().version)
-    assert members.set_candidates("A", ("192.0.2.1:1",), wall=WALL)
+    assert members.set_candidates("A", TOLD, wall=WALL)
     versions.append(members.roster().version)
-    assert not members.set_candidates("A", ("192.0.2.1:1",), wall=WALL)
+    assert not members.set_candidates("A", TOLD, wall=WALL)
     assert members.roster().version == versions[-1]
     assert members.roster() is members.roster()
+    assert members.set_candidates("A", TOLD.model_copy(update={"mapping": "stable"}), wall=WALL)
+    versions.append(members.roster().version)
     assert versions == sorted(set(versions))
 
 

@@ -429,6 +429,24 @@ class MtuAnswer:
         return cls(_datagram_size(size))
 
 
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The sender brings nothing more of what the receiver misses of a stream now: that has to be asked for."""
+
+    stream: int
+    TYPE: ClassVar[int] = 20
+    _LAYOUT: ClassVar[struct.Struct] = struct.Struct("!I")
+
+    def body(self) -> bytes:
+        """Return the frame's body."""
+        return self._LAYOUT.pack(self.stream)
+
+    @classmethod
+    def read(cls, body: bytes) -> Interrupted:
+        """Read the frame's body."""
+        return cls(*cls._LAYOUT.unpack(body))
+
+
 Frame = (
     Probe
     | Ack
@@ -445,6 +463,7 @@ Frame = (
     | Bye
     | MtuProbe
     | MtuAnswer
+    | Interrupted
 )
 
 _READERS: Final[dict[int, Callable[[bytes], Frame]]] = {
@@ -463,6 +482,7 @@ _READERS: Final[dict[int, Callable[[bytes], Frame]]] = {
     Bye.TYPE: Bye.read,
     MtuProbe.TYPE: MtuProbe.read,
     MtuAnswer.TYPE: MtuAnswer.read,
+    Interrupted.TYPE: Interrupted.read,
 }
 
 

@@ -3,7 +3,8 @@
 Neighbours tell each other what they hold. What is missing here for 200 ms + 3 RTT without progress is asked of one
 neighbour that reported it, a bounded part at a time and on as it comes; if nothing comes, of the next. What a neighbour
 of an earlier epoch still delivers is left to it until a new neighbour has told what it holds; then the old one is told
-to stop.
+to stop. What a neighbour was bringing when its link died is not coming: that is asked for as soon as a neighbour
+reports it.
 """
 
 from __future__ import annotations
@@ -149,6 +150,7 @@ class Exchange:
         cursor = self._cursor_of(hop, stream)
         if not cursor.heard:
             cursor.heard = self.pressing = True
+        self.pressing = self.pressing or stream.adrift_below > 0
         cursor.lowest = have.lowest
         for start, stop in have.ranges:
             cursor.reported.add_range(start, stop)
@@ -204,6 +206,15 @@ class Exchange:
         if now - progress.began_at >= SETTLE_S + STALL_RTTS * self._longest_rtt():
             progress.settled = True
             stream.have_due = stream.have_due or bool(stream.missing())
+
+    def on_interrupted(self, stream: Stream, peer: DeviceId) -> bool:
+        """Note that a peer brings nothing more of what is missing; return whether it had been the one to bring it."""
+        progress = self._of(stream)
+        progress.old.pop(peer, None)
+        if peer in progress.asked:
+            self._give_up(stream, progress, peer)
+        self.pressing = True
+        return stream.role == "receive" and stream.interrupted(peer)
 
     # --- HAVE -----------------------------------------------------------------------------------------------------
 
@@ -269,18 +280,21 @@ class Exchange:
 
     def _want(self, stream: Stream, progress: _Progress, now: float) -> None:
         missing = stream.missing() if stream.refused is None else stream.wanted.copy()
-        self._note_arrivals(progress, missing, now)
+        self._note_arrivals(stream, progress, missing, now)
         if not missing:
             progress.checked_at = None
+            stream.adrift_below = stream.adrift_below if stream.bringer is None else 0
             return
         patience = (STALL_S if stream.held else FIRST_STALL_S) + STALL_RTTS * self._longest_rtt()
         self._give_up_silent(stream, progress, now - patience)
         stalled = self._stalled(stream, progress, missing, now, patience)
-        if stalled or progress.pulled:
+        adrift = missing.intersection(RangeSet([(0, stream.adrift_below)])) if stream.adrift_below else RangeSet()
+        if stalled or adrift or progress.pulled:
             progress.pulled.union_update(stalled)
+            progress.pulled.union_update(adrift)
             self._ask(stream, progress, progress.pulled.intersection(missing), stalled, now)
 
-    def _note_arrivals(self, progress: _Progress, missing: RangeSet, now: float) -> None:
+    def _note_arrivals(self, stream: Stream, progress: _Progress, missing: RangeSet, now: float) -> None:
         came = progress.seen.difference(missing)
         progress.seen = missing
         if not came:
@@ -292,7 +306,7 @@ class Exchange:
                 asked.moved_at = now
             asked.numbers = left
             if not left:
-                del progress.asked[peer]
+                self._give_up(stream, progress, peer)
         if came:
             progress.brought_at = now
 
@@ -300,11 +314,18 @@ class Exchange:
         """Ask others for what a peer that has been silent since then was asked for."""
         for peer, asked in list(progress.asked.items()):
             if asked.moved_at <= since:
-                del progress.asked[peer]
+                self._give_up(stream, progress, peer)
                 progress.failed = peer
                 hop = self._hops.get(peer)
                 if hop is not None and hop not in self._neighbours(stream):
                     hop.send(Stop(stream.short), reliable=False)
+
+    def _give_up(self, stream: Stream, progress: _Progress, peer: DeviceId) -> None:
+        """Wait no more for what a peer was asked for."""
+        del progress.asked[peer]
+        hop = self._hops.get(peer)
+        if hop is not None and stream.short in hop.cursors:
+            hop.cursors[stream.short].asked = False
 
     def _stalled(self, stream: Stream, progress: _Progress, missing: RangeSet, now: float, patience: float) -> RangeSet:
         """Return what has been missing for so long that nobody seems to be bringing it."""
@@ -376,6 +397,7 @@ class Exchange:
             hop.send(Want(stream.short, tuple(ranges[at : at + MAX_RANGES])), reliable=False)
         if asked is None:
             asked = progress.asked[hop.peer] = _Asked(RangeSet(), now)
+        self._cursor_of(hop, stream).asked = True
         asked.numbers.union_update(RangeSet(ranges))
         asked.moved_at = now
 

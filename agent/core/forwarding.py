@@ -111,11 +111,20 @@ class Forwarder:
         counters.chunks_received += count
         cursor = hop.cursors.get(short) or self._neighbourhood.cursor(hop, stream)
         cursor.reported.add_range(start, stop)
+        self._note_bringer(hop, stream, kind, start)
         stream.progress_at = stream.active_at = now
         onward = PacketType.PULLED if kind == PacketType.PULLED else PacketType.DATA
         self._keep(entry, start, flags, chunks, plains, now)
         if stream.spec.distribute:
             self._distribute(Forwarding(stream, start, stop, size_bytes, epoch, first & 15, hop.peer, onward), now)
+
+    def _note_bringer(self, hop: Hop, stream: Stream, kind: int, number: int) -> None:
+        """Note who brings a stream unasked: a neighbour, or one of an earlier epoch, that answers no WANT with it."""
+        if stream.bringer == hop.peer:
+            return
+        answers = hop.cursors[stream.short].asked or hop not in self._neighbourhood.hops_of(stream)
+        if kind != PacketType.PULLED or not answers:
+            stream.brought(hop.peer, number)
 
     def _receive_unknown(
         self, hop: Hop, datagrams: Sequence[bytes], socket_channel: ChannelId | None, now: float
@@ -183,7 +192,7 @@ class Forwarder:
         stream = item.stream
         hops = []
         for peer in known.next_hops(tree, item.previous):
-            hop = self._peers.hops.get(peer)
+            hop = self._neighbourhood.speaking(peer)
             if hop is None:
                 continue
             self._neighbourhood.introduce(hop, stream, known)

@@ -27,6 +27,7 @@ from common.frames import (
     Frame,
     GraphRecord,
     Have,
+    Interrupted,
     MtuAnswer,
     MtuProbe,
     Probe,
@@ -126,7 +127,9 @@ class FrameHandlers:
                 if frame.channel in self._channels.by_name:
                     hop.ports[frame.channel] = frame.port
 
-    def _handle_of_stream(self, hop: Hop, frame: Have | Want | Stop | StreamOpening | AskOpening, now: float) -> None:
+    def _handle_of_stream(
+        self, hop: Hop, frame: Have | Want | Stop | StreamOpening | AskOpening | Interrupted, now: float
+    ) -> None:
         if isinstance(frame, StreamOpening):
             self._on_opening(hop, frame, now)
             return
@@ -143,6 +146,8 @@ class FrameHandlers:
                 self._on_want(hop, stream, frame, now)
             case Stop():
                 self._neighbourhood.cursor(hop, stream).forget_owed()
+            case Interrupted():
+                self._upkeep.mending.on_interrupted(hop, stream)
             case _:
                 self._upkeep.on_ask_opening(hop, stream)
 

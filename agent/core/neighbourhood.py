@@ -6,6 +6,7 @@ from agent.core.channels import ChannelTable
 from agent.core.cursor import Cursor
 from agent.core.embedding import graph_records
 from agent.core.hop import Hop
+from agent.core.link import LinkState
 from agent.core.peers import Peers
 from agent.core.routing import GraphTable, Known
 from agent.core.stream import Stream
@@ -34,16 +35,25 @@ class Neighbourhood:
         """Return the graphs that govern a stream: the group's, or its own (M12)."""
         return self._channels.of(stream).manner.table_of(stream)
 
+    def speaking(self, peer: DeviceId) -> Hop | None:
+        """Return the hop to a peer over a link that is not silent: what is sent over another is lost."""
+        hop = self._peers.hops.get(peer)
+        return None if hop is None or self._peers.links[peer].state is LinkState.SUSPECT else hop
+
     def hops_of(self, stream: Stream) -> list[Hop]:
         """Return the hops to a stream's neighbours in its current graph."""
+        return [hop for peer in self.peers_of(stream) if (hop := self.speaking(peer)) is not None]
+
+    def peers_of(self, stream: Stream) -> tuple[DeviceId, ...]:
+        """Return a stream's neighbours in its current graph, whether or not a link to them is there."""
         known = self.table_of(stream).current
         if known is None:
-            return []
+            return ()
         peers = known.in_tree(known.tree_for(stream.spec.objective))
         if not stream.spec.distribute and stream.role != "source":
             # Delivered here and no further: the source alone serves its neighbours (M7).
             peers = tuple(peer for peer in peers if peer == stream.opening.source)
-        return [hop for peer in peers if (hop := self._peers.hops.get(peer)) is not None]
+        return peers
 
     def towards_source(self, stream: Stream) -> list[Hop]:
         """Return the hops that lead to a stream's source: one where the way is known, else all neighbours."""

@@ -429,6 +429,7 @@ class Node:
             self.streams.own_mtu_bytes = self.peers.smallest_mtu()
             self.control.report_links(now)
         if changed:
+            self._upkeep.mending.look()
             self.forwarder.forget_routes()
             self.channels.on_links(now)
         self.forwarder.release(now)

@@ -12,6 +12,7 @@ from agent.core.events import Event, FileFailed, Receipt, ReceiptsChanged, Strea
 from agent.core.exchange import Exchange
 from agent.core.forwarding import Forwarder
 from agent.core.hop import Hop
+from agent.core.mending import Mending
 from agent.core.neighbourhood import Neighbourhood
 from agent.core.peers import Peers
 from agent.core.routing import GraphTable, Known
@@ -52,6 +53,7 @@ class Upkeep:
         events: deque[Event],
     ) -> None:
         self.exchange = Exchange(neighbourhood.hops_of, peers.hops, neighbourhood.cursor)
+        self.mending = Mending(peers, streams, neighbourhood, self.exchange, self._greet)
         self._device = device
         self._table = table
         self._peers = peers
@@ -94,7 +96,7 @@ class Upkeep:
         if gone:
             self.exchange.on_old_neighbours(stream, gone, [peer for peer in after if peer not in before])
         for peer in after:
-            hop = self._peers.hops.get(peer)
+            hop = self._neighbourhood.speaking(peer)
             if hop is None or hop not in self._neighbourhood.hops_of(stream):
                 continue
             if peer not in before:
@@ -106,6 +108,8 @@ class Upkeep:
         """Greet a peer with whom a session stands: a tree neighbour hears what is held here."""
         self._forwarder.forget_routes()
         self._mark_tree(now)
+        # What an earlier session was bringing has ended with it.
+        self.mending.on_lost(hop.peer)
         for entry in list(self._streams.by_short.values()):
             if hop in self._neighbourhood.hops_of(entry.stream):
                 self._greet(hop, entry.stream, self._neighbourhood.table_of(entry.stream).current)
@@ -115,6 +119,7 @@ class Upkeep:
         del now
         self._forwarder.forget_routes()
         self._forwarder.orphans.forget_peer(peer)
+        self.mending.on_lost(peer)
         for entry in self._streams.by_short.values():
             # What went over the dead link may have been lost with it.
             entry.book.touch_all()
@@ -265,8 +270,10 @@ class Upkeep:
             self._pass_cancel(entry, frame, hop.peer)
 
     def _pass_cancel(self, entry: Entry, frame: Cancel, previous: DeviceId | None) -> None:
-        for hop in self._neighbourhood.hops_of(entry.stream):
-            if hop.peer != previous:
+        for peer in self._neighbourhood.peers_of(entry.stream):
+            # Over a silent link too: it is not said again when that is heard again.
+            hop = self._peers.hops.get(peer)
+            if hop is not None and peer != previous:
                 hop.send(frame)
 
     def _cancelled(self, entry: Entry, frame: Cancel, reason: str, previous: DeviceId | None) -> None:

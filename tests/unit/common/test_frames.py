@@ -20,6 +20,7 @@ from common.frames import (
     Frame,
     GraphRecord,
     Have,
+    Interrupted,
     MtuAnswer,
     MtuProbe,
     Probe,
@@ -68,6 +69,7 @@ frames: st.SearchStrategy[Frame] = st.one_of(
     st.just(Bye()),
     st.builds(MtuProbe, st.integers(1_200, 9_000)),
     st.builds(MtuAnswer, st.integers(1_200, 9_000)),
+    st.builds(Interrupted, u32),
 )
 
 EXAMPLES: list[Frame] = [
@@ -86,6 +88,7 @@ EXAMPLES: list[Frame] = [
     Bye(),
     MtuProbe(1_472),
     MtuAnswer(1_472),
+    Interrupted(7),
 ]
 
 

@@ -24,12 +24,15 @@ def receipts_table(receipts: Mapping[str, Mapping[str, Any]], size_bytes: int) -
 
 
 def status_tables(report: Mapping[str, Any]) -> Iterator[str | Table]:
-    """Yield a heading, and a table each of links, streams, drops and requests; empty ones are left out."""
+    """Yield a heading, what is amiss with the tree, and tables of links, streams, drops, requests, unless empty."""
     attached = "attached to its server" if report.get("attached") else "without its server"
     yield (
         f"device {report['device']} of group {report['group']}, {attached},"
         f" epoch {report['epoch']}, UDP {report.get('udp_address', '?')}{_offload(report.get('offload', {}))}"
     )
+    degraded = report.get("degraded", {})
+    if any(degraded.get(name) for name in ("active", "chunks_pulled", "messages_flooded")):
+        yield _degraded(degraded)
     links = report.get("links", [])
     if links:
         yield _links(links)
@@ -67,6 +70,15 @@ def _offload(report: Mapping[str, Any]) -> str:
     plain = report["plain_addresses"]
     exceptions = f", but plain to {', '.join(plain)}" if plain else ""
     return f" (trains received {report['receive']}, sent {report['send']}{exceptions})"
+
+
+def _degraded(report: Mapping[str, Any]) -> str:
+    """Say which edges of the tree are lost, and what that cost."""
+    counts = f"{report['chunks_pulled']} chunks pulled and {report['messages_flooded']} messages flooded"
+    if not report["active"]:
+        return f"not degraded now; before, {counts}"
+    edges = ", ".join("-".join(edge) for edge in report["lost_edges"])
+    return f"degraded for {report['for_s']:.0f} s: lost {edges}, and no newer graph has come; so far {counts}"
 
 
 def _links(links: list[Mapping[str, Any]]) -> Table:

@@ -124,6 +124,20 @@ class Cursor:
             self.owed.append(last)
         last.numbers.union_update(lacking)
 
+    def owe_anew(self, start: int, stop: int, epoch: int, tree: int) -> bool:
+        """Owe those consecutive chunks, as PULLED, that were never sent to the peer, nor reported, nor are owed.
+
+        Returns:
+            Whether there were any.
+        """
+        lacking = self.reported.missing(start, stop)
+        lacking.difference_update(self.crossed)
+        for owed in self.owed:
+            lacking.difference_update(owed.numbers)
+        for first, end in lacking:
+            self.owe(first, end, epoch, tree, PacketType.PULLED)
+        return bool(lacking)
+
     def owe_again(self, start: int, stop: int, epoch: int, tree: int, kind: PacketType) -> None:
         """Put chunks whose datagrams were lost in front of what is owed, unless they arrived after all."""
         lacking = self.acked.missing(start, stop)

@@ -106,7 +106,10 @@ class Exchange:
     """Runs HAVE and WANT for all streams.
 
     Args:
-        neighbours: returns the hops to a stream's current neighbours.
+        neighbours: returns the hops over which a stream is exchanged: those to its neighbours, and while an edge of
+            its graph is lost all others.
+        cut_off: returns whether this device itself has lost an edge of the stream's graph.
+        near: returns the hops to its neighbours alone.
         hops: all open hops, by peer.
         cursor_of: returns (or makes) the place of a hop's peer in a stream.
 
@@ -117,11 +120,15 @@ class Exchange:
     def __init__(
         self,
         neighbours: Callable[[Stream], list[Hop]],
+        cut_off: Callable[[Stream], bool],
+        near: Callable[[Stream], list[Hop]],
         hops: dict[DeviceId, Hop],
         cursor_of: Callable[[Hop, Stream], Cursor],
     ) -> None:
         self.pressing = False
         self._neighbours = neighbours
+        self._cut_off = cut_off
+        self._near = near
         self._hops = hops
         self._cursor_of = cursor_of
         self._progress: dict[int, _Progress] = {}
@@ -288,11 +295,16 @@ class Exchange:
         patience = (STALL_S if stream.held else FIRST_STALL_S) + STALL_RTTS * self._longest_rtt()
         self._give_up_silent(stream, progress, now - patience)
         stalled = self._stalled(stream, progress, missing, now, patience)
-        adrift = missing.intersection(RangeSet([(0, stream.adrift_below)])) if stream.adrift_below else RangeSet()
-        if stalled or adrift or progress.pulled:
-            progress.pulled.union_update(stalled)
-            progress.pulled.union_update(adrift)
-            self._ask(stream, progress, progress.pulled.intersection(missing), stalled, now)
+        progress.pulled.union_update(stalled)
+        adrift = self._adrift(stream, missing)
+        if adrift or progress.pulled:
+            self._ask(stream, progress, progress.pulled.intersection(missing), adrift, stalled, now)
+
+    def _adrift(self, stream: Stream, missing: RangeSet) -> RangeSet:
+        """Return what is missing and nobody is bringing."""
+        if stream.bringer is None and self._cut_off(stream):
+            stream.interrupted(None)
+        return missing.intersection(RangeSet([(0, stream.adrift_below)])) if stream.adrift_below else RangeSet()
 
     def _note_arrivals(self, stream: Stream, progress: _Progress, missing: RangeSet, now: float) -> None:
         came = progress.seen.difference(missing)
@@ -348,7 +360,20 @@ class Exchange:
             wanted.remove_range(last, max(stream.stop, last + 1))
         return wanted
 
-    def _ask(self, stream: Stream, progress: _Progress, wanted: RangeSet, stalled: RangeSet, now: float) -> None:
+    def _ask(
+        self,
+        stream: Stream,
+        progress: _Progress,
+        wanted: RangeSet,
+        adrift: RangeSet,
+        stalled: RangeSet,
+        now: float,
+    ) -> None:
+        """Ask for numbers that waited long enough, and for those that are adrift.
+
+        Where no edge of this device's own is lost, what is adrift is asked of its neighbours alone at first: one of
+        them is nearer to the gap, and may be about to bring it.
+        """
         retained = [
             cursor.lowest
             for hop in self._neighbours(stream)
@@ -357,17 +382,21 @@ class Exchange:
         heard = bool(retained)
         progress.pulled = RangeSet()
         outstanding = progress.outstanding()
+        at_once = dict.fromkeys(hop.peer for hop in (self._neighbours if self._cut_off(stream) else self._near)(stream))
         for hop in self._providers(stream, progress):
             cursor = hop.cursors.get(stream.short)
             if cursor is None or not cursor.heard:
                 continue
             found = wanted.intersection(cursor.reported)
+            if hop.peer in at_once:
+                found.union_update(adrift.intersection(cursor.reported))
             found.remove_range(0, cursor.lowest)
             if not found:
                 continue
             retained.append(found.first() or 0)
             progress.pulled.union_update(found)
             wanted.difference_update(found)
+            adrift.difference_update(found)
             self._ask_of(hop, stream, progress, found.difference(outstanding), now)
         if not stalled:
             return

@@ -28,6 +28,7 @@ from common.frames import (
     GraphRecord,
     Have,
     Interrupted,
+    LostEdges,
     MtuAnswer,
     MtuProbe,
     Probe,
@@ -103,6 +104,8 @@ class FrameHandlers:
                 self._on_graph_record(hop, frame, now)
             case Receipts():
                 self._upkeep.on_receipts(hop, frame, now)
+            case LostEdges():
+                self._upkeep.bridging.on_word(hop, frame, now)
             case Cancel():
                 self._upkeep.on_cancel(hop, frame)
             case _:
@@ -160,6 +163,8 @@ class FrameHandlers:
             return
         stream = entry.stream
         self._neighbourhood.cursor(hop, stream).opening_sent = True
+        if self._neighbourhood.bridged(stream):
+            self._upkeep.exchange.pressing = True
         chunks, news = self._forwarder.orphans.take(stream.short)
         for peer_hop, have in news:
             self._upkeep.exchange.on_have(peer_hop, stream, have)
@@ -204,7 +209,7 @@ class FrameHandlers:
             if entry is not None:
                 old = entry.stream.graphs.current
                 if learn_embedded(entry.stream, frame.epoch, blob, self._streams, now):
-                    self._upkeep.on_stream_graph(entry.stream, old)
+                    self._upkeep.on_stream_graph(entry.stream, old, now)
                 self._forwarder.release(now)
             return
         self._learn_group_graph(decode_graph(blob), now)

@@ -80,7 +80,7 @@ class Mending:
     def _heard_again(self, hop: Hop) -> None:
         for entry in list(self._streams.by_short.values()):
             stream = entry.stream
-            if hop in self._neighbourhood.hops_of(stream):
+            if hop in self._neighbourhood.reach_of(stream):
                 # The peer may not have noticed, and wait for what was dropped here meanwhile.
                 hop.send(Interrupted(stream.short))
                 self._greet(hop, stream, self._neighbourhood.table_of(stream).current)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agent.core.channels import ChannelTable
 from agent.core.cursor import Cursor
+from agent.core.degraded import Degraded
 from agent.core.embedding import graph_records
 from agent.core.hop import Hop
 from agent.core.link import LinkState
@@ -23,13 +24,17 @@ class Neighbourhood:
         peers: links and hops.
         channels: rules and manners.
         streams: what is sent and received.
+        degraded: knows of lost edges.
     """
 
-    def __init__(self, device: DeviceId, peers: Peers, channels: ChannelTable, streams: StreamTable) -> None:
+    def __init__(
+        self, device: DeviceId, peers: Peers, channels: ChannelTable, streams: StreamTable, degraded: Degraded
+    ) -> None:
         self._device = device
         self._peers = peers
         self._channels = channels
         self._streams = streams
+        self._degraded = degraded
 
     def table_of(self, stream: Stream) -> GraphTable:
         """Return the graphs that govern a stream: the group's, or its own (M12)."""
@@ -55,8 +60,31 @@ class Neighbourhood:
             peers = tuple(peer for peer in peers if peer == stream.opening.source)
         return peers
 
+    def bridged(self, stream: Stream) -> bool:
+        """Whether an edge of a stream's graph is lost, so that links outside the tree serve it too."""
+        known = self.table_of(stream).current
+        return known is not None and stream.spec.distribute and self._degraded.bridges(known.epoch)
+
+    def reach_of(self, stream: Stream) -> list[Hop]:
+        """Return the hops over which a stream is exchanged: to its neighbours, and while it is bridged all others."""
+        hops = self.hops_of(stream)
+        if self.bridged(stream):
+            near = dict.fromkeys(hop.peer for hop in hops)
+            others = (self.speaking(peer) for peer in sorted(self._peers.hops) if peer not in near)
+            hops += [hop for hop in others if hop is not None]
+        return hops
+
+    def cut_off(self, stream: Stream) -> bool:
+        """Whether a stream is bridged, and an edge of this device's own is lost: others may lie beyond that one."""
+        return self.bridged(stream) and any(self.speaking(peer) is None for peer in self.peers_of(stream))
+
     def towards_source(self, stream: Stream) -> list[Hop]:
-        """Return the hops that lead to a stream's source: one where the way is known, else all neighbours."""
+        """Return the hops that lead to a stream's source: one where the way is known, else all neighbours.
+
+        While the stream is bridged nobody knows the way: all hops then.
+        """
+        if self.bridged(stream):
+            return self.reach_of(stream)
         hops = self.hops_of(stream)
         source = stream.opening.source
         known = self.table_of(stream).current

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from common.ids import ChannelId, DeviceId, GroupId
+from agent.core.degraded import Degraded
+from common.ids import ChannelId, DeviceId, GroupId, LinkKey
 
 if TYPE_CHECKING:
     from agent.core.node import Node
@@ -88,6 +89,25 @@ class StreamStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class DegradedStatus:
+    """How a device does without edges of its graph that nothing has replaced; the counts are since the agent began.
+
+    Attributes:
+        active: whether it does so now.
+        for_s: for how long, seconds; null if it does not.
+        lost_edges: the edges, each as its two ends; those of other devices as far as they were named.
+        chunks_pulled: chunks that came because they were asked for meanwhile.
+        messages_flooded: messages sent on over links outside the tree.
+    """
+
+    active: bool
+    for_s: float | None
+    lost_edges: tuple[LinkKey, ...]
+    chunks_pulled: int
+    messages_flooded: int
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStatus:
     """One device.
 
@@ -96,6 +116,7 @@ class NodeStatus:
         group: its group.
         epoch: of the graph in use; null before there is one.
         connected: whether the server is there.
+        degraded: whether it has to do without an edge of the graph.
         members: all devices of the group.
         neighbours: this device's neighbours by objective.
         links: one entry a peer.
@@ -108,6 +129,7 @@ class NodeStatus:
     group: GroupId
     epoch: int | None
     connected: bool
+    degraded: DegradedStatus
     members: tuple[DeviceId, ...]
     neighbours: dict[str, tuple[DeviceId, ...]]
     links: tuple[LinkStatus, ...]
@@ -118,7 +140,6 @@ class NodeStatus:
 
 def status_of(node: Node, now: float) -> NodeStatus:
     """Return the status of a device at ``now``."""
-    del now
     current = node.table.current
     neighbours = {} if current is None else dict(zip(current.objectives, current.neighbours, strict=True))
     return NodeStatus(
@@ -126,12 +147,24 @@ def status_of(node: Node, now: float) -> NodeStatus:
         group=node.config.group,
         epoch=node.table.epoch,
         connected=node.control.connected,
+        degraded=_degraded(node.degraded, now),
         members=node.peers.members,
         neighbours=neighbours,
         links=tuple(_link(node, peer) for peer in sorted(node.peers.links)),
         streams=_streams(node),
         drops=dict(sorted(node.drops.items())),
         requests=dict(sorted(node.control.requests.items())),
+    )
+
+
+def _degraded(degraded: Degraded, now: float) -> DegradedStatus:
+    since = degraded.since
+    return DegradedStatus(
+        active=since is not None,
+        for_s=None if since is None else now - since,
+        lost_edges=degraded.edges(),
+        chunks_pulled=degraded.chunks_pulled,
+        messages_flooded=degraded.messages_flooded,
     )
 
 

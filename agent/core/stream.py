@@ -291,8 +291,12 @@ class Stream:
         self.bringer = peer
         self.adrift_below = min(self.adrift_below, number)
 
-    def interrupted(self, peer: DeviceId) -> bool:
-        """Note that a peer brings no more of what is missing; return whether it had been the one to bring it."""
+    def interrupted(self, peer: DeviceId | None) -> bool:
+        """Note that a peer brings no more of what is missing; return whether it had been the one to bring it.
+
+        Args:
+            peer: the peer; None if nobody ever brought anything.
+        """
         if peer != self.bringer or self.complete:
             return False
         self.bringer, self.adrift_below = None, NO_LIMIT

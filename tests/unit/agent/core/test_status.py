@@ -61,3 +61,25 @@ def test_a_link_without_declared_figures_has_no_bandwidth_to_tell() -> None:
     declared.clear()
     mesh.control("A", Channels(version=2, channels=(FILES, MESSAGES)))
     assert mesh.node("A").status(now=mesh.now).links[0].bandwidth_bps is None
+
+
+def test_it_is_told_for_how_long_a_device_does_without_which_edges_and_what_that_took() -> None:
+    mesh = Mesh("A-B A-C B-C", edges="A-B A-C").linked()
+    mesh.run(0.5)
+    before = mesh.node("C").status(now=mesh.now).degraded
+    assert (before.active, before.for_s, before.lost_edges) == (False, None, ())
+    mesh.lose_server()
+    mesh.cut.add(("A", "C"))
+    mesh.until(lambda: mesh.node("C").degraded.since is not None)
+    mesh.publish("A", b"hello")
+    stream = mesh.send_file("A", data(10 * PIECE_BYTES))
+    mesh.until(lambda: mesh.verified(stream) == ["B", "C"])
+    mesh.run(3.0)
+    status = mesh.node("C").status(now=mesh.now).degraded
+    assert status.active
+    assert status.for_s is not None
+    assert 3.0 <= status.for_s < 5.0
+    assert status.lost_edges == (("A", "C"),)
+    assert status.chunks_pulled >= 11
+    assert mesh.node("B").status(now=mesh.now).degraded.messages_flooded == 1
+    assert json.loads(json.dumps(asdict(status)))["lost_edges"] == [["A", "C"]]

@@ -433,20 +433,29 @@ class MtuAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """The sender brings nothing more of what the receiver misses of a stream now: that has to be asked for."""
+    """The sender brings no more of a stream for now: what the receiver misses has to be asked for.
+
+    Attributes:
+        stream: short form.
+        delivering: whether what the sender has reported to hold is still on its way.
+    """
 
     stream: int
+    delivering: bool
     TYPE: ClassVar[int] = 20
-    _LAYOUT: ClassVar[struct.Struct] = struct.Struct("!I")
+    _LAYOUT: ClassVar[struct.Struct] = struct.Struct("!IB")
 
     def body(self) -> bytes:
         """Return the frame's body."""
-        return self._LAYOUT.pack(self.stream)
+        return self._LAYOUT.pack(self.stream, self.delivering)
 
     @classmethod
     def read(cls, body: bytes) -> Interrupted:
         """Read the frame's body."""
-        return cls(*cls._LAYOUT.unpack(body))
+        stream, delivering = cls._LAYOUT.unpack(body)
+        if delivering > 1:
+            raise DecodeError(f"{delivering} is neither yes nor no")
+        return cls(stream, bool(delivering))
 
 
 @dataclass(frozen=True, slots=True)

@@ -214,14 +214,28 @@ class Exchange:
             progress.settled = True
             stream.have_due = stream.have_due or bool(stream.missing())
 
-    def on_interrupted(self, stream: Stream, peer: DeviceId) -> bool:
-        """Note that a peer brings nothing more of what is missing; return whether it had been the one to bring it."""
+    def on_interrupted(self, stream: Stream, peer: DeviceId, *, delivering: bool) -> bool:
+        """Note that a peer brings no more of a stream.
+
+        Args:
+            stream: the stream.
+            peer: the peer.
+            delivering: whether what it has reported, or was asked for, is still on its way.
+
+        Returns:
+            Whether it had been the one to bring the stream.
+        """
         progress = self._of(stream)
-        progress.old.pop(peer, None)
-        if peer in progress.asked:
-            self._give_up(stream, progress, peer)
+        if not delivering:
+            progress.old.pop(peer, None)
+            if peer in progress.asked:
+                self._give_up(stream, progress, peer)
         self.pressing = True
-        return stream.role == "receive" and stream.interrupted(peer)
+        return stream.role == "receive" and stream.interrupted(peer, delivering=delivering)
+
+    def tell(self, hop: Hop, stream: Stream) -> None:
+        """Tell a peer at once what is held here of a stream."""
+        self._send_have(hop, stream, reliable=True)
 
     # --- HAVE -----------------------------------------------------------------------------------------------------
 
@@ -304,7 +318,13 @@ class Exchange:
         """Return what is missing and nobody is bringing."""
         if stream.bringer is None and self._cut_off(stream):
             stream.interrupted(None)
-        return missing.intersection(RangeSet([(0, stream.adrift_below)])) if stream.adrift_below else RangeSet()
+        if not stream.adrift_below:
+            return RangeSet()
+        adrift = missing.intersection(RangeSet([(0, stream.adrift_below)]))
+        hop = None if stream.left_to is None else self._hops.get(stream.left_to)
+        if hop is not None:
+            adrift.difference_update(self._cursor_of(hop, stream).reported)
+        return adrift
 
     def _note_arrivals(self, stream: Stream, progress: _Progress, missing: RangeSet, now: float) -> None:
         came = progress.seen.difference(missing)

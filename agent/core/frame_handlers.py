@@ -150,7 +150,7 @@ class FrameHandlers:
             case Stop():
                 self._neighbourhood.cursor(hop, stream).forget_owed()
             case Interrupted():
-                self._upkeep.mending.on_interrupted(hop, stream)
+                self._upkeep.mending.on_interrupted(hop, stream, frame)
             case _:
                 self._upkeep.on_ask_opening(hop, stream)
 

@@ -65,22 +65,24 @@ class Mending:
     def on_lost(self, peer: DeviceId) -> None:
         """Take note that what a peer was bringing is not coming: its link is silent, or its session has ended."""
         for entry in self._streams.by_short.values():
-            self._interrupt(entry.stream, peer)
+            self._interrupt(entry.stream, peer, delivering=False)
 
-    def on_interrupted(self, hop: Hop, stream: Stream) -> None:
-        """Take a peer's word that it brings nothing more of what is missing."""
-        self._interrupt(stream, hop.peer)
+    def on_interrupted(self, hop: Hop, stream: Stream, frame: Interrupted) -> None:
+        """Take a peer's word that it brings no more for now."""
+        self._interrupt(stream, hop.peer, delivering=frame.delivering)
 
-    def _interrupt(self, stream: Stream, peer: DeviceId) -> None:
-        if self._exchange.on_interrupted(stream, peer):
-            for hop in self._neighbourhood.hops_of(stream):
-                if hop.peer != peer:
-                    hop.send(Interrupted(stream.short))
+    def _interrupt(self, stream: Stream, peer: DeviceId, *, delivering: bool) -> None:
+        if not self._exchange.on_interrupted(stream, peer, delivering=delivering):
+            return
+        for hop in self._neighbourhood.hops_of(stream):
+            if hop.peer != peer:
+                self._exchange.tell(hop, stream)
+                hop.send(Interrupted(stream.short, delivering=True))
 
     def _heard_again(self, hop: Hop) -> None:
         for entry in list(self._streams.by_short.values()):
             stream = entry.stream
             if hop in self._neighbourhood.reach_of(stream):
                 # The peer may not have noticed, and wait for what was dropped here meanwhile.
-                hop.send(Interrupted(stream.short))
+                hop.send(Interrupted(stream.short, delivering=False))
                 self._greet(hop, stream, self._neighbourhood.table_of(stream).current)

@@ -100,6 +100,8 @@ class Stream:
         """The peer that last brought something unasked; None once that has come to an end."""
         self.adrift_below = 0
         """Nobody is bringing what is missing below this number; 0 where nothing is known to be amiss."""
+        self.left_to: DeviceId | None = None
+        """Who still delivers what it has reported, though it brings no more."""
         self.wanted = RangeSet()
         """What peers want of a stream that this device does not keep."""
         self.finished_at: float | None = None
@@ -291,15 +293,19 @@ class Stream:
         self.bringer = peer
         self.adrift_below = min(self.adrift_below, number)
 
-    def interrupted(self, peer: DeviceId | None) -> bool:
+    def interrupted(self, peer: DeviceId | None, *, delivering: bool = False) -> bool:
         """Note that a peer brings no more of what is missing; return whether it had been the one to bring it.
 
         Args:
             peer: the peer; None if nobody ever brought anything.
+            delivering: whether what it has reported is still on its way.
         """
+        if peer == self.left_to and not delivering:
+            self.left_to = None
         if peer != self.bringer or self.complete:
             return False
         self.bringer, self.adrift_below = None, NO_LIMIT
+        self.left_to = peer if delivering else None
         return True
 
     def give_up_below(self, number: int) -> None:

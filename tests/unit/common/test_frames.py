@@ -78,7 +78,7 @@ frames: st.SearchStrategy[Frame] = st.one_of(
     st.just(Bye()),
     st.builds(MtuProbe, st.integers(1_200, 9_000)),
     st.builds(MtuAnswer, st.integers(1_200, 9_000)),
-    st.builds(Interrupted, u32),
+    st.builds(Interrupted, u32, st.booleans()),
     st.builds(
         lambda device, stamp, epoch, peers: LostEdges(device, stamp, epoch, tuple(sorted(peers))),
         names,
@@ -104,7 +104,7 @@ EXAMPLES: list[Frame] = [
     Bye(),
     MtuProbe(1_472),
     MtuAnswer(1_472),
-    Interrupted(7),
+    Interrupted(7, delivering=True),
     LostEdges("A", 9, 1 << 40, ("B", "C")),
 ]
 
@@ -227,6 +227,10 @@ def test_a_have_beyond_the_last_number_is_refused(have: Have) -> None:
 def test_a_graph_part_out_of_bounds_is_refused(part: int, count: int) -> None:
     with pytest.raises(DecodeError, match=f"graph part {part} of {count}"):
         decode_untrusted(encode_frame(GraphRecord(1, 2, part, count, b"")))
+
+
+def test_a_word_that_is_neither_yes_nor_no_is_refused() -> None:
+    refused(Interrupted.TYPE, struct.pack("!IB", 7, 2))
 
 
 def lost_edges(count: int, *device_ids: bytes, epoch: int = 5) -> bytes:

@@ -128,7 +128,7 @@ def test_a_peer_that_did_not_notice_is_told_that_something_was_dropped_for_it() 
 def test_the_word_of_a_peer_that_brought_nothing_is_passed_over() -> None:
     mesh = Mesh("A-B B-C B-D").linked()
     stream = speaking(mesh)
-    mesh.say("C", "B", Interrupted(int(stream[:8], 16)))
+    mesh.say("C", "B", Interrupted(int(stream[:8], 16), delivering=True))
     mesh.run(0.1)
     assert mesh.stream("B", stream).bringer == "A"
     assert mesh.stream("D", stream).bringer == "B"
@@ -140,7 +140,7 @@ def test_who_is_complete_needs_nobody_to_bring_it_more(complete: bool) -> None:
     stream = mesh.send_file("A", data(10 * PIECE_BYTES if complete else 4_000 * PIECE_BYTES))
     mesh.run(0.1)
     assert mesh.stream("B", stream).complete is complete
-    mesh.say("A", "B", Interrupted(int(stream[:8], 16)))
+    mesh.say("A", "B", Interrupted(int(stream[:8], 16), delivering=True))
     assert (mesh.stream("B", stream).bringer is None) is not complete
 
 
@@ -153,3 +153,34 @@ def test_a_stream_that_is_not_the_silent_neighbours_is_left_alone() -> None:
     mesh.run(0.1)
     assert mesh.stream("C", stream).bringer == "B"
     assert mesh.chunks("A", "C") == []
+
+
+def test_what_a_peer_still_delivers_is_left_to_it_while_the_rest_is_asked_of_others() -> None:
+    mesh = Mesh("A-B B-C C-D A-D", edges="A-B B-C C-D").linked()
+    stream = mesh.send_file("A", data(800 * PIECE_BYTES))
+    mesh.until(lambda: int(stream[:8], 16) in mesh.node("D").streams.by_short)
+    held_up = True
+    mesh.drop = lambda crossing: (
+        held_up and crossing.source == "C" and crossing.target == "D" and peek_chunk(crossing.datagram) is not None
+    )
+    mesh.until(lambda: len(mesh.stream("C", stream).held) > 400)
+    silenced(mesh, "B", "C")
+    there = mesh.stream("D", stream)
+    mesh.run(SOON_S)
+    assert (there.bringer, there.left_to) == (None, "C")
+    mesh.plan("A-B A-D C-D")
+    held_up = False
+    mesh.until(lambda: mesh.verified(stream) == ["B", "C", "D"])
+    from_c, from_a = mesh.chunks("C", "D"), mesh.chunks("A", "D")
+    assert set(from_a) & set(from_c) == set()
+    assert mesh.hop("D", "C").counters.repairs_received == 0
+
+
+def test_who_stays_silent_has_nothing_left_to_it() -> None:
+    mesh = Mesh("A-B B-C").linked()
+    stream = speaking(mesh)
+    there = mesh.stream("C", stream)
+    mesh.say("B", "C", Interrupted(int(stream[:8], 16), delivering=True))
+    assert there.left_to == "B"
+    mesh.say("B", "C", Bye())
+    assert there.left_to is None

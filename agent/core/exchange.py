@@ -157,7 +157,7 @@ class Exchange:
         cursor = self._cursor_of(hop, stream)
         if not cursor.heard:
             cursor.heard = self.pressing = True
-        self.pressing = self.pressing or stream.adrift_below > 0
+        self.pressing = self.pressing or stream.supply.adrift_below > 0
         cursor.lowest = have.lowest
         for start, stop in have.ranges:
             cursor.reported.add_range(start, stop)
@@ -231,7 +231,9 @@ class Exchange:
             if peer in progress.asked:
                 self._give_up(stream, progress, peer)
         self.pressing = True
-        return stream.role == "receive" and stream.interrupted(peer, delivering=delivering)
+        if stream.role != "receive" or stream.complete:
+            return False
+        return stream.supply.interrupted(peer, delivering=delivering)
 
     def tell(self, hop: Hop, stream: Stream) -> None:
         """Tell a peer at once what is held here of a stream."""
@@ -304,7 +306,7 @@ class Exchange:
         self._note_arrivals(stream, progress, missing, now)
         if not missing:
             progress.checked_at = None
-            stream.adrift_below = stream.adrift_below if stream.bringer is None else 0
+            stream.supply.whole()
             return
         patience = (STALL_S if stream.held else FIRST_STALL_S) + STALL_RTTS * self._longest_rtt()
         self._give_up_silent(stream, progress, now - patience)
@@ -316,12 +318,13 @@ class Exchange:
 
     def _adrift(self, stream: Stream, missing: RangeSet) -> RangeSet:
         """Return what is missing and nobody is bringing."""
-        if stream.bringer is None and self._cut_off(stream):
-            stream.interrupted(None)
-        if not stream.adrift_below:
+        supply = stream.supply
+        if supply.bringer is None and self._cut_off(stream):
+            supply.interrupted(None)
+        if not supply.adrift_below:
             return RangeSet()
-        adrift = missing.intersection(RangeSet([(0, stream.adrift_below)]))
-        hop = None if stream.left_to is None else self._hops.get(stream.left_to)
+        adrift = missing.intersection(RangeSet([(0, supply.adrift_below)]))
+        hop = None if supply.left_to is None else self._hops.get(supply.left_to)
         if hop is not None:
             adrift.difference_update(self._cursor_of(hop, stream).reported)
         return adrift

@@ -131,10 +131,10 @@ class Forwarder:
         asked = kind == PacketType.PULLED and hop.cursors[stream.short].asked
         if asked and self._neighbourhood.bridged(stream):
             self._degraded.chunks_pulled += stop - start
-        if stream.bringer == hop.peer or asked:
+        if stream.supply.bringer == hop.peer or asked:
             return
         if kind != PacketType.PULLED or hop in self._neighbourhood.hops_of(stream):
-            stream.brought(hop.peer, start)
+            stream.supply.brought(hop.peer, start)
 
     def _receive_unknown(
         self, hop: Hop, datagrams: Sequence[bytes], socket_channel: ChannelId | None, now: float

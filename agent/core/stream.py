@@ -17,6 +17,7 @@ from agent.core.ring import SealedRing
 from agent.core.routing import GraphTable
 from agent.core.sinks import Sink
 from agent.core.store import Role, StoreError, StreamStore
+from agent.core.supply import Supply
 from agent.core.window import BitmapWindow, LastNumber, RepeatTest
 from common.datagrams import (
     CHUNK_HEADER,
@@ -29,7 +30,6 @@ from common.datagrams import (
 )
 from common.errors import DecodeError
 from common.frames import NO_LIMIT
-from common.ids import DeviceId
 from common.limits import STREAM_MEMORY_BYTES
 from common.messages import ChannelSpec
 from common.opening import Opening
@@ -96,12 +96,7 @@ class Stream:
         """When a chunk last arrived, or was cut."""
         self.active_at = now
         """When a chunk last arrived, was cut, sent or asked for."""
-        self.bringer: DeviceId | None = None
-        """The peer that last brought something unasked; None once that has come to an end."""
-        self.adrift_below = 0
-        """Nobody is bringing what is missing below this number; 0 where nothing is known to be amiss."""
-        self.left_to: DeviceId | None = None
-        """Who still delivers what it has reported, though it brings no more."""
+        self.supply = Supply()
         self.wanted = RangeSet()
         """What peers want of a stream that this device does not keep."""
         self.finished_at: float | None = None
@@ -287,26 +282,6 @@ class Stream:
     def missing(self) -> RangeSet:
         """Return the numbers known to exist that are neither held nor given up."""
         return self.held.missing(self.lowest, self.stop)
-
-    def brought(self, peer: DeviceId, number: int) -> None:
-        """Note that a peer brings the stream unasked, from a number on."""
-        self.bringer = peer
-        self.adrift_below = min(self.adrift_below, number)
-
-    def interrupted(self, peer: DeviceId | None, *, delivering: bool = False) -> bool:
-        """Note that a peer brings no more of what is missing; return whether it had been the one to bring it.
-
-        Args:
-            peer: the peer; None if nobody ever brought anything.
-            delivering: whether what it has reported is still on its way.
-        """
-        if peer == self.left_to and not delivering:
-            self.left_to = None
-        if peer != self.bringer or self.complete:
-            return False
-        self.bringer, self.adrift_below = None, NO_LIMIT
-        self.left_to = peer if delivering else None
-        return True
 
     def give_up_below(self, number: int) -> None:
         """Stop waiting for numbers below ``number``: nobody retains them any more."""

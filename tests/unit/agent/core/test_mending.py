@@ -66,7 +66,7 @@ def test_what_the_new_edge_brings_of_itself_is_not_asked_for() -> None:
     assert mesh.payloads("C") == [b"0", b"1", b"2"]
     assert mesh.chunks("B", "C", PacketType.PULLED) == [2]
     assert mesh.chunks("B", "C", PacketType.DATA) == [3]
-    assert mesh.stream("C", stream).adrift_below == 0
+    assert mesh.stream("C", stream).supply.adrift_below == 0
 
 
 def test_what_was_asked_of_a_peer_whose_link_dies_is_asked_of_another_at_once() -> None:
@@ -130,8 +130,8 @@ def test_the_word_of_a_peer_that_brought_nothing_is_passed_over() -> None:
     stream = speaking(mesh)
     mesh.say("C", "B", Interrupted(int(stream[:8], 16), delivering=True))
     mesh.run(0.1)
-    assert mesh.stream("B", stream).bringer == "A"
-    assert mesh.stream("D", stream).bringer == "B"
+    assert mesh.stream("B", stream).supply.bringer == "A"
+    assert mesh.stream("D", stream).supply.bringer == "B"
 
 
 @pytest.mark.parametrize("complete", [True, False])
@@ -141,7 +141,7 @@ def test_who_is_complete_needs_nobody_to_bring_it_more(complete: bool) -> None:
     mesh.run(0.1)
     assert mesh.stream("B", stream).complete is complete
     mesh.say("A", "B", Interrupted(int(stream[:8], 16), delivering=True))
-    assert (mesh.stream("B", stream).bringer is None) is not complete
+    assert (mesh.stream("B", stream).supply.bringer is None) is not complete
 
 
 def test_a_stream_that_is_not_the_silent_neighbours_is_left_alone() -> None:
@@ -151,7 +151,7 @@ def test_a_stream_that_is_not_the_silent_neighbours_is_left_alone() -> None:
     mesh.cut.clear()
     mesh.until(lambda: mesh.node("C").peers.links["A"].state is LinkState.OPEN)
     mesh.run(0.1)
-    assert mesh.stream("C", stream).bringer == "B"
+    assert mesh.stream("C", stream).supply.bringer == "B"
     assert mesh.chunks("A", "C") == []
 
 
@@ -167,7 +167,7 @@ def test_what_a_peer_still_delivers_is_left_to_it_while_the_rest_is_asked_of_oth
     silenced(mesh, "B", "C")
     there = mesh.stream("D", stream)
     mesh.run(SOON_S)
-    assert (there.bringer, there.left_to) == (None, "C")
+    assert (there.supply.bringer, there.supply.left_to) == (None, "C")
     mesh.plan("A-B A-D C-D")
     held_up = False
     mesh.until(lambda: mesh.verified(stream) == ["B", "C", "D"])
@@ -181,6 +181,6 @@ def test_who_stays_silent_has_nothing_left_to_it() -> None:
     stream = speaking(mesh)
     there = mesh.stream("C", stream)
     mesh.say("B", "C", Interrupted(int(stream[:8], 16), delivering=True))
-    assert there.left_to == "B"
+    assert there.supply.left_to == "B"
     mesh.say("B", "C", Bye())
-    assert there.left_to is None
+    assert there.supply.left_to is None

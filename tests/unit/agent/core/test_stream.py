@@ -510,17 +510,3 @@ def test_a_channel_with_its_own_sockets_is_told_by_its_streams() -> None:
     assert make_stream().socket_channel is None
     assert make_stream(sockets="per-channel").socket_channel == "files"
     assert make_stream(MESSAGE).urgent
-
-
-def test_what_nobody_brings_is_adrift_until_somebody_brings_what_is_higher() -> None:
-    stream = make_stream(role="receive")
-    stream.brought("B", 1)
-    assert stream.adrift_below == 0
-    assert not stream.interrupted("C"), "C brought nothing"
-    assert stream.interrupted("B")
-    assert stream.adrift_below > 1 << 40
-    assert stream.interrupted(None), "nobody brings it now"
-    stream.brought("C", 9)
-    assert stream.adrift_below == 9
-    stream.brought("D", 7)
-    assert stream.adrift_below == 7

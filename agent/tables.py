@@ -30,7 +30,7 @@ def receipts_table(receipts: Mapping[str, Mapping[str, Any]], size_bytes: int) -
 
 
 def status_tables(report: Mapping[str, Any]) -> Iterator[str | Table]:
-    """Yield a heading, and a table each of links, streams, drops and requests; empty ones are left out."""
+    """Yield a heading, what is amiss with the tree, and tables of links, streams, drops, requests, unless empty."""
     attached = "attached to its server" if report.get("attached") else "without its server"
     yield (
         f"device {report['device']} of group {report['group']}, {attached},"
@@ -38,6 +38,9 @@ def status_tables(report: Mapping[str, Any]) -> Iterator[str | Table]:
     )
     if "mapping" in report:
         yield _whereabouts(report)
+    degraded = report.get("degraded", {})
+    if any(degraded.get(name) for name in ("active", "chunks_pulled", "messages_flooded")):
+        yield _degraded(degraded)
     links = report.get("links", [])
     if links:
         yield _links(links)
@@ -94,6 +97,15 @@ def _missing(missing: list[Mapping[str, Any]]) -> Table:
     for each in missing:
         table.add_row(str(each.get("peer")), str(each.get("reason")))
     return table
+
+
+def _degraded(report: Mapping[str, Any]) -> str:
+    """Say which edges of the tree are lost, and what that cost."""
+    counts = f"{report['chunks_pulled']} chunks pulled and {report['messages_flooded']} messages flooded"
+    if not report["active"]:
+        return f"not degraded now; before, {counts}"
+    edges = ", ".join("-".join(edge) for edge in report["lost_edges"])
+    return f"degraded for {report['for_s']:.0f} s: lost {edges}, and no newer graph has come; so far {counts}"
 
 
 def _links(links: list[Mapping[str, Any]]) -> Table:

@@ -16,7 +16,9 @@ from common.errors import DecodeError
 from common.ids import is_id
 from common.limits import (
     MAX_DATAGRAM_BYTES,
+    MAX_EPOCH,
     MAX_GRAPH_PARTS,
+    MAX_LOST_EDGES,
     MAX_RANGES,
     MAX_REASON_BYTES,
     MAX_RECEIPTS_PER_FRAME,
@@ -430,6 +432,77 @@ class MtuAnswer:
         return cls(_datagram_size(size))
 
 
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The sender brings no more of a stream for now: what the receiver misses has to be asked for.
+
+    Attributes:
+        stream: short form.
+        delivering: whether what the sender has reported to hold is still on its way.
+    """
+
+    stream: int
+    delivering: bool
+    TYPE: ClassVar[int] = 20
+    _LAYOUT: ClassVar[struct.Struct] = struct.Struct("!IB")
+
+    def body(self) -> bytes:
+        """Return the frame's body."""
+        return self._LAYOUT.pack(self.stream, self.delivering)
+
+    @classmethod
+    def read(cls, body: bytes) -> Interrupted:
+        """Read the frame's body."""
+        stream, delivering = cls._LAYOUT.unpack(body)
+        if delivering > 1:
+            raise DecodeError(f"{delivering} is neither yes nor no")
+        return cls(stream, bool(delivering))
+
+
+@dataclass(frozen=True, slots=True)
+class LostEdges:
+    """A device has lost edges of a graph, and nothing has replaced them; passed on over every open link.
+
+    Attributes:
+        device: who has lost them.
+        stamp: rises with each word of this device; the highest counts.
+        epoch: of the graph, whole.
+        peers: the devices at their other ends, sorted, at most MAX_LOST_EDGES of them; none: they are back.
+    """
+
+    device: str
+    stamp: int
+    epoch: int
+    peers: tuple[str, ...]
+    TYPE: ClassVar[int] = 21
+    _LAYOUT: ClassVar[struct.Struct] = struct.Struct("!QQB")
+
+    def body(self) -> bytes:
+        """Return the frame's body."""
+        names = [name.encode() for name in (self.device, *self.peers)]
+        return self._LAYOUT.pack(self.stamp, self.epoch, len(self.peers)) + b"".join(
+            bytes([len(name)]) + name for name in names
+        )
+
+    @classmethod
+    def read(cls, body: bytes) -> LostEdges:
+        """Read the frame's body."""
+        stamp, epoch, count = cls._LAYOUT.unpack_from(body)
+        if count > MAX_LOST_EDGES or epoch > MAX_EPOCH:
+            raise DecodeError(f"{count} lost edges of epoch {epoch}; at most {MAX_LOST_EDGES}, and {MAX_EPOCH}")
+        names, at = [], cls._LAYOUT.size
+        for _ in range(count + 1):
+            length = body[at] if at < len(body) else 0
+            name = body[at + 1 : at + 1 + length].decode("ascii")
+            if not is_id(name):
+                raise DecodeError("a lost edge's end is not a device id")
+            names.append(name)
+            at += 1 + length
+        if at != len(body) or names[1:] != sorted(set(names[1:])):
+            raise DecodeError("lost edges of the wrong length, or not in order")
+        return cls(names[0], stamp, epoch, tuple(names[1:]))
+
+
 Frame = (
     Probe
     | Ack
@@ -448,6 +521,8 @@ Frame = (
     | MtuAnswer
     | PathChallenge
     | PathAnswer
+    | Interrupted
+    | LostEdges
 )
 
 _READERS: Final[dict[int, Callable[[bytes], Frame]]] = {
@@ -468,6 +543,8 @@ _READERS: Final[dict[int, Callable[[bytes], Frame]]] = {
     MtuAnswer.TYPE: MtuAnswer.read,
     PathChallenge.TYPE: PathChallenge.read,
     PathAnswer.TYPE: PathAnswer.read,
+    Interrupted.TYPE: Interrupted.read,
+    LostEdges.TYPE: LostEdges.read,
 }
 
 

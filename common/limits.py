@@ -117,6 +117,12 @@ HOP_WINDOW = 1 << 20
 """Hop numbers round the largest seen that are believed; the header that carries them is not authenticated."""
 MAX_STREAMS = 1_024
 """Streams that one device keeps open at a time."""
+MAX_LOST_EDGES = 8
+"""Lost edges that one frame names: one is enough to act on, and with ids of 64 these fit the smallest datagram."""
+MAX_LOST_WORDS = 1_024
+"""Words of other devices about lost edges that one device remembers: a tenth of the largest group."""
+MAX_FLOODED_BYTES = 64 * 1024
+"""Bytes of the largest message that is flooded while an edge of the tree is lost; larger ones are pulled."""
 MAX_RANGES = 64
 """Ranges in one ACK, HAVE or WANT: they have to fit the smallest datagram."""
 

@@ -72,10 +72,12 @@ class Cursor:
         opening_sent: whether the stream's opening went out on this session.
         graphs_sent: epochs of embedded graphs that went out on this session.
         heard: whether the peer has said anything of this stream on this session.
+        asked: whether something that was asked of the peer has not come yet.
     """
 
     __slots__ = (
         "acked",
+        "asked",
         "credit",
         "crossed",
         "flying",
@@ -100,6 +102,16 @@ class Cursor:
         self.opening_sent = False
         self.graphs_sent: dict[int, None] = {}
         self.heard = False
+        self.asked = False
+
+    def renewed(self) -> Cursor:
+        """Return the same place with nothing owed and nothing under way: what was has come to nothing."""
+        cursor = Cursor(self.stream)
+        cursor.crossed, cursor.acked, cursor.reported = self.crossed, self.acked, self.reported
+        cursor.lowest, cursor.credit, cursor.heard = self.lowest, self.credit, self.heard
+        cursor.opening_sent, cursor.graphs_sent = self.opening_sent, self.graphs_sent
+        self.flying = RangeSet()
+        return cursor
 
     def owe(self, start: int, stop: int, epoch: int, tree: int, kind: PacketType) -> None:
         """Put consecutive chunks at the end of what is owed, unless the peer has reported them."""
@@ -111,6 +123,20 @@ class Cursor:
             last = Owed(epoch, tree, kind)
             self.owed.append(last)
         last.numbers.union_update(lacking)
+
+    def owe_anew(self, start: int, stop: int, epoch: int, tree: int) -> bool:
+        """Owe those consecutive chunks, as PULLED, that were never sent to the peer, nor reported, nor are owed.
+
+        Returns:
+            Whether there were any.
+        """
+        lacking = self.reported.missing(start, stop)
+        lacking.difference_update(self.crossed)
+        for owed in self.owed:
+            lacking.difference_update(owed.numbers)
+        for first, end in lacking:
+            self.owe(first, end, epoch, tree, PacketType.PULLED)
+        return bool(lacking)
 
     def owe_again(self, start: int, stop: int, epoch: int, tree: int, kind: PacketType) -> None:
         """Put chunks whose datagrams were lost in front of what is owed, unless they arrived after all."""

@@ -23,6 +23,7 @@ class Entry:
         cancelled: whether a complete stream's cancel was passed on.
         progress_at: when progress was last told to the shell.
         told_bytes: what was told then.
+        bridged: the epoch because of whose lost edges every open link has been told of the stream.
     """
 
     stream: Stream
@@ -33,3 +34,4 @@ class Entry:
     cancelled: bool = False
     progress_at: float = 0.0
     told_bytes: int = -1
+    bridged: int | None = None

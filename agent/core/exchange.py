@@ -3,7 +3,8 @@
 Neighbours tell each other what they hold. What is missing here for 200 ms + 3 RTT without progress is asked of one
 neighbour that reported it, a bounded part at a time and on as it comes; if nothing comes, of the next. What a neighbour
 of an earlier epoch still delivers is left to it until a new neighbour has told what it holds; then the old one is told
-to stop.
+to stop. What a neighbour was bringing when its link died is not coming: that is asked for as soon as a neighbour
+reports it.
 """
 
 from __future__ import annotations
@@ -105,7 +106,10 @@ class Exchange:
     """Runs HAVE and WANT for all streams.
 
     Args:
-        neighbours: returns the hops to a stream's current neighbours.
+        neighbours: returns the hops over which a stream is exchanged: those to its neighbours, and while an edge of
+            its graph is lost all others.
+        cut_off: returns whether this device itself has lost an edge of the stream's graph.
+        near: returns the hops to its neighbours alone.
         hops: all open hops, by peer.
         cursor_of: returns (or makes) the place of a hop's peer in a stream.
 
@@ -116,11 +120,15 @@ class Exchange:
     def __init__(
         self,
         neighbours: Callable[[Stream], list[Hop]],
+        cut_off: Callable[[Stream], bool],
+        near: Callable[[Stream], list[Hop]],
         hops: dict[DeviceId, Hop],
         cursor_of: Callable[[Hop, Stream], Cursor],
     ) -> None:
         self.pressing = False
         self._neighbours = neighbours
+        self._cut_off = cut_off
+        self._near = near
         self._hops = hops
         self._cursor_of = cursor_of
         self._progress: dict[int, _Progress] = {}
@@ -149,6 +157,7 @@ class Exchange:
         cursor = self._cursor_of(hop, stream)
         if not cursor.heard:
             cursor.heard = self.pressing = True
+        self.pressing = self.pressing or stream.supply.adrift_below > 0
         cursor.lowest = have.lowest
         for start, stop in have.ranges:
             cursor.reported.add_range(start, stop)
@@ -204,6 +213,31 @@ class Exchange:
         if now - progress.began_at >= SETTLE_S + STALL_RTTS * self._longest_rtt():
             progress.settled = True
             stream.have_due = stream.have_due or bool(stream.missing())
+
+    def on_interrupted(self, stream: Stream, peer: DeviceId, *, delivering: bool) -> bool:
+        """Note that a peer brings no more of a stream.
+
+        Args:
+            stream: the stream.
+            peer: the peer.
+            delivering: whether what it has reported, or was asked for, is still on its way.
+
+        Returns:
+            Whether it had been the one to bring the stream.
+        """
+        progress = self._of(stream)
+        if not delivering:
+            progress.old.pop(peer, None)
+            if peer in progress.asked:
+                self._give_up(stream, progress, peer)
+        self.pressing = True
+        if stream.role != "receive" or stream.complete:
+            return False
+        return stream.supply.interrupted(peer, delivering=delivering)
+
+    def tell(self, hop: Hop, stream: Stream) -> None:
+        """Tell a peer at once what is held here of a stream."""
+        self._send_have(hop, stream, reliable=True)
 
     # --- HAVE -----------------------------------------------------------------------------------------------------
 
@@ -269,18 +303,33 @@ class Exchange:
 
     def _want(self, stream: Stream, progress: _Progress, now: float) -> None:
         missing = stream.missing() if stream.refused is None else stream.wanted.copy()
-        self._note_arrivals(progress, missing, now)
+        self._note_arrivals(stream, progress, missing, now)
         if not missing:
             progress.checked_at = None
+            stream.supply.whole()
             return
         patience = (STALL_S if stream.held else FIRST_STALL_S) + STALL_RTTS * self._longest_rtt()
         self._give_up_silent(stream, progress, now - patience)
         stalled = self._stalled(stream, progress, missing, now, patience)
-        if stalled or progress.pulled:
-            progress.pulled.union_update(stalled)
-            self._ask(stream, progress, progress.pulled.intersection(missing), stalled, now)
+        progress.pulled.union_update(stalled)
+        adrift = self._adrift(stream, missing)
+        if adrift or progress.pulled:
+            self._ask(stream, progress, progress.pulled.intersection(missing), adrift, stalled, now)
 
-    def _note_arrivals(self, progress: _Progress, missing: RangeSet, now: float) -> None:
+    def _adrift(self, stream: Stream, missing: RangeSet) -> RangeSet:
+        """Return what is missing and nobody is bringing."""
+        supply = stream.supply
+        if supply.bringer is None and self._cut_off(stream):
+            supply.interrupted(None)
+        if not supply.adrift_below:
+            return RangeSet()
+        adrift = missing.intersection(RangeSet([(0, supply.adrift_below)]))
+        hop = None if supply.left_to is None else self._hops.get(supply.left_to)
+        if hop is not None:
+            adrift.difference_update(self._cursor_of(hop, stream).reported)
+        return adrift
+
+    def _note_arrivals(self, stream: Stream, progress: _Progress, missing: RangeSet, now: float) -> None:
         came = progress.seen.difference(missing)
         progress.seen = missing
         if not came:
@@ -292,7 +341,7 @@ class Exchange:
                 asked.moved_at = now
             asked.numbers = left
             if not left:
-                del progress.asked[peer]
+                self._give_up(stream, progress, peer)
         if came:
             progress.brought_at = now
 
@@ -300,11 +349,18 @@ class Exchange:
         """Ask others for what a peer that has been silent since then was asked for."""
         for peer, asked in list(progress.asked.items()):
             if asked.moved_at <= since:
-                del progress.asked[peer]
+                self._give_up(stream, progress, peer)
                 progress.failed = peer
                 hop = self._hops.get(peer)
                 if hop is not None and hop not in self._neighbours(stream):
                     hop.send(Stop(stream.short), reliable=False)
+
+    def _give_up(self, stream: Stream, progress: _Progress, peer: DeviceId) -> None:
+        """Wait no more for what a peer was asked for."""
+        del progress.asked[peer]
+        hop = self._hops.get(peer)
+        if hop is not None and stream.short in hop.cursors:
+            hop.cursors[stream.short].asked = False
 
     def _stalled(self, stream: Stream, progress: _Progress, missing: RangeSet, now: float, patience: float) -> RangeSet:
         """Return what has been missing for so long that nobody seems to be bringing it."""
@@ -327,7 +383,20 @@ class Exchange:
             wanted.remove_range(last, max(stream.stop, last + 1))
         return wanted
 
-    def _ask(self, stream: Stream, progress: _Progress, wanted: RangeSet, stalled: RangeSet, now: float) -> None:
+    def _ask(
+        self,
+        stream: Stream,
+        progress: _Progress,
+        wanted: RangeSet,
+        adrift: RangeSet,
+        stalled: RangeSet,
+        now: float,
+    ) -> None:
+        """Ask for numbers that waited long enough, and for those that are adrift.
+
+        Where no edge of this device's own is lost, what is adrift is asked of its neighbours alone at first: one of
+        them is nearer to the gap, and may be about to bring it.
+        """
         retained = [
             cursor.lowest
             for hop in self._neighbours(stream)
@@ -336,17 +405,21 @@ class Exchange:
         heard = bool(retained)
         progress.pulled = RangeSet()
         outstanding = progress.outstanding()
+        at_once = dict.fromkeys(hop.peer for hop in (self._neighbours if self._cut_off(stream) else self._near)(stream))
         for hop in self._providers(stream, progress):
             cursor = hop.cursors.get(stream.short)
             if cursor is None or not cursor.heard:
                 continue
             found = wanted.intersection(cursor.reported)
+            if hop.peer in at_once:
+                found.union_update(adrift.intersection(cursor.reported))
             found.remove_range(0, cursor.lowest)
             if not found:
                 continue
             retained.append(found.first() or 0)
             progress.pulled.union_update(found)
             wanted.difference_update(found)
+            adrift.difference_update(found)
             self._ask_of(hop, stream, progress, found.difference(outstanding), now)
         if not stalled:
             return
@@ -376,6 +449,7 @@ class Exchange:
             hop.send(Want(stream.short, tuple(ranges[at : at + MAX_RANGES])), reliable=False)
         if asked is None:
             asked = progress.asked[hop.peer] = _Asked(RangeSet(), now)
+        self._cursor_of(hop, stream).asked = True
         asked.numbers.union_update(RangeSet(ranges))
         asked.moved_at = now
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from agent.core.channels import ChannelTable
+from agent.core.degraded import Degraded
 from agent.core.entry import Entry
+from agent.core.flooding import Flooding
 from agent.core.hop import Hop
 from agent.core.manners import Decision, Forwarding
 from agent.core.neighbourhood import Neighbourhood
@@ -25,6 +27,8 @@ from common.graph import short_epoch
 from common.ids import ChannelId, DeviceId
 from common.sealing import TAG_BYTES
 
+PULLED_AHEAD_BYTES: Final = 4 * 1024 * 1024
+"""How far a file is cut ahead of what those report who pull it: 300 Mbit/s with a HAVE every 100 ms."""
 SEAL_BYTES: Final = CHUNK_HEADER_BYTES + TAG_BYTES
 """By how much a chunk is longer than its plain bytes."""
 
@@ -37,6 +41,7 @@ class Forwarder:
         channels: rules and manners.
         streams: what is sent and received.
         neighbourhood: finds hops and cursors.
+        degraded: counts what is done while an edge is lost.
         drops: counts what was dropped, by reason.
     """
 
@@ -46,6 +51,7 @@ class Forwarder:
         channels: ChannelTable,
         streams: StreamTable,
         neighbourhood: Neighbourhood,
+        degraded: Degraded,
         drops: Counter[str],
     ) -> None:
         self.orphans = Orphans(drops)
@@ -53,6 +59,8 @@ class Forwarder:
         self._channels = channels
         self._streams = streams
         self._neighbourhood = neighbourhood
+        self._degraded = degraded
+        self._flooding = Flooding(neighbourhood, degraded)
         self._drops = drops
         self._routes: dict[tuple[int, int, int, DeviceId | None, PacketType], list[Hop]] = {}
         self._manners_waiting = False
@@ -111,11 +119,22 @@ class Forwarder:
         counters.chunks_received += count
         cursor = hop.cursors.get(short) or self._neighbourhood.cursor(hop, stream)
         cursor.reported.add_range(start, stop)
+        self._note_way(hop, stream, kind, start, stop)
         stream.progress_at = stream.active_at = now
         onward = PacketType.PULLED if kind == PacketType.PULLED else PacketType.DATA
         self._keep(entry, start, flags, chunks, plains, now)
         if stream.spec.distribute:
             self._distribute(Forwarding(stream, start, stop, size_bytes, epoch, first & 15, hop.peer, onward), now)
+
+    def _note_way(self, hop: Hop, stream: Stream, kind: int, start: int, stop: int) -> None:
+        """Note who brings a stream unasked: not who answers a WANT, or floods what there is no edge for."""
+        asked = kind == PacketType.PULLED and hop.cursors[stream.short].asked
+        if asked and self._neighbourhood.bridged(stream):
+            self._degraded.chunks_pulled += stop - start
+        if stream.supply.bringer == hop.peer or asked:
+            return
+        if kind != PacketType.PULLED or hop in self._neighbourhood.hops_of(stream):
+            stream.supply.brought(hop.peer, start)
 
     def _receive_unknown(
         self, hop: Hop, datagrams: Sequence[bytes], socket_channel: ChannelId | None, now: float
@@ -174,6 +193,7 @@ class Forwarder:
         epoch = short_epoch(known.epoch)
         for hop in hops:
             hop.owe(hop.cursors[stream.short], item.start, item.stop, epoch, tree, item.kind)
+        self._flooding.spread(stream, item.start, item.stop, known, tree)
 
     def _route(self, item: Forwarding, known: Known, tree: int) -> list[Hop]:
         """Return the hops to the next hops (M8) over links that are there, told of the stream and its graph.
@@ -183,7 +203,7 @@ class Forwarder:
         stream = item.stream
         hops = []
         for peer in known.next_hops(tree, item.previous):
-            hop = self._peers.hops.get(peer)
+            hop = self._neighbourhood.speaking(peer)
             if hop is None:
                 continue
             self._neighbourhood.introduce(hop, stream, known)
@@ -231,7 +251,7 @@ class Forwarder:
         except StoreError as error:
             if isinstance(source, FileSource):
                 source.failed = error
-            for hop in self._neighbourhood.hops_of(stream):
+            for hop in self._neighbourhood.reach_of(stream):
                 self._neighbourhood.cursor(hop, stream).forget_owed()
 
     def _room(self, stream: Stream) -> int:
@@ -239,10 +259,18 @@ class Forwarder:
         hops = self._neighbourhood.hops_of(stream)
         if not hops:
             alone = stream.opening.kind == "message" or stream.spec.routing == "overflow"
-            return CUT_AHEAD if alone else 0
+            return CUT_AHEAD if alone else self._room_for_pulls(stream)
         owed = min(self._neighbourhood.cursor(hop, stream).owed_count() for hop in hops)
         # Cutting in runs costs less than cutting after every train that leaves.
         return CUT_AHEAD - owed if stream.urgent or owed <= CUT_AHEAD // 2 else 0
+
+    def _room_for_pulls(self, stream: Stream) -> int:
+        """Return how many chunks may be cut where no neighbour is left to send to, but others pull."""
+        hops = self._neighbourhood.reach_of(stream)
+        if not hops:
+            return 0
+        theirs = max(self._neighbourhood.cursor(hop, stream).reported.last() or 0 for hop in hops)
+        return PULLED_AHEAD_BYTES // stream.opening.piece_bytes + theirs - (stream.held.last() or 0)
 
     def forget_routes(self) -> None:
         """Work the next hops out anew: a link, a graph or a stream changed."""

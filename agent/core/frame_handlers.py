@@ -28,6 +28,8 @@ from common.frames import (
     Frame,
     GraphRecord,
     Have,
+    Interrupted,
+    LostEdges,
     MtuAnswer,
     MtuProbe,
     Probe,
@@ -108,6 +110,8 @@ class FrameHandlers:
                 self._on_graph_record(hop, frame, now)
             case Receipts():
                 self._upkeep.on_receipts(hop, frame, now)
+            case LostEdges():
+                self._upkeep.bridging.on_word(hop, frame, now)
             case Cancel():
                 self._upkeep.on_cancel(hop, frame)
             case _:
@@ -132,7 +136,9 @@ class FrameHandlers:
                 if frame.channel in self._channels.by_name:
                     hop.ports[frame.channel] = frame.port
 
-    def _handle_of_stream(self, hop: Hop, frame: Have | Want | Stop | StreamOpening | AskOpening, now: float) -> None:
+    def _handle_of_stream(
+        self, hop: Hop, frame: Have | Want | Stop | StreamOpening | AskOpening | Interrupted, now: float
+    ) -> None:
         if isinstance(frame, StreamOpening):
             self._on_opening(hop, frame, now)
             return
@@ -149,6 +155,8 @@ class FrameHandlers:
                 self._on_want(hop, stream, frame, now)
             case Stop():
                 self._neighbourhood.cursor(hop, stream).forget_owed()
+            case Interrupted():
+                self._upkeep.mending.on_interrupted(hop, stream, frame)
             case _:
                 self._upkeep.on_ask_opening(hop, stream)
 
@@ -161,6 +169,8 @@ class FrameHandlers:
             return
         stream = entry.stream
         self._neighbourhood.cursor(hop, stream).opening_sent = True
+        if self._neighbourhood.bridged(stream):
+            self._upkeep.exchange.pressing = True
         chunks, news = self._forwarder.orphans.take(stream.short)
         for peer_hop, have in news:
             self._upkeep.exchange.on_have(peer_hop, stream, have)
@@ -205,7 +215,7 @@ class FrameHandlers:
             if entry is not None:
                 old = entry.stream.graphs.current
                 if learn_embedded(entry.stream, frame.epoch, blob, self._streams, now):
-                    self._upkeep.on_stream_graph(entry.stream, old)
+                    self._upkeep.on_stream_graph(entry.stream, old, now)
                 self._forwarder.release(now)
             return
         self._learn_group_graph(decode_graph(blob), now)

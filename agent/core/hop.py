@@ -291,6 +291,16 @@ class Hop:
         self._messages.remove(cursor)
         self.cursors.pop(cursor.stream.short, None)
 
+    def abandon(self) -> None:
+        """Owe the peer nothing any more, now that nothing seems to reach it.
+
+        What is under way is not sent again when it is lost: the peer may get it from elsewhere, and asks for what it
+        misses when it is heard again.
+        """
+        for short, cursor in list(self.cursors.items()):
+            self.drop(cursor)
+            self.cursors[short] = cursor.renewed()
+
     @property
     def idle(self) -> bool:
         """Whether there is nothing to send but an acknowledgement that may be due."""

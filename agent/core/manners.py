@@ -147,7 +147,7 @@ class Manner:
         """Take note that a stream of an earlier run goes on here."""
 
     def on_links(self, now: float) -> None:
-        """Take note that a link opened or closed."""
+        """Take note that a link opened or closed, here or elsewhere: a tree's edge may be lost."""
 
     def on_peer_epoch(self, epoch: int, now: float) -> None:
         """Take note of the newest epoch (low 32 bits) that a peer knows."""
@@ -264,6 +264,11 @@ class QueryManner(AskingManner):
         else:
             self._period = min(self._period * 1.5, base * QUERY_MOST_TIMES)
         self._next = min(self._next, now + self._period)
+
+    def on_links(self, now: float) -> None:
+        """Ask a little later, when the server has planned with the change, if there ever was need of a graph."""
+        if self.table.current is not None:
+            self._next = min(self._next, now + LINKS_WAIT_S)
 
     def on_failed(self, now: float) -> None:
         """Ask again soon: without any graph a source sends nothing, and the period may be long."""
@@ -412,6 +417,11 @@ class EmbeddedManner(Manner):
     def on_resume(self, now: float) -> None:
         """Fetch the whole graph again."""
         self.on_source(now)
+
+    def on_links(self, now: float) -> None:
+        """At the source: fetch the graph a little later, when the server has planned with the change."""
+        if self._next is not None and self.table.current is not None:
+            self._next = min(self._next, now + LINKS_WAIT_S)
 
     def on_failed(self, now: float) -> None:
         """Ask again soon: without a graph a source sends nothing."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from agent.core.channels import ChannelTable
 from agent.core.cursor import Cursor
+from agent.core.degraded import Degraded
 from agent.core.embedding import graph_records
 from agent.core.hop import Hop
+from agent.core.link import LinkState
 from agent.core.peers import Peers
 from agent.core.routing import GraphTable, Known
 from agent.core.stream import Stream
@@ -22,31 +24,67 @@ class Neighbourhood:
         peers: links and hops.
         channels: rules and manners.
         streams: what is sent and received.
+        degraded: knows of lost edges.
     """
 
-    def __init__(self, device: DeviceId, peers: Peers, channels: ChannelTable, streams: StreamTable) -> None:
+    def __init__(
+        self, device: DeviceId, peers: Peers, channels: ChannelTable, streams: StreamTable, degraded: Degraded
+    ) -> None:
         self._device = device
         self._peers = peers
         self._channels = channels
         self._streams = streams
+        self._degraded = degraded
 
     def table_of(self, stream: Stream) -> GraphTable:
         """Return the graphs that govern a stream: the group's, or its own (M12)."""
         return self._channels.of(stream).manner.table_of(stream)
 
+    def speaking(self, peer: DeviceId) -> Hop | None:
+        """Return the hop to a peer over a link that is not silent: what is sent over another is lost."""
+        hop = self._peers.hops.get(peer)
+        return None if hop is None or self._peers.links[peer].state is LinkState.SUSPECT else hop
+
     def hops_of(self, stream: Stream) -> list[Hop]:
         """Return the hops to a stream's neighbours in its current graph."""
+        return [hop for peer in self.peers_of(stream) if (hop := self.speaking(peer)) is not None]
+
+    def peers_of(self, stream: Stream) -> tuple[DeviceId, ...]:
+        """Return a stream's neighbours in its current graph, whether or not a link to them is there."""
         known = self.table_of(stream).current
         if known is None:
-            return []
+            return ()
         peers = known.in_tree(known.tree_for(stream.spec.objective))
         if not stream.spec.distribute and stream.role != "source":
             # Delivered here and no further: the source alone serves its neighbours (M7).
             peers = tuple(peer for peer in peers if peer == stream.opening.source)
-        return [hop for peer in peers if (hop := self._peers.hops.get(peer)) is not None]
+        return peers
+
+    def bridged(self, stream: Stream) -> bool:
+        """Whether an edge of a stream's graph is lost, so that links outside the tree serve it too."""
+        known = self.table_of(stream).current
+        return known is not None and stream.spec.distribute and self._degraded.bridges(known.epoch)
+
+    def reach_of(self, stream: Stream) -> list[Hop]:
+        """Return the hops over which a stream is exchanged: to its neighbours, and while it is bridged all others."""
+        hops = self.hops_of(stream)
+        if self.bridged(stream):
+            near = dict.fromkeys(hop.peer for hop in hops)
+            others = (self.speaking(peer) for peer in sorted(self._peers.hops) if peer not in near)
+            hops += [hop for hop in others if hop is not None]
+        return hops
+
+    def cut_off(self, stream: Stream) -> bool:
+        """Whether a stream is bridged, and an edge of this device's own is lost: others may lie beyond that one."""
+        return self.bridged(stream) and any(self.speaking(peer) is None for peer in self.peers_of(stream))
 
     def towards_source(self, stream: Stream) -> list[Hop]:
-        """Return the hops that lead to a stream's source: one where the way is known, else all neighbours."""
+        """Return the hops that lead to a stream's source: one where the way is known, else all neighbours.
+
+        While the stream is bridged nobody knows the way: all hops then.
+        """
+        if self.bridged(stream):
+            return self.reach_of(stream)
         hops = self.hops_of(stream)
         source = stream.opening.source
         known = self.table_of(stream).current

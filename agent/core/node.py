@@ -19,6 +19,7 @@ from typing import Final, Literal
 from agent.core.candidates import OwnCandidates
 from agent.core.channels import ChannelTable
 from agent.core.control_plane import ControlPlane
+from agent.core.degraded import Degraded
 from agent.core.events import (
     Address,
     ControlFailed,
@@ -174,10 +175,19 @@ class Node:
             entropy=entropy,
             wall_offset=wall - now,
         )
-        neighbourhood = Neighbourhood(config.device, self.peers, self.channels, self.streams)
-        self.forwarder = Forwarder(self.peers, self.channels, self.streams, neighbourhood, self.drops)
+        self.degraded = Degraded(config.device, wall - now)
+        neighbourhood = Neighbourhood(config.device, self.peers, self.channels, self.streams, self.degraded)
+        self.forwarder = Forwarder(self.peers, self.channels, self.streams, neighbourhood, self.degraded, self.drops)
         self._upkeep = Upkeep(
-            config.device, self.table, self.peers, self.streams, neighbourhood, self.forwarder, self._events
+            config.device,
+            self.table,
+            self.peers,
+            self.channels,
+            self.streams,
+            self.degraded,
+            neighbourhood,
+            self.forwarder,
+            self._events,
         )
         self._frames = FrameHandlers(
             self.peers,
@@ -265,11 +275,13 @@ class Node:
     def control_connected(self, *, now: float) -> None:
         """Take note that the server is reached; the requests polled from now on go to it."""
         self.control.on_connected(now)
+        self._upkeep.bridging.on_server(connected=True)
         self._after_input(now)
 
     def control_lost(self, *, now: float) -> None:
         """Take note that the server is gone; data goes on by the last graph."""
         self.control.on_lost()
+        self._upkeep.bridging.on_server(connected=False)
         self._after_input(now)
 
     def socket_opened(self, request: OpenSocket, socket: int, port: int, *, now: float) -> None:
@@ -350,6 +362,7 @@ class Node:
             self.reflexive.poll_timeout(),
             self.control.poll_timeout(),
             self.forwarder.poll_timeout(self._now),
+            self._upkeep.bridging.poll_timeout(),
         ):
             if at is not None and at < due:
                 due = at
@@ -466,6 +479,7 @@ class Node:
         while self.peers.opened:
             self._upkeep.on_opened(self.peers.opened.popleft(), now)
         if self.table.epoch is not None and self.table.epoch != self._told_epoch:
+            self._upkeep.bridging.stale = True
             self._told_epoch = self.table.epoch
             self.peers.epoch = short_epoch(self.table.epoch)
             self._events.append(GraphChanged(self.table.epoch))
@@ -477,8 +491,11 @@ class Node:
             self.streams.own_mtu_bytes = self.peers.smallest_mtu()
             self.control.report_links(now)
         if changed:
+            self._upkeep.mending.look()
+            self._upkeep.bridging.stale = True
             self.forwarder.forget_routes()
             self.channels.on_links(now)
+        self._upkeep.bridging.settle(now)
         self.forwarder.release(now)
         self.control.handle_timeout(now)
         self.forwarder.release(now)

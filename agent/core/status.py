@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agent.core.degraded import Degraded
 from agent.core.reachability import why_no_link
 from common.addresses import write_address
-from common.ids import ChannelId, DeviceId, GroupId
+from common.ids import ChannelId, DeviceId, GroupId, LinkKey
 from common.limits import MAX_PEERS
 from common.messages import CandidatesReport, NatMapping
 
@@ -105,6 +106,25 @@ class MissingLink:
 
 
 @dataclass(frozen=True, slots=True)
+class DegradedStatus:
+    """How a device does without edges of its graph that nothing has replaced; the counts are since the agent began.
+
+    Attributes:
+        active: whether it does so now.
+        for_s: for how long, seconds; null if it does not.
+        lost_edges: the edges, each as its two ends; those of other devices as far as they were named.
+        chunks_pulled: chunks that came because they were asked for meanwhile.
+        messages_flooded: messages sent on over links outside the tree.
+    """
+
+    active: bool
+    for_s: float | None
+    lost_edges: tuple[LinkKey, ...]
+    chunks_pulled: int
+    messages_flooded: int
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStatus:
     """One device.
 
@@ -113,6 +133,7 @@ class NodeStatus:
         group: its group.
         epoch: of the graph in use; null before there is one.
         connected: whether the server is there.
+        degraded: whether it has to do without an edge of the graph.
         members: all devices of the group.
         neighbours: this device's neighbours by objective.
         candidates: where the group is told that this device may be reached.
@@ -129,6 +150,7 @@ class NodeStatus:
     group: GroupId
     epoch: int | None
     connected: bool
+    degraded: DegradedStatus
     members: tuple[DeviceId, ...]
     neighbours: dict[str, tuple[DeviceId, ...]]
     candidates: tuple[str, ...]
@@ -151,6 +173,7 @@ def status_of(node: Node, now: float) -> NodeStatus:
         group=node.config.group,
         epoch=node.table.epoch,
         connected=node.control.connected,
+        degraded=_degraded(node.degraded, now),
         members=node.peers.members,
         neighbours=neighbours,
         candidates=own.candidates,
@@ -161,6 +184,17 @@ def status_of(node: Node, now: float) -> NodeStatus:
         streams=_streams(node),
         drops=dict(sorted(node.drops.items())),
         requests=dict(sorted(node.control.requests.items())),
+    )
+
+
+def _degraded(degraded: Degraded, now: float) -> DegradedStatus:
+    since = degraded.since
+    return DegradedStatus(
+        active=since is not None,
+        for_s=None if since is None else now - since,
+        lost_edges=degraded.edges(),
+        chunks_pulled=degraded.chunks_pulled,
+        messages_flooded=degraded.messages_flooded,
     )
 
 

@@ -17,6 +17,7 @@ from agent.core.ring import SealedRing
 from agent.core.routing import GraphTable
 from agent.core.sinks import Sink
 from agent.core.store import Role, StoreError, StreamStore
+from agent.core.supply import Supply
 from agent.core.window import BitmapWindow, LastNumber, RepeatTest
 from common.datagrams import (
     CHUNK_HEADER,
@@ -95,6 +96,7 @@ class Stream:
         """When a chunk last arrived, or was cut."""
         self.active_at = now
         """When a chunk last arrived, was cut, sent or asked for."""
+        self.supply = Supply()
         self.wanted = RangeSet()
         """What peers want of a stream that this device does not keep."""
         self.finished_at: float | None = None

@@ -6,12 +6,16 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
+from agent.core.bridging import Bridging
+from agent.core.channels import ChannelTable
+from agent.core.degraded import Degraded
 from agent.core.embedding import embed
 from agent.core.entry import Entry
 from agent.core.events import Event, FileFailed, Receipt, ReceiptsChanged, StreamCancelled, StreamProgress
 from agent.core.exchange import Exchange
 from agent.core.forwarding import Forwarder
 from agent.core.hop import Hop
+from agent.core.mending import Mending
 from agent.core.neighbourhood import Neighbourhood
 from agent.core.peers import Peers
 from agent.core.routing import GraphTable, Known
@@ -35,7 +39,9 @@ class Upkeep:
         device: this device.
         table: the graphs of the group known here.
         peers: links and hops.
+        channels: rules and manners.
         streams: what is sent and received.
+        degraded: knows of lost edges.
         neighbourhood: finds hops and cursors.
         forwarder: a chunk's way.
         events: where news for the shell go.
@@ -46,12 +52,18 @@ class Upkeep:
         device: DeviceId,
         table: GraphTable,
         peers: Peers,
+        channels: ChannelTable,
         streams: StreamTable,
+        degraded: Degraded,
         neighbourhood: Neighbourhood,
         forwarder: Forwarder,
         events: deque[Event],
     ) -> None:
-        self.exchange = Exchange(neighbourhood.hops_of, peers.hops, neighbourhood.cursor)
+        self.exchange = Exchange(
+            neighbourhood.reach_of, neighbourhood.cut_off, neighbourhood.hops_of, peers.hops, neighbourhood.cursor
+        )
+        self.mending = Mending(peers, streams, neighbourhood, self.exchange, self._greet)
+        self.bridging = Bridging(degraded, table, peers, channels, streams, neighbourhood, self.exchange, self._greet)
         self._device = device
         self._table = table
         self._peers = peers
@@ -77,11 +89,13 @@ class Upkeep:
             stream = entry.stream
             old = stream.graphs.current
             if stream.spec.routing == "embedded" and embed(stream, self._table.current, self._streams, now):
-                self.on_stream_graph(stream, old)
+                self.on_stream_graph(stream, old, now)
 
-    def on_stream_graph(self, stream: Stream, old: Known | None) -> None:
+    def on_stream_graph(self, stream: Stream, old: Known | None, now: float) -> None:
         """Adapt to a new current graph of a stream that carries its own (M12)."""
         self._forwarder.forget_routes()
+        self._mark_tree(now)
+        self.bridging.stale = True
         if stream.graphs.current is not None:
             self._on_new_graph(stream, old, stream.graphs.current)
 
@@ -94,7 +108,7 @@ class Upkeep:
         if gone:
             self.exchange.on_old_neighbours(stream, gone, [peer for peer in after if peer not in before])
         for peer in after:
-            hop = self._peers.hops.get(peer)
+            hop = self._neighbourhood.speaking(peer)
             if hop is None or hop not in self._neighbourhood.hops_of(stream):
                 continue
             if peer not in before:
@@ -106,8 +120,11 @@ class Upkeep:
         """Greet a peer with whom a session stands: a tree neighbour hears what is held here."""
         self._forwarder.forget_routes()
         self._mark_tree(now)
+        # What an earlier session was bringing has ended with it.
+        self.mending.on_lost(hop.peer)
+        self.bridging.on_opened(hop)
         for entry in list(self._streams.by_short.values()):
-            if hop in self._neighbourhood.hops_of(entry.stream):
+            if hop in self._neighbourhood.reach_of(entry.stream):
                 self._greet(hop, entry.stream, self._neighbourhood.table_of(entry.stream).current)
 
     def on_closed(self, peer: DeviceId, now: float) -> None:
@@ -115,6 +132,8 @@ class Upkeep:
         del now
         self._forwarder.forget_routes()
         self._forwarder.orphans.forget_peer(peer)
+        self.mending.on_lost(peer)
+        self.bridging.stale = True
         for entry in self._streams.by_short.values():
             # What went over the dead link may have been lost with it.
             entry.book.touch_all()
@@ -135,9 +154,10 @@ class Upkeep:
             self._send_receipts(hop, stream, self._streams.by_short[stream.short].book.entries())
 
     def _mark_tree(self, now: float) -> None:
-        current = self._table.current
-        if current is not None:
-            self._peers.set_tree(current.all_neighbours(), now)
+        tables = [self._table, *(entry.stream.graphs for entry in self._streams.by_short.values())]
+        known = [table.current for table in tables if table.current is not None]
+        if known:
+            self._peers.set_tree([peer for each in known for peer in each.all_neighbours()], now)
 
     # --- time -----------------------------------------------------------------------------------------------------
 
@@ -149,6 +169,7 @@ class Upkeep:
                 continue
             stream = entry.stream
             lowest = stream.lowest
+            self.bridging.reach_out(entry)
             self.exchange.tick(stream, now)
             if stream.lowest > lowest:
                 self._streams.skip(entry, now)
@@ -265,8 +286,12 @@ class Upkeep:
             self._pass_cancel(entry, frame, hop.peer)
 
     def _pass_cancel(self, entry: Entry, frame: Cancel, previous: DeviceId | None) -> None:
-        for hop in self._neighbourhood.hops_of(entry.stream):
-            if hop.peer != previous:
+        peers = dict.fromkeys(self._neighbourhood.peers_of(entry.stream))
+        peers.update(dict.fromkeys(hop.peer for hop in self._neighbourhood.reach_of(entry.stream)))
+        for peer in peers:
+            # Over a silent link too: it is not said again when that is heard again.
+            hop = self._peers.hops.get(peer)
+            if hop is not None and peer != previous:
                 hop.send(frame)
 
     def _cancelled(self, entry: Entry, frame: Cancel, reason: str, previous: DeviceId | None) -> None:

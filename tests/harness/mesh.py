@@ -302,6 +302,11 @@ class Mesh:
             self._push(name)
         return graph.epoch
 
+    def graph_update(self) -> GraphUpdate:
+        """Return the newest graph as the server pushes it, or as a device finds it on its disk."""
+        assert self.graph is not None
+        return GraphUpdate(graph=GraphBody.from_graph(self.graph))
+
     def inject(self, name: DeviceId, *datagrams: bytes, source: Address | DeviceId, socket: int = 0) -> None:
         """Let datagrams arrive at a device, at once."""
         address = self.address(source) if isinstance(source, str) else source

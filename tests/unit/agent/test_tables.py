@@ -34,12 +34,39 @@ STREAM = {
 }
 
 
+DEGRADED = {
+    "active": True,
+    "for_s": 12.3,
+    "lost_edges": [["A", "B"], ["A", "C"]],
+    "chunks_pulled": 70,
+    "messages_flooded": 3,
+}
+
+
 def drawn(*parts: Any) -> str:
     console = Console(file=StringIO(), width=200, markup=False)
     for part in parts:
         console.print(part)
     assert isinstance(console.file, StringIO)
     return console.file.getvalue()
+
+
+def status_line(**degraded: Any) -> str:
+    report = {"device": "A", "group": "lab", "epoch": 7, "degraded": {**DEGRADED, **degraded}}
+    return drawn(*status_tables(report)).partition("\n")[2].strip()
+
+
+def test_the_status_shows_which_edges_are_lost_and_what_that_costs() -> None:
+    line = (
+        "degraded for 12 s: lost A-B, A-C, and no newer graph has come; so far 70 chunks pulled and 3 messages flooded"
+    )
+    assert status_line() == line
+
+
+def test_the_status_shows_what_lost_edges_have_cost_and_nothing_where_none_ever_was() -> None:
+    over: dict[str, Any] = {"active": False, "for_s": None, "lost_edges": []}
+    assert status_line(**over) == "not degraded now; before, 70 chunks pulled and 3 messages flooded"
+    assert status_line(**over, chunks_pulled=0, messages_flooded=0) == ""
 
 
 def test_the_status_shows_links_streams_and_drops() -> None:

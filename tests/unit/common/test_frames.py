@@ -20,6 +20,8 @@ from common.frames import (
     Frame,
     GraphRecord,
     Have,
+    Interrupted,
+    LostEdges,
     MtuAnswer,
     MtuProbe,
     Probe,
@@ -31,7 +33,15 @@ from common.frames import (
     decode_untrusted,
     encode_frame,
 )
-from common.limits import MAX_GRAPH_PARTS, MAX_RANGES, MAX_REASON_BYTES, MAX_RECEIPTS_PER_FRAME
+from common.limits import (
+    MAX_EPOCH,
+    MAX_GRAPH_PARTS,
+    MAX_LOST_EDGES,
+    MAX_RANGES,
+    MAX_REASON_BYTES,
+    MAX_RECEIPTS_PER_FRAME,
+    MIN_DATAGRAM_BYTES,
+)
 from common.path_frames import TOKEN_BYTES, PathAnswer, PathChallenge
 
 MOST_NUMBER = 1 << 56
@@ -71,6 +81,14 @@ frames: st.SearchStrategy[Frame] = st.one_of(
     st.builds(MtuAnswer, st.integers(1_200, 9_000)),
     st.builds(PathChallenge, st.binary(min_size=TOKEN_BYTES, max_size=TOKEN_BYTES)),
     st.builds(PathAnswer, st.binary(min_size=TOKEN_BYTES, max_size=TOKEN_BYTES)),
+    st.builds(Interrupted, u32, st.booleans()),
+    st.builds(
+        lambda device, stamp, epoch, peers: LostEdges(device, stamp, epoch, tuple(sorted(peers))),
+        names,
+        u64,
+        st.integers(0, MAX_EPOCH),
+        st.sets(names, max_size=MAX_LOST_EDGES),
+    ),
 )
 
 EXAMPLES: list[Frame] = [
@@ -91,6 +109,8 @@ EXAMPLES: list[Frame] = [
     MtuAnswer(1_472),
     PathChallenge(b"question"),
     PathAnswer(b"question"),
+    Interrupted(7, delivering=True),
+    LostEdges("A", 9, 1 << 40, ("B", "C")),
 ]
 
 
@@ -144,7 +164,7 @@ def test_random_bytes_raise_nothing_but_a_decode_error(data: bytes) -> None:
         return
 
 
-@given(st.integers(0, 20), st.binary(max_size=200))
+@given(st.integers(0, 22), st.binary(max_size=200))
 def test_random_bodies_raise_nothing_but_a_decode_error(kind: int, body: bytes) -> None:
     try:
         found = decode_untrusted(frame(kind, body))
@@ -212,6 +232,42 @@ def test_a_have_beyond_the_last_number_is_refused(have: Have) -> None:
 def test_a_graph_part_out_of_bounds_is_refused(part: int, count: int) -> None:
     with pytest.raises(DecodeError, match=f"graph part {part} of {count}"):
         decode_untrusted(encode_frame(GraphRecord(1, 2, part, count, b"")))
+
+
+def test_a_word_that_is_neither_yes_nor_no_is_refused() -> None:
+    refused(Interrupted.TYPE, struct.pack("!IB", 7, 2))
+
+
+def lost_edges(count: int, *device_ids: bytes, epoch: int = 5) -> bytes:
+    """Write a LostEdges' body from its device and its peers."""
+    return struct.pack("!QQB", 9, epoch, count) + b"".join(bytes([len(name)]) + name for name in device_ids)
+
+
+REFUSED_LOST_EDGES: dict[str, bytes] = {
+    "one edge too many": lost_edges(
+        MAX_LOST_EDGES + 1, b"A", *[b"B%d" % number for number in range(MAX_LOST_EDGES + 1)]
+    ),
+    "an epoch past the last one": lost_edges(0, b"A", epoch=MAX_EPOCH + 1),
+    "nobody": lost_edges(0),
+    "a name that is no id": lost_edges(1, b"A", b"../B"),
+    "a name that is no text": lost_edges(1, b"A", b"\xff"),
+    "fewer edges than announced": lost_edges(2, b"A", b"B"),
+    "more edges than announced": lost_edges(0, b"A", b"B"),
+    "edges out of order": lost_edges(2, b"A", b"C", b"B"),
+    "an edge twice": lost_edges(2, b"A", b"B", b"B"),
+}
+
+
+@pytest.mark.parametrize("body", REFUSED_LOST_EDGES.values(), ids=REFUSED_LOST_EDGES)
+def test_lost_edges_out_of_bounds_are_refused(body: bytes) -> None:
+    refused(LostEdges.TYPE, body)
+
+
+def test_as_many_lost_edges_as_the_limit_fit_the_smallest_datagram_with_the_longest_ids() -> None:
+    sent = LostEdges("A" * 64, 9, MAX_EPOCH, tuple(f"{number}" + "x" * 63 for number in range(MAX_LOST_EDGES)))
+    data = encode_frame(sent)
+    assert decode_untrusted(data) == [sent]
+    assert len(data) <= MIN_DATAGRAM_BYTES - CONTROL_OVERHEAD_BYTES
 
 
 def receipts(count: int, *items: tuple[int, bytes, bytes]) -> bytes:

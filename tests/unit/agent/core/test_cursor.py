@@ -209,3 +209,36 @@ def test_every_number_owed_comes_out_unless_the_peer_has_it(
         for number in sorted(numbers - meanwhile)
     ]
     assert cursor.owed_count() == 0
+
+
+def test_what_was_never_sent_nor_reported_nor_is_owed_is_owed_anew_as_pulled() -> None:
+    cursor = Cursor(make_stream())
+    cursor.owe(1, 3, 7, 0, DATA)
+    drain(cursor)
+    cursor.crossed.add_range(1, 3)
+    cursor.reported.add_range(4, 5)
+    cursor.owe(6, 7, 7, 0, DATA)
+    assert cursor.owe_anew(1, 8, 7, 0)
+    assert drain(cursor) == [(6, 7, 0, DATA), (3, 7, 0, PULLED), (5, 7, 0, PULLED), (7, 7, 0, PULLED)]
+    cursor.crossed.add_range(1, 8)
+    assert not cursor.owe_anew(1, 8, 7, 0)
+    assert cursor.owed_count() == 0
+
+
+def test_a_renewed_place_keeps_what_the_peer_has_and_may_be_sent_but_owes_nothing() -> None:
+    cursor = Cursor(make_stream())
+    cursor.owe(1, 9, 7, 0, DATA)
+    cursor.flying.add_range(1, 3)
+    cursor.crossed.add_range(1, 3)
+    cursor.reported.add_range(4, 5)
+    cursor.lowest, cursor.credit, cursor.heard, cursor.opening_sent, cursor.asked = 1, 90, True, True, True
+    cursor.graphs_sent[7] = None
+    renewed = cursor.renewed()
+    assert (renewed.owed_count(), renewed.flying.ranges(), cursor.flying.ranges()) == (0, [], [])
+    assert (renewed.lowest, renewed.credit, renewed.heard, renewed.opening_sent) == (1, 90, True, True)
+    assert renewed.graphs_sent == {7: None}
+    renewed.owe(1, 9, 7, 0, DATA)
+    sent = drain(renewed)
+    assert (4, 7, 0, DATA) not in sent
+    assert (2, 7, 0, REPEAT) in sent
+    assert not renewed.asked

@@ -219,7 +219,7 @@ def test_an_embedded_graph_is_sent_again_when_it_is_asked_for() -> None:
     mesh = Mesh("A-B", channels=(EMBEDDED,)).linked()
     stream, _ = mesh.publish("A", b"first")
     mesh.until(lambda: mesh.payloads("B") == [b"first"])
-    mesh.run(2.5)
+    mesh.run(2.4)
     short, epoch = int(stream[:8], 16), mesh.stream("A", stream).graphs.epoch or 0
     before = sent(mesh, "A")[0]
     mesh.say("B", "A", AskGraph(short, short_epoch(epoch) + 5))

@@ -734,3 +734,29 @@ def test_a_hop_knows_of_every_chunk_where_it_is_whatever_is_acknowledged(data: s
         known.union_update(cursor.flying)
         known.union_update(cursor.acked)
         assert list(known) == [(1, len(sizes) + 1)]
+
+
+def test_what_was_owed_and_under_way_when_a_peer_was_given_up_is_not_sent_by_itself_any_more() -> None:
+    hop, _ = make_hops()
+    stream = full_stream(100)
+    cursor_at(hop, stream, 100)
+    sent = chunks_of(poll(hop, 0.0))
+    assert 0 < len(sent) < 100
+    hop.abandon()
+    for now in range(1, 10):
+        hop.handle_timeout(float(now))
+        assert chunks_of(poll(hop, float(now))) == []
+    cursor_at(hop, stream, 3, PULLED)
+    hop.on_ack(Ack(1_000, 0, ((1, 2),)), 10.0)
+    assert chunks_of(poll(hop, 10.0)) == [(1, PULLED), (2, PULLED), (3, PULLED)]
+
+
+def test_no_copy_goes_of_a_message_that_was_given_up() -> None:
+    hop, _ = make_hops()
+    stream = full_stream(2, urgent=True)
+    cursor = hop.cursors.setdefault(stream.short, Cursor(stream))
+    hop.owe(cursor, 1, 2, 7, 0, DATA)
+    assert chunks_of(poll(hop, 0.0)) == [(1, DATA)]
+    hop.abandon()
+    hop.owe(hop.cursors[stream.short], 2, 3, 7, 0, DATA)
+    assert chunks_of(poll(hop, 0.01)) == [(2, DATA)]

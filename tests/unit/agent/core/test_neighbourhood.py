@@ -1,6 +1,8 @@
 """Who is near: a stream's neighbours in its current graph, and each peer's place in a stream."""
 
+from agent.core.link import LinkState
 from agent.core.neighbourhood import Neighbourhood
+from common.frames import LostEdges
 from common.graph import AcyclicGraph, Tree
 from common.messages import ChannelSpec, GraphBody, GraphUpdate
 from tests.harness.mesh import FILES, Mesh, data
@@ -93,3 +95,49 @@ def test_an_embedded_graph_is_sent_once_and_only_if_it_is_there() -> None:
     near.send_graph(hop, there, epoch + 1)
     assert len(hop._frames) == before
     assert epoch + 1 not in near.cursor(hop, there).graphs_sent
+
+
+def test_a_peer_over_a_silent_link_is_a_neighbour_that_nothing_is_sent_to() -> None:
+    mesh = Mesh("A-B A-C", edges="A-B A-C").linked()
+    stream = mesh.send_file("A", data(10))
+    mesh.cut.add(("A", "C"))
+    mesh.until(lambda: mesh.node("A").peers.links["C"].state is LinkState.SUSPECT)
+    assert of(mesh, "A").speaking("C") is None
+    assert peers(mesh, "A", stream) == ["B"]
+    assert of(mesh, "A").peers_of(mesh.stream("A", stream)) == ("B", "C")
+
+
+def reach(mesh: Mesh, name: str, stream: str) -> list[str]:
+    return [hop.peer for hop in of(mesh, name).reach_of(mesh.stream(name, stream))]
+
+
+def test_while_an_edge_is_lost_a_stream_reaches_over_every_open_link_the_trees_first() -> None:
+    mesh = Mesh("A-B A-C A-D B-C B-D", edges="A-D A-C B-D").linked()
+    stream = mesh.send_file("A", data(10))
+    mesh.until(lambda: mesh.verified(stream) == ["B", "C", "D"])
+    assert reach(mesh, "A", stream) == ["C", "D"]
+    mesh.say("D", "A", LostEdges("D", 1, mesh.node("A").table.epoch or 0, ("B",)))
+    assert reach(mesh, "A", stream) == ["C", "D", "B"]
+    there = mesh.stream("A", stream)
+    assert of(mesh, "A").bridged(there)
+    assert not of(mesh, "A").cut_off(there), "the lost edge is not its own"
+    assert up(mesh, "A", stream) == ["C", "D", "B"], "nobody knows which way leads to a source"
+    mesh.plan("A-D A-C B-C")
+    assert reach(mesh, "A", stream) == ["C", "D"]
+
+
+def test_a_stream_that_is_not_distributed_reaches_no_further_for_a_lost_edge() -> None:
+    mesh = Mesh("A-B A-C B-C", edges="A-B B-C", channels=(FILES.model_copy(update={"distribute": False}),)).linked()
+    stream = mesh.send_file("A", data(10))
+    mesh.say("B", "A", LostEdges("B", 1, mesh.node("A").table.epoch or 0, ("C",)))
+    assert reach(mesh, "A", stream) == ["B"]
+
+
+def test_who_has_lost_an_edge_of_its_own_is_cut_off() -> None:
+    mesh = Mesh("A-B A-C B-C", edges="A-B A-C").linked()
+    stream = mesh.send_file("A", data(10))
+    mesh.until(lambda: mesh.verified(stream) == ["B", "C"])
+    mesh.lose_server()
+    mesh.cut.add(("A", "C"))
+    mesh.run(3.0)
+    assert [of(mesh, name).cut_off(mesh.stream(name, stream)) for name in "ABC"] == [True, False, True]

@@ -119,3 +119,25 @@ def test_the_search_for_a_peer_begins_with_its_addresses_and_again_when_the_link
     moved = mesh.roster.devices[1].model_copy(update={"candidates": ("10.0.0.2:4009", "10.0.0.3:4000")})
     mesh.control("A", mesh.roster.model_copy(update={"version": 2, "devices": (mesh.roster.devices[0], moved)}))
     assert mesh.node("A").status(now=mesh.now).missing == (MissingLink("B", "no answer from 2 addresses for 0 s"),)
+
+
+def test_it_is_told_for_how_long_a_device_does_without_which_edges_and_what_that_took() -> None:
+    mesh = Mesh("A-B A-C B-C", edges="A-B A-C").linked()
+    mesh.run(0.5)
+    before = mesh.node("C").status(now=mesh.now).degraded
+    assert (before.active, before.for_s, before.lost_edges) == (False, None, ())
+    mesh.lose_server()
+    mesh.cut.add(("A", "C"))
+    mesh.until(lambda: mesh.node("C").degraded.since is not None)
+    mesh.publish("A", b"hello")
+    stream = mesh.send_file("A", data(10 * PIECE_BYTES))
+    mesh.until(lambda: mesh.verified(stream) == ["B", "C"])
+    mesh.run(3.0)
+    status = mesh.node("C").status(now=mesh.now).degraded
+    assert status.active
+    assert status.for_s is not None
+    assert 3.0 <= status.for_s < 5.0
+    assert status.lost_edges == (("A", "C"),)
+    assert status.chunks_pulled >= 11
+    assert mesh.node("B").status(now=mesh.now).degraded.messages_flooded == 1
+    assert json.loads(json.dumps(asdict(status)))["lost_edges"] == [["A", "C"]]

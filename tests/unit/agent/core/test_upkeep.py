@@ -281,7 +281,7 @@ def test_a_stream_without_a_graph_of_its_own_has_nobody_to_greet() -> None:
     mesh = Mesh("A-B").linked()
     stream = mesh.send_file("A", data(10))
     before = len(mesh.crossings)
-    mesh.node("A")._upkeep.on_stream_graph(mesh.stream("A", stream), None)
+    mesh.node("A")._upkeep.on_stream_graph(mesh.stream("A", stream), None, mesh.now)
     assert len(mesh.crossings) == before
 
 
@@ -351,7 +351,7 @@ def test_receipts_that_reach_a_relay_before_the_opening_does_go_again(relay: str
     mesh.drop = drop
     if relay == "a new one":
         mesh.start("X")
-        mesh.run(2.0)
+        mesh.run(0.1)
         assert not lost
         mesh.plan(f"A-X X-C {below}")
     else:

@@ -43,12 +43,14 @@ class LoopbackSystem:
     Attributes:
         backend: Its name, for reports.
         shaped: Whether the links have the scenario's rates, and are not just as fast as the host.
+        changes_links: Whether links can be cut, restored and degraded here.
         url: The server's address.
         folder: Where all state, logs, sockets and received files are.
     """
 
     backend: ClassVar[str] = "loopback"
     shaped: bool = False
+    changes_links: ClassVar[bool] = False
 
     def __init__(self, scenario: Scenario, folder: Path, watcher: Watcher) -> None:
         """Describe the processes.
@@ -59,9 +61,10 @@ class LoopbackSystem:
             watcher: Is told how it goes.
 
         Raises:
-            ConfigError: The scenario wants something that only the simulator can do.
+            ConfigError: The scenario wants something that this backend cannot do.
         """
-        refuse_link_happenings(scenario)
+        if not self.changes_links:
+            refuse_link_happenings(scenario)
         self.scenario = scenario
         self.folder = folder
         self.url = ""
@@ -300,5 +303,5 @@ def refuse_link_happenings(scenario: Scenario) -> None:
         if happening.link is not None:
             raise ConfigError(
                 f'the loopback backend cannot do "{happening}": its links are real sockets that nothing shapes;'
-                " run the scenario with --backend sim"
+                " run the scenario with --backend sim or netns"
             )

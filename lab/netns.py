@@ -19,9 +19,22 @@ import httpx
 from common.errors import ConfigError
 from common.ids import DeviceId, LinkKey
 from lab.emulator import TICK_US, Emulator
+from lab.happenings import Happening
 from lab.loopback import LoopbackSystem, agent_arguments, server_arguments
-from lab.netns_host import NAMESPACES, check_host, ethernet_bytes, furnish, has_netem, make, remove, sweep, this_owner
-from lab.netns_plan import UDP_PORT, Plan, emulator_settings, has_weather
+from lab.netns_events import LinkChanges
+from lab.netns_host import (
+    NAMESPACES,
+    batch,
+    check_host,
+    ethernet_bytes,
+    furnish,
+    has_netem,
+    make,
+    remove,
+    sweep,
+    this_owner,
+)
+from lab.netns_plan import UDP_PORT, Plan, emulator_settings, weathered
 from lab.progress import Watcher
 from lab.scenario import Scenario
 
@@ -40,6 +53,7 @@ class NetnsSystem(LoopbackSystem):
     """
 
     backend: ClassVar[str] = "netns"
+    changes_links: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -65,7 +79,8 @@ class NetnsSystem(LoopbackSystem):
         self.emulated = check_netns(scenario, emulator)
         self.shaped = shaped
         self.plan = Plan(scenario, this_owner(), next(_runs), shaped)
-        self._emulators = [self._emulator(emulator, link) for link in self.emulated if emulator is not None]
+        self._changes = LinkChanges(self.plan, self.emulated)
+        self._emulators = {link: self._emulator(emulator, link) for link in self.emulated if emulator is not None}
         super().__init__(scenario, folder, watcher)
 
     @property
@@ -84,7 +99,7 @@ class NetnsSystem(LoopbackSystem):
         for left in sweep():
             self._watcher.say(f"swept away {left} of a run that did not end")
         make(self.plan, self.emulated)
-        for emulator in self._emulators:
+        for emulator in self._emulators.values():
             await emulator.start()
         furnish(self.plan, self.emulated)
         await super().start()
@@ -95,7 +110,7 @@ class NetnsSystem(LoopbackSystem):
             try:
                 await super().stop()
             finally:
-                for emulator in self._emulators:
+                for emulator in self._emulators.values():
                     await emulator.stop()
         finally:
             remove(self.plan.namespaces)
@@ -107,8 +122,26 @@ class NetnsSystem(LoopbackSystem):
             ChildDied: Something did.
         """
         super().check()
-        for emulator in self._emulators:
+        for emulator in self._emulators.values():
             emulator.check()
+
+    async def happen(self, happening: Happening) -> None:
+        """Let one thing happen to a link, a process of an agent's or the server's.
+
+        Raises:
+            ChildDied: A process that was started was not ready in time, or a link's emulator ended.
+            HostRefused: The link could not be changed.
+        """
+        if happening.link is None:
+            await super().happen(happening)
+            return
+        self._watcher.say(str(happening))
+        orders = self._changes.orders(happening.link, happening)
+        for program, lines in (("ip", orders.ip), ("tc", orders.tc)):
+            for namespace, commands in lines.items():
+                batch([program, "-n", namespace], commands)
+        if orders.emulator:
+            await self._emulators[happening.link].tell(orders.emulator)
 
     def ethernet_bytes(self) -> dict[LinkKey, tuple[int, int]]:
         """Return the Ethernet bytes that either end of each link sent so far."""
@@ -116,7 +149,7 @@ class NetnsSystem(LoopbackSystem):
 
     def cpu_seconds(self) -> dict[str, float]:
         """Return the processor time that each process used so far, in seconds."""
-        return super().cpu_seconds() | {emulator.name: emulator.cpu_seconds() for emulator in self._emulators}
+        return super().cpu_seconds() | {emulator.name: emulator.cpu_seconds() for emulator in self._emulators.values()}
 
     def _server_command(self, port: int) -> list[str]:
         arguments = [*server_arguments(self.folder, port, ANYWHERE), "--insecure-http"]
@@ -154,24 +187,18 @@ def check_netns(scenario: Scenario, emulator: Path | None) -> tuple[LinkKey, ...
         ConfigError: They cannot; one sentence says why.
     """
     check_host()
-    for happening in scenario.happenings:
-        if happening.link is not None:
-            raise ConfigError(
-                f'the netns backend cannot do "{happening}" yet: its links keep their figures for the whole run;'
-                " run the scenario with --backend sim"
-            )
     for link, figures in scenario.links.items():
         if figures.burst > 1 or figures.reorder_by or figures.back is not None:
             raise ConfigError(
                 f"link {'-'.join(link)} has bursts, a reorder_by or a way back of its own, and the netns backend"
                 " can do none of these; run the scenario with --backend sim"
             )
-    weather = tuple(link for link, figures in scenario.links.items() if has_weather(figures))
+    weather = weathered(scenario)
     if not weather or has_netem():
         return ()
     if emulator is None:
         raise ConfigError(
-            f"link {'-'.join(weather[0])} delays or loses frames, and this kernel has no tc netem;"
+            f"link {'-'.join(weather[0])} delays or loses frames, or comes to do so, and this kernel has no tc netem;"
             f" name a link emulator with --emulator or {EMULATOR_VARIABLE}, or give the link a delay of 0ms and no loss"
         )
     if not (emulator.is_file() and os.access(emulator, os.X_OK)):

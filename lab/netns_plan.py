@@ -27,6 +27,8 @@ BURST_S: Final = 0.002
 """How far a shaper may run ahead of its rate, in seconds of it."""
 BURST_FRAMES: Final = 3
 QUEUE_FRAMES: Final = 8
+WEATHER: Final = ("delay_s", "jitter_s", "loss", "duplicate", "reorder")
+"""The figures of a link that take more than a shaper."""
 MOST_LINKS: Final = 16_384
 MOST_DEVICES: Final = 8_192
 LAB_INTERFACE: Final = "lab"
@@ -92,7 +94,15 @@ def mtu_bytes(figures: LinkFigures) -> int:
 
 def has_weather(figures: LinkFigures) -> bool:
     """Tell whether a link does more to frames than to let them wait for their turn."""
-    return any((figures.delay_s, figures.jitter_s, figures.loss, figures.duplicate, figures.reorder))
+    return any(getattr(figures, name) for name in WEATHER)
+
+
+def weathered(scenario: Scenario) -> tuple[LinkKey, ...]:
+    """Return the links that delay or lose frames, from the start or because something happens to them later."""
+    later = {
+        happening.link for happening in scenario.happenings if any(happening.figures.get(name) for name in WEATHER)
+    }
+    return tuple(link for link, figures in scenario.links.items() if has_weather(figures) or link in later)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +149,11 @@ class Plan:
     def root_interface(self) -> str:
         """The lab's own end of its way to the server, outside of all namespaces; at most 15 characters."""
         return f"arbl{self.owner.pid}x{self.run % 100}"[:15]
+
+    @property
+    def weathered(self) -> tuple[LinkKey, ...]:
+        """The links that take more than a shaper at some time of the run."""
+        return weathered(self.scenario)
 
     @property
     def lab_network(self) -> tuple[str, str]:
@@ -214,18 +229,53 @@ class Plan:
             emulated: Links that an emulator shapes.
         """
         lines: dict[str, list[str]] = {}
+        weathered = self.weathered
+        changing = {happening.link for happening in self.scenario.happenings if happening.figures}
         for link, figures in self.scenario.links.items():
-            if link not in emulated and (self.shaped or has_weather(figures)):
+            if link not in emulated and (self.shaped or link in weathered or link in changing):
+                shaping = shape("add", self.interface(link), figures, weather=link in weathered)
                 for device in link:
-                    lines.setdefault(self.namespace(device), []).extend(_shape(self.interface(link), figures))
+                    lines.setdefault(self.namespace(device), []).extend(shaping)
         return lines
 
     def _links(self) -> tuple[LinkKey, ...]:
         return tuple(self.scenario.links)
 
 
-def emulator_settings(figures: LinkFigures) -> str:
-    """Return one direction of a link as the emulator takes it: megabits per second, milliseconds and per cent."""
+def shape(verb: str, interface: str, figures: LinkFigures, *, weather: bool) -> list[str]:
+    """Return the lines for ``tc -batch`` that shape one end of a link.
+
+    Args:
+        verb: ``add``, or ``change`` for what was added with the same ``weather``.
+        interface: Its name.
+        figures: The link's.
+        weather: Whether the link delays or loses frames at some time of the run.
+    """
+    bucket = shaper(figures)
+    tbf = f"tbf rate {bucket.rate_bps:.0f}bit burst {bucket.burst_bytes} limit {bucket.queue_bytes}"
+    if not weather:
+        return [f"qdisc {verb} dev {interface} root {tbf}"]
+    # netem holds what is on its way; only the filter behind it has a queue that drops (tc-netem(8), examples).
+    on_its_way = (figures.delay_s + figures.jitter_s) * figures.rate_bps / 8 / 100
+    netem = f"netem limit {1000 + int(on_its_way)} delay {_us(figures.delay_s + figures.jitter_s / 2)}"
+    if figures.jitter_s:
+        netem += f" {_us(figures.jitter_s / 2)}"
+    for word, share in (("loss", figures.loss), ("duplicate", figures.duplicate), ("reorder", figures.reorder)):
+        if share:
+            netem += f" {word} {100 * share:.6g}%"
+    return [
+        f"qdisc {verb} dev {interface} root handle 1: {netem}",
+        f"qdisc {verb} dev {interface} parent 1:1 handle 10: {tbf}",
+    ]
+
+
+def emulator_settings(figures: LinkFigures, *, whole: bool = False) -> str:
+    """Return one direction of a link as the emulator takes it: megabits per second, milliseconds and per cent.
+
+    Args:
+        figures: The link's.
+        whole: Whether to say also what is nothing, for an emulator that may have been told otherwise before.
+    """
     settings = {
         "rate": figures.rate_bps / 1e6,
         "queue": 1e3 * shaper(figures).queue_bytes * 8 / figures.rate_bps,
@@ -238,7 +288,7 @@ def emulator_settings(figures: LinkFigures) -> str:
     }
     if figures.jitter_s:
         settings["delay"] += settings["jitter"]
-    return ",".join(f"{key}={value:.6g}" for key, value in settings.items() if value or key == "rate")
+    return ",".join(f"{key}={value:.6g}" for key, value in settings.items() if value or whole or key == "rate")
 
 
 def _pair(base: int, index: int) -> tuple[str, str]:
@@ -257,25 +307,6 @@ def _up(interface: str, address: str) -> list[str]:
         f"link set {interface} addrgenmode none",
         f"address add {address}/30 dev {interface}",
         f"link set {interface} up",
-    ]
-
-
-def _shape(interface: str, figures: LinkFigures) -> list[str]:
-    bucket = shaper(figures)
-    tbf = f"tbf rate {bucket.rate_bps:.0f}bit burst {bucket.burst_bytes} limit {bucket.queue_bytes}"
-    if not has_weather(figures):
-        return [f"qdisc add dev {interface} root {tbf}"]
-    # netem holds what is on its way; only the filter behind it has a queue that drops (tc-netem(8), examples).
-    on_its_way = (figures.delay_s + figures.jitter_s) * figures.rate_bps / 8 / 100
-    netem = f"netem limit {1000 + int(on_its_way)} delay {_us(figures.delay_s + figures.jitter_s / 2)}"
-    if figures.jitter_s:
-        netem += f" {_us(figures.jitter_s / 2)}"
-    for word, share in (("loss", figures.loss), ("duplicate", figures.duplicate), ("reorder", figures.reorder)):
-        if share:
-            netem += f" {word} {100 * share:.6g}%"
-    return [
-        f"qdisc add dev {interface} root handle 1: {netem}",
-        f"qdisc add dev {interface} parent 1:1 handle 10: {tbf}",
     ]
 
 

@@ -45,7 +45,7 @@ def test_the_server_makes_the_labs_group(tmp_path: Path) -> None:
 @pytest.mark.parametrize("verb", [Verb.CUT, Verb.RESTORE, Verb.DEGRADE])
 def test_what_only_the_simulator_can_do_is_refused(verb: Verb, tmp_path: Path) -> None:
     scenario = replace(PAIR, happenings=(Happening(1.0, verb, link=("A", "B")),))
-    with pytest.raises(ConfigError, match="run the scenario with --backend sim"):
+    with pytest.raises(ConfigError, match="run the scenario with --backend sim or netns"):
         LoopbackSystem(scenario, tmp_path, QuietWatcher())
     refuse_link_happenings(
         replace(PAIR, happenings=(Happening(1.0, Verb.KILL, device="A"), Happening(2.0, Verb.START)))

@@ -7,6 +7,7 @@ from common.errors import ConfigError
 from lab import netns
 from lab.happenings import Happening, Verb
 from lab.netns import NetnsSystem, check_netns
+from lab.processes import ChildDied
 from lab.progress import QuietWatcher
 from lab.scenario import LinkFigures, Scenario
 
@@ -47,11 +48,36 @@ def test_an_emulator_that_is_no_program_is_refused(emulator: Path, tmp_path: Pat
             check_netns(ROUGH, path)
 
 
-def test_a_link_keeps_its_figures_for_the_whole_run() -> None:
-    cut = replace(CALM, happenings=(Happening(1.0, Verb.CUT, link=("A", "B")),))
-    with pytest.raises(ConfigError, match=r'netns backend cannot do "cut A-B" yet'):
-        check_netns(cut, None)
-    assert check_netns(replace(CALM, happenings=(Happening(1.0, Verb.KILL, device="A"),)), None) == ()
+def test_links_that_come_to_lose_frames_need_netem_or_an_emulator_too(emulator: Path) -> None:
+    worse = Happening(1.0, Verb.DEGRADE, link=("A", "B"), figures={"loss": 0.05})
+    with pytest.raises(ConfigError, match=r"link A-B delays or loses frames, or comes to do so"):
+        check_netns(replace(CALM, happenings=(worse,)), None)
+    assert check_netns(replace(CALM, happenings=(worse,)), emulator) == (("A", "B"),)
+    for verb, figures in ((Verb.CUT, {}), (Verb.DEGRADE, {"rate_bps": 1e6}), (Verb.DEGRADE, {"loss": 0.0})):
+        calm = Happening(1.0, verb, link=("A", "B"), figures=figures)
+        assert check_netns(replace(CALM, happenings=(calm,)), None) == ()
+
+
+async def test_what_happens_to_a_link_is_done_by_ip_and_tc_in_its_namespaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[list[str], list[str]]] = []
+    monkeypatch.setattr(netns, "batch", lambda command, lines: done.append((list(command), list(lines))))
+    worse = Happening(1.0, Verb.DEGRADE, link=("A", "B"), figures={"rate_bps": 1e6, "mtu_bytes": 1400})
+    system = NetnsSystem(replace(CALM, happenings=(worse,)), tmp_path, QuietWatcher())
+    await system.happen(worse)
+    a, b = system.plan.namespace("A"), system.plan.namespace("B")
+    assert [command for command, _ in done] == [["ip", "-n", a], ["ip", "-n", b], ["tc", "-n", a], ["tc", "-n", b]]
+    assert done[2][1][0].startswith("qdisc change dev link0")
+    await system.happen(Happening(2.0, Verb.KILL))
+    assert len(done) == 4
+
+
+async def test_what_happens_to_an_emulated_link_is_told_to_its_emulator(tmp_path: Path, emulator: Path) -> None:
+    worse = Happening(1.0, Verb.DEGRADE, link=("A", "B"), figures={"loss": 0.05})
+    system = NetnsSystem(replace(CALM, happenings=(worse,)), tmp_path, QuietWatcher(), emulator=emulator)
+    with pytest.raises(ChildDied, match="emulator A-B does not run"):
+        await system.happen(worse)
 
 
 @pytest.mark.parametrize(

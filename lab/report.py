@@ -17,6 +17,7 @@ from rich.text import Text
 from common.errors import NoRoute
 from common.graph import AcyclicGraph
 from common.ids import DeviceId, LinkKey, link_key
+from lab.incidents import EventOutcome, events_table
 from lab.units import show_rate, show_size
 
 NEEDLESS_SHARE: Final = 0.02
@@ -98,6 +99,7 @@ class Report:
         devices: All devices but the source.
         channels: All channels of the scenario.
         bottleneck_bps: The slowest rate in the tree; None where the rates are only declared.
+        events: What happened meanwhile, and what came of it.
         trouble: What went wrong besides, in sentences; each makes the run a failure.
     """
 
@@ -110,6 +112,7 @@ class Report:
     devices: dict[DeviceId, DeviceOutcome] = field(default_factory=dict)
     channels: dict[LinkKey, ChannelOutcome] = field(default_factory=dict)
     bottleneck_bps: float | None = None
+    events: list[EventOutcome] = field(default_factory=list)
     trouble: list[str] = field(default_factory=list)
 
     @property
@@ -149,6 +152,7 @@ class Report:
                 for device, outcome in self.devices.items()
             },
             "channels": {"-".join(link): channel.as_json(link) for link, channel in self.channels.items()},
+            "events": [event.as_json() for event in self.events],
             "ok": self.ok,
         }
 
@@ -175,6 +179,8 @@ class Report:
         tables = [self._device_table(), self._channel_table()]
         if any(channel.ethernet_bytes is not None for channel in self.channels.values()):
             tables.append(self._ethernet_table())
+        if self.events:
+            tables.append(events_table(self.events))
         console.print(Group(*tables, self._verdict()))
 
     def _device_table(self) -> RenderableType:

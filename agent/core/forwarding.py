@@ -111,7 +111,7 @@ class Forwarder:
         counters.chunks_received += count
         cursor = hop.cursors.get(short) or self._neighbourhood.cursor(hop, stream)
         cursor.reported.add_range(start, stop)
-        stream.progress_at = stream.active_at = now
+        stream.on_arrival(now)
         onward = PacketType.PULLED if kind == PacketType.PULLED else PacketType.DATA
         self._keep(entry, start, flags, chunks, plains, now)
         if stream.spec.distribute:

@@ -9,6 +9,7 @@ from common.ids import ChannelId, DeviceId, GroupId
 
 if TYPE_CHECKING:
     from agent.core.node import Node
+    from agent.core.routing import GraphTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,20 +120,24 @@ class NodeStatus:
 def status_of(node: Node, now: float) -> NodeStatus:
     """Return the status of a device at ``now``."""
     del now
-    current = node.table.current
-    neighbours = {} if current is None else dict(zip(current.objectives, current.neighbours, strict=True))
     return NodeStatus(
         device=node.config.device,
         group=node.config.group,
         epoch=node.table.epoch,
         connected=node.control.connected,
         members=node.peers.members,
-        neighbours=neighbours,
+        neighbours=neighbours_of(node.table),
         links=tuple(_link(node, peer) for peer in sorted(node.peers.links)),
         streams=_streams(node),
         drops=dict(sorted(node.drops.items())),
         requests=dict(sorted(node.control.requests.items())),
     )
+
+
+def neighbours_of(table: GraphTable) -> dict[str, tuple[DeviceId, ...]]:
+    """Return this device's neighbours by objective."""
+    current = table.current
+    return {} if current is None else dict(zip(current.objectives, current.neighbours, strict=True))
 
 
 def _link(node: Node, peer: DeviceId) -> LinkStatus:

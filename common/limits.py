@@ -13,6 +13,14 @@ MAX_TREES = 16
 """Trees of one graph: the hop header names the tree in 4 bits."""
 MAX_CANDIDATES = 16
 """Addresses at which one device may say that it is reached: peers say hello to all of them."""
+MAX_STUN_SERVERS = 8
+"""Addresses of STUN servers that one device asks: two tell what its NAT does, the rest are spare."""
+MAX_STUN_BYTES = 1_280
+"""Bytes of a STUN message that is looked at: what every path carries over IPv6 (RFC 8489 section 6.1)."""
+MAX_STUN_UNKNOWN = 16
+"""Attributes that an error names as unknown: the answer stays smaller than three times the request."""
+MAX_DENIED = 64
+"""Networks that a device may be told to keep out of."""
 MAX_JOIN_TOKENS = 64
 """Join tokens that are valid in one group at a time."""
 

@@ -111,7 +111,7 @@ class Incidents:
         hit = [edge for edge in edges if edge == link or device in edge]
         cut_off: tuple[DeviceId, ...] = ()
         if happening.verb in _HARM and hit:
-            reachable = self._reach([pair for pair in self._scenario.links if pair not in self._cut])
+            reachable = self._reach([pair for pair in self._scenario.pairs if pair not in self._cut])
             spared = self._reach([edge for edge in edges if edge not in hit])
             before = _reach(self._source, edges)
             cut_off = tuple(sorted((before & reachable) - spared))

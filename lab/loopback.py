@@ -297,8 +297,13 @@ def refuse_link_happenings(scenario: Scenario) -> None:
     """Refuse what cannot happen to real sockets on one host without root.
 
     Raises:
-        ConfigError: The scenario cuts, restores or degrades a link.
+        ConfigError: The scenario cuts, restores or degrades a link, or has devices on the internet.
     """
+    if scenario.internet:
+        raise ConfigError(
+            f"device {min(scenario.internet)} is on the internet, and the loopback backend has no NATs;"
+            " run the scenario with --backend sim or netns"
+        )
     for happening in scenario.happenings:
         if happening.link is not None:
             raise ConfigError(

@@ -70,7 +70,7 @@ class LoopbackRun:
         scenario = system.scenario
         size_bytes = file.stat().st_size
         self.report = Report(scenario.name, system.backend, source, size_bytes)
-        self.report.channels = {link: ChannelOutcome() for link in scenario.links}
+        self.report.channels = {link: ChannelOutcome() for link in scenario.pairs}
         self._receivers = [device for device in scenario.devices if device != source]
         self.report.devices = {device: DeviceOutcome() for device in self._receivers}
         self._system = system
@@ -255,7 +255,7 @@ class LoopbackRun:
         if graph is not None:
             self.report.add_unicast(graph, graph.tree_for(self._objective))
             if self._system.shaped:
-                rates = [self._scenario.links[edge].rate_bps for edge in self.report.edges]
+                rates = [self._scenario.figures(*edge).rate_bps for edge in self.report.edges]
                 self.report.bottleneck_bps = min(rates, default=None)
 
     def _check(self) -> None:

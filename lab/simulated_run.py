@@ -106,7 +106,7 @@ def run_simulation(
         How it ended; a timeout is told in it.
     """
     report = Report(scenario.name, "sim", source, len(data))
-    report.channels = {link: ChannelOutcome() for link in scenario.links}
+    report.channels = {link: ChannelOutcome() for link in scenario.pairs}
     receivers = [device for device in scenario.devices if device != source]
     report.devices = {device: DeviceOutcome() for device in receivers}
     simulation = Simulation(scenario, seed=seed)
@@ -146,7 +146,7 @@ def objective_of(scenario: Scenario) -> str:
 
 def patience_s(scenario: Scenario, size_bytes: int) -> float:
     """Return how many seconds a transfer may take before it counts as stuck."""
-    slowest = min(figures.rate_bps for figures in scenario.links.values())
+    slowest = min(scenario.figures(*pair).rate_bps for pair in scenario.pairs)
     last = max((happening.at for happening in scenario.happenings), default=0.0)
     return last + max(LEAST_PATIENCE_S, PATIENCE * 8 * size_bytes / slowest)
 
@@ -171,5 +171,5 @@ def _fill(report: Report, simulation: Simulation, devices: _Devices, began: floa
     if simulation.server.group is not None:
         graph = simulation.graph()
         report.add_unicast(graph, graph.tree_for(objective_of(simulation.scenario)))
-    rates = [simulation.scenario.links[edge].rate_bps for edge in report.edges if edge in simulation.scenario.links]
+    rates = [simulation.scenario.figures(*edge).rate_bps for edge in report.edges]
     report.bottleneck_bps = min(rates, default=None)

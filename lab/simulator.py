@@ -29,7 +29,8 @@ from lab.clock import Agenda
 from lab.control_plane import SimulatedServer
 from lab.device import SimulatedDevice
 from lab.happenings import Happening, Verb
-from lab.network import Address, Network
+from lab.nat import Address
+from lab.network import Network
 from lab.scenario import Scenario
 
 LOOK_S: Final = 0.005

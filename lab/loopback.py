@@ -214,6 +214,13 @@ class LoopbackSystem:
         """
         return {}
 
+    def access_bytes(self) -> dict[DeviceId, tuple[int, int]]:
+        """Return the bytes of all frames that each device sent and was sent over its access link so far.
+
+        Empty where no device is on the internet.
+        """
+        return {}
+
     def _reached(self, url: str) -> str:
         """Return where the agents and the lab reach the server that says it listens at ``url``."""
         return url

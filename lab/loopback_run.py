@@ -83,6 +83,7 @@ class LoopbackRun:
         self._done: dict[DeviceId, float] = {}
         self._failed: dict[DeviceId, str] = {}
         self._ethernet: Mapping[LinkKey, tuple[int, int]] = {}
+        self._accesses: Mapping[DeviceId, tuple[int, int]] = {}
         self._earlier: Counters = {}
         self._objective = objective_of(scenario)
         self._incidents = Incidents(scenario, source)
@@ -97,6 +98,7 @@ class LoopbackRun:
         """
         loop = asyncio.get_running_loop()
         self._ethernet = self._system.ethernet_bytes()
+        self._accesses = self._system.access_bytes()
         began = loop.time()
         happenings: asyncio.Task[None] | None = None
         try:
@@ -251,6 +253,9 @@ class LoopbackRun:
             if link in ethernet:
                 before_sending = self._ethernet.get(link, (0, 0))
                 channel.ethernet_bytes = (ethernet[link][0] - before_sending[0], ethernet[link][1] - before_sending[1])
+        for device, (sent, received) in self._system.access_bytes().items():
+            sent_before, received_before = self._accesses.get(device, (0, 0))
+            self.report.accesses[device] = (sent - sent_before, received - received_before)
         graph = await self._system.graph()
         if graph is not None:
             self.report.add_unicast(graph, graph.tree_for(self._objective))

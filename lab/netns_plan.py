@@ -3,7 +3,8 @@
 One network namespace for the server and one for each device. Each link has an interface pair and a /30 of its own, and
 so has each device's way to the server: whatever reaches a peer went over the link's own interfaces, for there are no
 other routes. All addresses are of 198.18.0.0/15, which is set apart for measurements (RFC 2544): links from 198.18.0.0
-on, ways to the server from 198.19.0.0 on, the lab's own way to the server in the upper half of that.
+on, the public network from 198.18.128.0 on, ways to the server from 198.19.0.0 on, the lab's own way to the server in
+the upper half of that.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ BURST_FRAMES: Final = 3
 QUEUE_FRAMES: Final = 8
 WEATHER: Final = ("delay_s", "jitter_s", "loss", "duplicate", "reorder")
 """The figures of a link that take more than a shaper."""
-MOST_LINKS: Final = 16_384
+MOST_LINKS: Final = 8_192
 MOST_DEVICES: Final = 8_192
 LAB_INTERFACE: Final = "lab"
 
@@ -186,6 +187,8 @@ class Plan:
         """Return an agent's options that keep its data on the links: fixed addresses, and no others told."""
         options = ["--only-advertised", "--insecure-http"]
         for peer in self.scenario.peers(device):
+            if link_key(device, peer) not in self.scenario.links:
+                continue
             options += ["--peer", f"{peer}={self.address(peer, device)}:{UDP_PORT}"]
         return options
 
@@ -208,18 +211,18 @@ class Plan:
     def addressing(self) -> dict[str, list[str]]:
         """Return the lines for ``ip -batch`` that give addresses, by namespace; "" is the one the lab runs in."""
         server, lab = self.lab_network
-        lines = {"": _up(self.root_interface, lab)}
-        lines[self.server] = ["link set lo up", *_up(LAB_INTERFACE, server)]
+        lines = {"": up(self.root_interface, f"{lab}/30")}
+        lines[self.server] = ["link set lo up", *up(LAB_INTERFACE, f"{server}/30")]
         for index, device in enumerate(self.scenario.devices):
             server, own = self.control_network(device)
-            lines[self.server] += _up(f"control{index}", server)
-            lines[self.namespace(device)] = ["link set lo up", *_up("control", own)]
+            lines[self.server] += up(f"control{index}", f"{server}/30")
+            lines[self.namespace(device)] = ["link set lo up", *up("control", f"{own}/30")]
         for link in self._links():
             mtu = mtu_bytes(self.scenario.links[link])
             for device, peer in (link, link[::-1]):
                 interface = self.interface(link)
                 lines[self.namespace(device)].append(f"link set {interface} mtu {mtu}")
-                lines[self.namespace(device)] += _up(interface, self.address(device, peer))
+                lines[self.namespace(device)] += up(interface, f"{self.address(device, peer)}/30")
         return lines
 
     def shaping(self, emulated: Collection[LinkKey]) -> dict[str, list[str]]:
@@ -240,6 +243,16 @@ class Plan:
 
     def _links(self) -> tuple[LinkKey, ...]:
         return tuple(self.scenario.links)
+
+
+def up(interface: str, address: str) -> list[str]:
+    """Return the lines for ``ip -batch`` that give an interface an address with its network's length, and set it up."""
+    # No IPv6: its neighbour discovery would be counted as the link's traffic.
+    return [
+        f"link set {interface} addrgenmode none",
+        f"address add {address} dev {interface}",
+        f"link set {interface} up",
+    ]
 
 
 def shape(verb: str, interface: str, figures: LinkFigures, *, weather: bool) -> list[str]:
@@ -299,15 +312,6 @@ def _pair(base: int, index: int) -> tuple[str, str]:
 def _veth(name: str, namespace: str, peer: str, peer_namespace: str) -> str:
     place = f" netns {namespace}" if namespace else ""
     return f"link add {name}{place} type veth peer name {peer} netns {peer_namespace}"
-
-
-def _up(interface: str, address: str) -> list[str]:
-    # No IPv6: its neighbour discovery would be counted as the link's traffic.
-    return [
-        f"link set {interface} addrgenmode none",
-        f"address add {address}/30 dev {interface}",
-        f"link set {interface} up",
-    ]
 
 
 def _us(seconds: float) -> str:

@@ -98,6 +98,7 @@ class Report:
         edges: The tree that carried the file, at the end.
         devices: All devices but the source.
         channels: All channels of the scenario.
+        accesses: The Ethernet bytes that each device on the internet sent and was sent over its access link.
         bottleneck_bps: The slowest rate in the tree; None where the rates are only declared.
         events: What happened meanwhile, and what came of it.
         trouble: What went wrong besides, in sentences; each makes the run a failure.
@@ -111,6 +112,7 @@ class Report:
     edges: tuple[LinkKey, ...] = ()
     devices: dict[DeviceId, DeviceOutcome] = field(default_factory=dict)
     channels: dict[LinkKey, ChannelOutcome] = field(default_factory=dict)
+    accesses: dict[DeviceId, tuple[int, int]] = field(default_factory=dict)
     bottleneck_bps: float | None = None
     events: list[EventOutcome] = field(default_factory=list)
     trouble: list[str] = field(default_factory=list)
@@ -138,6 +140,10 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as it is written to ``--json``."""
+        accesses = {
+            device: {"sent_bytes": sent, "received_bytes": received}
+            for device, (sent, received) in self.accesses.items()
+        }
         return {
             "scenario": self.scenario,
             "backend": self.backend,
@@ -152,6 +158,7 @@ class Report:
                 for device, outcome in self.devices.items()
             },
             "channels": {"-".join(link): channel.as_json(link) for link, channel in self.channels.items()},
+            **({"accesses": accesses} if accesses else {}),
             "events": [event.as_json() for event in self.events],
             "ok": self.ok,
         }
@@ -179,6 +186,8 @@ class Report:
         tables = [self._device_table(), self._channel_table()]
         if any(channel.ethernet_bytes is not None for channel in self.channels.values()):
             tables.append(self._ethernet_table())
+        if self.accesses:
+            tables.append(self._access_table())
         if self.events:
             tables.append(events_table(self.events))
         console.print(Group(*tables, self._verdict()))
@@ -230,6 +239,17 @@ class Report:
             for sent_bytes in channel.ethernet_bytes or ():
                 cells += [show_size(sent_bytes), f"{sent_bytes / max(1, self.file_bytes):.4f}"]
             table.add_row("-".join(link), *cells)
+        return table
+
+    def _access_table(self) -> RenderableType:
+        title = "Ethernet frames of each access link"
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        table.add_column("device", no_wrap=True)
+        for heading in ("sent", "x file", "received", "x file"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for device, both in self.accesses.items():
+            cells = [(show_size(count), f"{count / max(1, self.file_bytes):.4f}") for count in both]
+            table.add_row(device, *cells[0], *cells[1])
         return table
 
     def _verdict(self) -> Text:

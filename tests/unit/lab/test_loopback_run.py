@@ -38,6 +38,7 @@ class FakeSystem:
         self.scenario = scenario
         self.folder = folder
         self.happened: list[str] = []
+        self.looks = 0
         self.dead: list[DeviceId] = []
         self.silent: list[DeviceId] = []
         self.failure: ChildDied | None = None
@@ -60,6 +61,10 @@ class FakeSystem:
 
     def ethernet_bytes(self) -> dict[LinkKey, tuple[int, int]]:
         return {}
+
+    def access_bytes(self) -> dict[DeviceId, tuple[int, int]]:
+        self.looks += 1
+        return {"B": (100 * self.looks, 10 * self.looks)}
 
     def check(self) -> None:
         if self.failure is not None:
@@ -315,3 +320,7 @@ async def test_what_an_agent_noticed_is_asked_for_before_it_is_killed(tmp_path: 
     system.changes["B"] = {"now": 0.0, "graphs": [], "links": [note], "streams": {}}
     report = await run(system)
     assert [(event.event, event.cut_off) for event in report.events] == [("kill B", ())]
+
+
+async def test_access_links_are_counted_from_the_beginning_of_the_run_on(system: FakeSystem) -> None:
+    assert (await run(system)).accesses == {"B": (100, 10)}

@@ -13,7 +13,7 @@ CORE_COVERAGE := 100
 CODE := $(wildcard server agent common lab tests bench)
 LOCKS := requirements.lock requirements-dev.lock
 
-.PHONY: help setup lab check fmt test sim bench bench-shaped bench-unshaped bench-relay bench-idle bench-latency bench-fairness docs lock clean
+.PHONY: help setup lab check fmt test sim bench bench-shaped bench-unshaped bench-relay bench-idle bench-latency bench-fairness bench-mend soak docs lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,10 +55,10 @@ test: setup ## every test but the long simulations, with both coverage gates
 sim: setup ## the long seeded simulations (hypothesis profile soak: 5,000 examples)
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -m soak --timeout=0 -o faulthandler_timeout=0
 
-bench: setup ## every script in bench/, one after the other
+bench: setup ## every script in bench/ but the soak, one after the other
 	@shopt -s nullglob; scripts=(bench/[!_]*.py); \
 	if (( $${#scripts[@]} == 0 )); then echo 'no script in bench/ yet'; fi; \
-	for script in "$${scripts[@]}"; do echo "== $$script"; $(BIN)/python -m "bench.$$(basename "$$script" .py)"; done
+	for script in "$${scripts[@]}"; do [[ $$script == bench/soak.py ]] && continue; echo "== $$script"; $(BIN)/python -m "bench.$$(basename "$$script" .py)"; done
 
 # ARGS is passed on: make bench-shaped ARGS='--size 16M --runs 1'. Root and iproute2; bench/README.md says the rest.
 bench-shaped: setup ## a file over shaped links, against what the tree's slowest link allows
@@ -78,6 +78,13 @@ bench-latency: setup ## messages over three hops: idle, lossy, and beside a file
 
 bench-fairness: setup ## our share of a link beside one TCP flow
 	@$(BIN)/python -m bench.fairness $(ARGS)
+
+bench-mend: setup ## cut links and killed relays of a random mesh: how long devices are without data
+	@$(BIN)/python -m bench.mend $(ARGS)
+
+# ARGS='--minutes 2 --seed 7'. Root and iproute2. `make bench` leaves it out: it measures nothing, it looks for mistakes.
+soak: setup ## ten minutes of six agents under random events, with files and messages flowing (root)
+	@$(BIN)/python -m bench.soak $(ARGS)
 
 docs: setup ## the docs' links, and the examples in them
 	$(BIN)/pytest tests/docs

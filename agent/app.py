@@ -306,8 +306,10 @@ class Agent:
                 self._inbox.add(event)
             case LinkChanged():
                 log.info("= link to %s is %s", event.peer, event.state)
+                self._local.changes.on_event(event, now=self._driver.now)
             case GraphChanged():
                 log.info("= graph of epoch %d", event.epoch)
+                self._local.changes.on_event(event, now=self._driver.now)
             case _:
                 self._ledger.on_event(event)
 

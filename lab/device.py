@@ -18,7 +18,8 @@ from common.ids import DeviceId
 from common.messages import Enrolment, encode_key
 from lab.clock import Agenda, Alarm
 from lab.control_plane import GROUP, Answer, ControlClient, Membership, SimulatedServer
-from lab.network import Address, Network
+from lab.nat import Address
+from lab.network import Network
 from lab.scenario import Scenario
 
 MOST_ALARMS_AT_ONCE: Final = 10_000
@@ -184,7 +185,7 @@ class SimulatedDevice:
             scope="neighbours" if self.name in self._scenario.scopes else "graph",
             declared=declared,
             only_peers=frozenset(peers),
-            candidates=(f"{self._network.host(self.name)}:{port}",),
+            candidates=tuple(f"{host}:{port}" for host in self._network.hosts(self.name)),
             datagram_bytes=self._scenario.datagram_bytes,
         )
 

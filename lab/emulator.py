@@ -3,14 +3,15 @@
 It is started once for each link, as ``PROGRAM /run/netns/X:IF /run/netns/Y:IF seed:N tick:US ab:KEY=VALUE,... ba:...``.
 It makes the interface IF in each of both namespaces, carries Ethernet frames between them, prints ``READY``, and ends
 by SIGTERM. ``ab`` and ``ba`` are the directions, with the keys ``rate`` (Mbit/s), ``queue``, ``delay``, ``jitter``
-(ms), ``loss``, ``dup`` and ``reorder`` (%). ``tick`` lets it sleep in steps, in microseconds.
+(ms), ``loss``, ``dup`` and ``reorder`` (%). ``tick`` lets it sleep in steps, in microseconds. A line on its standard
+input, ``ab KEY=VALUE,...`` or ``ba ...``, changes a direction while it runs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from lab.processes import ChildDied, cpu_seconds_of
@@ -60,6 +61,24 @@ class Emulator:
             raise ChildDied(f"{self.name} cannot be started: {str(error) or 'it says nothing'}") from error
         if line.strip() != b"READY":
             raise ChildDied(f"{self.name} cannot be started: {line.decode(errors='replace').strip() or 'it ended'}")
+
+    async def tell(self, lines: Iterable[str]) -> None:
+        """Change what it does to frames.
+
+        Args:
+            lines: ``ab KEY=VALUE,...`` or ``ba KEY=VALUE,...``.
+
+        Raises:
+            ChildDied: It ended.
+        """
+        self.check()
+        if self._process is None or self._process.stdin is None:
+            raise ChildDied(f"{self.name} does not run")
+        try:
+            self._process.stdin.writelines(f"{line}\n".encode() for line in lines)
+            await self._process.stdin.drain()
+        except ConnectionError as error:
+            raise ChildDied(f"{self.name} takes nothing: {error}") from error
 
     def check(self) -> None:
         """Make sure that it goes on.

@@ -43,12 +43,14 @@ class LoopbackSystem:
     Attributes:
         backend: Its name, for reports.
         shaped: Whether the links have the scenario's rates, and are not just as fast as the host.
+        changes_links: Whether links can be cut, restored and degraded here.
         url: The server's address.
         folder: Where all state, logs, sockets and received files are.
     """
 
     backend: ClassVar[str] = "loopback"
     shaped: bool = False
+    changes_links: ClassVar[bool] = False
 
     def __init__(self, scenario: Scenario, folder: Path, watcher: Watcher) -> None:
         """Describe the processes.
@@ -59,9 +61,10 @@ class LoopbackSystem:
             watcher: Is told how it goes.
 
         Raises:
-            ConfigError: The scenario wants something that only the simulator can do.
+            ConfigError: The scenario wants something that this backend cannot do.
         """
-        refuse_link_happenings(scenario)
+        if not self.changes_links:
+            refuse_link_happenings(scenario)
         self.scenario = scenario
         self.folder = folder
         self.url = ""
@@ -211,6 +214,13 @@ class LoopbackSystem:
         """
         return {}
 
+    def access_bytes(self) -> dict[DeviceId, tuple[int, int]]:
+        """Return the bytes of all frames that each device sent and was sent over its access link so far.
+
+        Empty where no device is on the internet.
+        """
+        return {}
+
     def _reached(self, url: str) -> str:
         """Return where the agents and the lab reach the server that says it listens at ``url``."""
         return url
@@ -294,11 +304,16 @@ def refuse_link_happenings(scenario: Scenario) -> None:
     """Refuse what cannot happen to real sockets on one host without root.
 
     Raises:
-        ConfigError: The scenario cuts, restores or degrades a link.
+        ConfigError: The scenario cuts, restores or degrades a link, or has devices on the internet.
     """
+    if scenario.internet:
+        raise ConfigError(
+            f"device {min(scenario.internet)} is on the internet, and the loopback backend has no NATs;"
+            " run the scenario with --backend sim or netns"
+        )
     for happening in scenario.happenings:
         if happening.link is not None:
             raise ConfigError(
                 f'the loopback backend cannot do "{happening}": its links are real sockets that nothing shapes;'
-                " run the scenario with --backend sim"
+                " run the scenario with --backend sim or netns"
             )

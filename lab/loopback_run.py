@@ -16,14 +16,17 @@ from agent.services.names import safe_name
 from common.errors import ArborcastError, ConnectError
 from common.ids import DeviceId, LinkKey
 from lab.happenings import Happening, Verb
+from lab.incidents import Incidents
 from lab.loopback import LoopbackSystem
 from lab.progress import Watcher
 from lab.report import ChannelOutcome, DeviceOutcome, Report
 from lab.scenario import Scenario
-from lab.simulated_run import CHANNEL, patience_s
-from lab.simulator import channels_of
+from lab.simulated_run import CHANNEL, objective_of, patience_s
+from lab.traces import Trace
 
 LOOK_S: Final = 0.02
+AHEAD_S: Final = 0.1
+"""How long before a happening the server is asked for the tree that it will hit, in seconds."""
 STATUS_S: Final = 0.25
 COUNTERS_S: Final = 3.0
 COUNTED: Final = (
@@ -67,7 +70,7 @@ class LoopbackRun:
         scenario = system.scenario
         size_bytes = file.stat().st_size
         self.report = Report(scenario.name, system.backend, source, size_bytes)
-        self.report.channels = {link: ChannelOutcome() for link in scenario.links}
+        self.report.channels = {link: ChannelOutcome() for link in scenario.pairs}
         self._receivers = [device for device in scenario.devices if device != source]
         self.report.devices = {device: DeviceOutcome() for device in self._receivers}
         self._system = system
@@ -80,7 +83,12 @@ class LoopbackRun:
         self._done: dict[DeviceId, float] = {}
         self._failed: dict[DeviceId, str] = {}
         self._ethernet: Mapping[LinkKey, tuple[int, int]] = {}
+        self._accesses: Mapping[DeviceId, tuple[int, int]] = {}
         self._earlier: Counters = {}
+        self._objective = objective_of(scenario)
+        self._incidents = Incidents(scenario, source)
+        self._traces = {device: Trace() for device in scenario.devices}
+        self._edges: tuple[LinkKey, ...] = ()
 
     async def run(self) -> Report:
         """Send the file, wait for it everywhere, and count.
@@ -90,6 +98,7 @@ class LoopbackRun:
         """
         loop = asyncio.get_running_loop()
         self._ethernet = self._system.ethernet_bytes()
+        self._accesses = self._system.access_bytes()
         began = loop.time()
         happenings: asyncio.Task[None] | None = None
         try:
@@ -106,13 +115,15 @@ class LoopbackRun:
         finally:
             if happenings is not None:
                 happenings.cancel()
+        if self._scenario.happenings:
+            await self._conclude(began)
         await self._verify()
         await self._count()
         self._check()
         return self.report
 
     async def happen(self, happening: Happening) -> None:
-        """Let one thing happen, and keep what an agent counted until it is killed.
+        """Let one thing happen, and keep what an agent counted and noticed until it is killed.
 
         Raises:
             ChildDied: A process that was started was not ready in time.
@@ -124,6 +135,8 @@ class LoopbackRun:
                 self.report.trouble.append(f"agent {device} told no status before it was killed")
             else:
                 self._earlier[device] = _sum(self._earlier.get(device, {}), _counters(status))
+            await self._take_changes(device)
+        self._incidents.happens(happening, asyncio.get_running_loop().time(), self._edges)
         await self._system.happen(happening)
 
     async def _send(self) -> str:
@@ -152,8 +165,19 @@ class LoopbackRun:
     async def _happen(self, began: float) -> None:
         loop = asyncio.get_running_loop()
         for happening in self._scenario.happenings:
+            await asyncio.sleep(began + happening.at - AHEAD_S - loop.time())
+            # A server that is dead has no newer graph: what it said last is what counts.
+            graph = await self._system.graph()
+            if graph is not None:
+                self._edges = graph.trees[graph.tree_for(self._objective)].edges
             await asyncio.sleep(began + happening.at - loop.time())
             await self.happen(happening)
+
+    async def _take_changes(self, device: DeviceId) -> None:
+        """Keep what an agent noticed, as far as it goes back."""
+        changes = await self._system.ask_agent(device, "/changes")
+        if changes is not None:
+            self._traces[device].take(changes, self.stream, self._objective)
 
     async def _arrive(self, began: float, happenings: asyncio.Task[None]) -> None:
         """Wait until every device has the file or has given up on it."""
@@ -178,12 +202,21 @@ class LoopbackRun:
         for device in self._receivers:
             if device in self._done:
                 continue
+            if self._scenario.happenings:
+                await self._take_changes(device)
             stream = await self._system.ask_agent(device, f"/streams/{self.stream}")
             if stream is None:
                 continue
             self._watcher.progress(device, int(stream["held_bytes"]))
             if stream["state"] in ("failed", "cancelled"):
                 self._failed[device] = f"{stream['state']}: {stream['reason']}"
+
+    async def _conclude(self, began: float) -> None:
+        """Work out what came of everything that happened."""
+        for device in self._scenario.devices:
+            await self._take_changes(device)
+        done = {device: began + seconds for device, seconds in self._done.items()}
+        self.report.events = self._incidents.outcomes(self._traces, done, began=began)
 
     async def _verify(self) -> None:
         """Read every received file and hash it here; no agent's word counts."""
@@ -220,12 +253,14 @@ class LoopbackRun:
             if link in ethernet:
                 before_sending = self._ethernet.get(link, (0, 0))
                 channel.ethernet_bytes = (ethernet[link][0] - before_sending[0], ethernet[link][1] - before_sending[1])
+        for device, (sent, received) in self._system.access_bytes().items():
+            sent_before, received_before = self._accesses.get(device, (0, 0))
+            self.report.accesses[device] = (sent - sent_before, received - received_before)
         graph = await self._system.graph()
         if graph is not None:
-            objective = next((c.objective for c in channels_of(self._scenario) if c.name == CHANNEL), "throughput")
-            self.report.add_unicast(graph, graph.tree_for(objective))
+            self.report.add_unicast(graph, graph.tree_for(self._objective))
             if self._system.shaped:
-                rates = [self._scenario.links[edge].rate_bps for edge in self.report.edges]
+                rates = [self._scenario.figures(*edge).rate_bps for edge in self.report.edges]
                 self.report.bottleneck_bps = min(rates, default=None)
 
     def _check(self) -> None:

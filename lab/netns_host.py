@@ -9,16 +9,24 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from common.errors import ArborcastError, ConfigError
 from common.ids import DeviceId, LinkKey
+from lab.nat import TIMEOUT_S, Kind
+from lab.netns_internet import WAN, PublicNetwork, ruleset
 from lab.netns_plan import Owner, Plan, owner_of
 
 NAMESPACES: Final = Path("/run/netns")
 TOOLS: Final = ("ip", "tc")
+BOX_SETTINGS: Final = {
+    "ipv4/ip_forward": 1,
+    "netfilter/nf_conntrack_udp_timeout": round(TIMEOUT_S),
+    "netfilter/nf_conntrack_udp_timeout_stream": round(TIMEOUT_S),
+}
+"""What a NAT box's kernel is told: to forward, and to forget a mapping after so many seconds."""
 _COMMAND_S: Final = 30.0
 _SCRATCH: Final = "scratch"
 
@@ -119,6 +127,56 @@ def furnish(plan: Plan, emulated: Iterable[LinkKey]) -> None:
         batch(["ip", "-n", namespace] if namespace else ["ip"], lines)
     for namespace, lines in plan.shaping(tuple(emulated)).items():
         batch(["tc", "-n", namespace], lines)
+
+
+def make_public(public: PublicNetwork, emulated: Collection[DeviceId]) -> None:
+    """Make the namespaces and interface pairs of a plan's public network.
+
+    Raises:
+        HostRefused: Something could not be made.
+    """
+    batch(["ip"], public.making(emulated))
+
+
+def furnish_public(public: PublicNetwork, emulated: Collection[DeviceId]) -> None:
+    """Give a public network its addresses, shapers and NAT boxes; what emulators make has to be there by now.
+
+    Raises:
+        HostRefused: Something could not be set.
+    """
+    for namespace, lines in public.addressing().items():
+        batch(["ip", "-n", namespace], lines)
+    for namespace, lines in public.shaping(emulated).items():
+        batch(["tc", "-n", namespace], lines)
+    for namespace, rules in public.boxes().items():
+        run(["ip", "netns", "exec", namespace, "nft", "-f", "-"], rules)
+        # Written from inside: these settings are each namespace's own.
+        settings = "; ".join(f"echo {value} > /proc/sys/net/{name}" for name, value in BOX_SETTINGS.items())
+        run(["ip", "netns", "exec", namespace, "sh", "-ec", settings])
+
+
+def has_nft() -> bool:
+    """Tell whether this host has nftables, and lets the lab use them."""
+    if shutil.which("nft") is None:
+        return False
+    with _scratch_namespace() as namespace:
+        try:
+            run(["ip", "netns", "exec", namespace, "nft", "-f", "-"], ruleset(Kind.ADDRESS_RESTRICTED))
+        except HostRefused:
+            return False
+    return True
+
+
+def access_bytes(public: PublicNetwork) -> dict[DeviceId, tuple[int, int]]:
+    """Return the Ethernet bytes that each device on the public network sent and was sent over its access link so far.
+
+    Raises:
+        HostRefused: A namespace is gone.
+    """
+    if not public.devices:
+        return {}
+    far = _sent(public.middle)
+    return {device: (_sent(public.near_end(device))[WAN], far[public.port(device)]) for device in public.devices}
 
 
 def ethernet_bytes(plan: Plan) -> dict[LinkKey, tuple[int, int]]:

@@ -3,7 +3,8 @@
 One network namespace for the server and one for each device. Each link has an interface pair and a /30 of its own, and
 so has each device's way to the server: whatever reaches a peer went over the link's own interfaces, for there are no
 other routes. All addresses are of 198.18.0.0/15, which is set apart for measurements (RFC 2544): links from 198.18.0.0
-on, ways to the server from 198.19.0.0 on, the lab's own way to the server in the upper half of that.
+on, the public network from 198.18.128.0 on, ways to the server from 198.19.0.0 on, the lab's own way to the server in
+the upper half of that.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ BURST_S: Final = 0.002
 """How far a shaper may run ahead of its rate, in seconds of it."""
 BURST_FRAMES: Final = 3
 QUEUE_FRAMES: Final = 8
-MOST_LINKS: Final = 16_384
+WEATHER: Final = ("delay_s", "jitter_s", "loss", "duplicate", "reorder")
+"""The figures of a link that take more than a shaper."""
+MOST_LINKS: Final = 8_192
 MOST_DEVICES: Final = 8_192
 LAB_INTERFACE: Final = "lab"
 
@@ -92,7 +95,15 @@ def mtu_bytes(figures: LinkFigures) -> int:
 
 def has_weather(figures: LinkFigures) -> bool:
     """Tell whether a link does more to frames than to let them wait for their turn."""
-    return any((figures.delay_s, figures.jitter_s, figures.loss, figures.duplicate, figures.reorder))
+    return any(getattr(figures, name) for name in WEATHER)
+
+
+def weathered(scenario: Scenario) -> tuple[LinkKey, ...]:
+    """Return the links that delay or lose frames, from the start or because something happens to them later."""
+    later = {
+        happening.link for happening in scenario.happenings if any(happening.figures.get(name) for name in WEATHER)
+    }
+    return tuple(link for link, figures in scenario.links.items() if has_weather(figures) or link in later)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +152,11 @@ class Plan:
         return f"arbl{self.owner.pid}x{self.run % 100}"[:15]
 
     @property
+    def weathered(self) -> tuple[LinkKey, ...]:
+        """The links that take more than a shaper at some time of the run."""
+        return weathered(self.scenario)
+
+    @property
     def lab_network(self) -> tuple[str, str]:
         """The server's and the lab's address on the way between them."""
         return _pair(_LAB, (self.owner.pid + self.run) % _LAB_NETWORKS)
@@ -171,6 +187,8 @@ class Plan:
         """Return an agent's options that keep its data on the links: fixed addresses, and no others told."""
         options = ["--only-advertised", "--insecure-http"]
         for peer in self.scenario.peers(device):
+            if link_key(device, peer) not in self.scenario.links:
+                continue
             options += ["--peer", f"{peer}={self.address(peer, device)}:{UDP_PORT}"]
         return options
 
@@ -193,18 +211,18 @@ class Plan:
     def addressing(self) -> dict[str, list[str]]:
         """Return the lines for ``ip -batch`` that give addresses, by namespace; "" is the one the lab runs in."""
         server, lab = self.lab_network
-        lines = {"": _up(self.root_interface, lab)}
-        lines[self.server] = ["link set lo up", *_up(LAB_INTERFACE, server)]
+        lines = {"": up(self.root_interface, f"{lab}/30")}
+        lines[self.server] = ["link set lo up", *up(LAB_INTERFACE, f"{server}/30")]
         for index, device in enumerate(self.scenario.devices):
             server, own = self.control_network(device)
-            lines[self.server] += _up(f"control{index}", server)
-            lines[self.namespace(device)] = ["link set lo up", *_up("control", own)]
+            lines[self.server] += up(f"control{index}", f"{server}/30")
+            lines[self.namespace(device)] = ["link set lo up", *up("control", f"{own}/30")]
         for link in self._links():
             mtu = mtu_bytes(self.scenario.links[link])
             for device, peer in (link, link[::-1]):
                 interface = self.interface(link)
                 lines[self.namespace(device)].append(f"link set {interface} mtu {mtu}")
-                lines[self.namespace(device)] += _up(interface, self.address(device, peer))
+                lines[self.namespace(device)] += up(interface, f"{self.address(device, peer)}/30")
         return lines
 
     def shaping(self, emulated: Collection[LinkKey]) -> dict[str, list[str]]:
@@ -214,18 +232,63 @@ class Plan:
             emulated: Links that an emulator shapes.
         """
         lines: dict[str, list[str]] = {}
+        weathered = self.weathered
+        changing = {happening.link for happening in self.scenario.happenings if happening.figures}
         for link, figures in self.scenario.links.items():
-            if link not in emulated and (self.shaped or has_weather(figures)):
+            if link not in emulated and (self.shaped or link in weathered or link in changing):
+                shaping = shape("add", self.interface(link), figures, weather=link in weathered)
                 for device in link:
-                    lines.setdefault(self.namespace(device), []).extend(_shape(self.interface(link), figures))
+                    lines.setdefault(self.namespace(device), []).extend(shaping)
         return lines
 
     def _links(self) -> tuple[LinkKey, ...]:
         return tuple(self.scenario.links)
 
 
-def emulator_settings(figures: LinkFigures) -> str:
-    """Return one direction of a link as the emulator takes it: megabits per second, milliseconds and per cent."""
+def up(interface: str, address: str) -> list[str]:
+    """Return the lines for ``ip -batch`` that give an interface an address with its network's length, and set it up."""
+    # No IPv6: its neighbour discovery would be counted as the link's traffic.
+    return [
+        f"link set {interface} addrgenmode none",
+        f"address add {address} dev {interface}",
+        f"link set {interface} up",
+    ]
+
+
+def shape(verb: str, interface: str, figures: LinkFigures, *, weather: bool) -> list[str]:
+    """Return the lines for ``tc -batch`` that shape one end of a link.
+
+    Args:
+        verb: ``add``, or ``change`` for what was added with the same ``weather``.
+        interface: Its name.
+        figures: The link's.
+        weather: Whether the link delays or loses frames at some time of the run.
+    """
+    bucket = shaper(figures)
+    tbf = f"tbf rate {bucket.rate_bps:.0f}bit burst {bucket.burst_bytes} limit {bucket.queue_bytes}"
+    if not weather:
+        return [f"qdisc {verb} dev {interface} root {tbf}"]
+    # netem holds what is on its way; only the filter behind it has a queue that drops (tc-netem(8), examples).
+    on_its_way = (figures.delay_s + figures.jitter_s) * figures.rate_bps / 8 / 100
+    netem = f"netem limit {1000 + int(on_its_way)} delay {_us(figures.delay_s + figures.jitter_s / 2)}"
+    if figures.jitter_s:
+        netem += f" {_us(figures.jitter_s / 2)}"
+    for word, share in (("loss", figures.loss), ("duplicate", figures.duplicate), ("reorder", figures.reorder)):
+        if share:
+            netem += f" {word} {100 * share:.6g}%"
+    return [
+        f"qdisc {verb} dev {interface} root handle 1: {netem}",
+        f"qdisc {verb} dev {interface} parent 1:1 handle 10: {tbf}",
+    ]
+
+
+def emulator_settings(figures: LinkFigures, *, whole: bool = False) -> str:
+    """Return one direction of a link as the emulator takes it: megabits per second, milliseconds and per cent.
+
+    Args:
+        figures: The link's.
+        whole: Whether to say also what is nothing, for an emulator that may have been told otherwise before.
+    """
     settings = {
         "rate": figures.rate_bps / 1e6,
         "queue": 1e3 * shaper(figures).queue_bytes * 8 / figures.rate_bps,
@@ -238,7 +301,7 @@ def emulator_settings(figures: LinkFigures) -> str:
     }
     if figures.jitter_s:
         settings["delay"] += settings["jitter"]
-    return ",".join(f"{key}={value:.6g}" for key, value in settings.items() if value or key == "rate")
+    return ",".join(f"{key}={value:.6g}" for key, value in settings.items() if value or whole or key == "rate")
 
 
 def _pair(base: int, index: int) -> tuple[str, str]:
@@ -249,34 +312,6 @@ def _pair(base: int, index: int) -> tuple[str, str]:
 def _veth(name: str, namespace: str, peer: str, peer_namespace: str) -> str:
     place = f" netns {namespace}" if namespace else ""
     return f"link add {name}{place} type veth peer name {peer} netns {peer_namespace}"
-
-
-def _up(interface: str, address: str) -> list[str]:
-    # No IPv6: its neighbour discovery would be counted as the link's traffic.
-    return [
-        f"link set {interface} addrgenmode none",
-        f"address add {address}/30 dev {interface}",
-        f"link set {interface} up",
-    ]
-
-
-def _shape(interface: str, figures: LinkFigures) -> list[str]:
-    bucket = shaper(figures)
-    tbf = f"tbf rate {bucket.rate_bps:.0f}bit burst {bucket.burst_bytes} limit {bucket.queue_bytes}"
-    if not has_weather(figures):
-        return [f"qdisc add dev {interface} root {tbf}"]
-    # netem holds what is on its way; only the filter behind it has a queue that drops (tc-netem(8), examples).
-    on_its_way = (figures.delay_s + figures.jitter_s) * figures.rate_bps / 8 / 100
-    netem = f"netem limit {1000 + int(on_its_way)} delay {_us(figures.delay_s + figures.jitter_s / 2)}"
-    if figures.jitter_s:
-        netem += f" {_us(figures.jitter_s / 2)}"
-    for word, share in (("loss", figures.loss), ("duplicate", figures.duplicate), ("reorder", figures.reorder)):
-        if share:
-            netem += f" {word} {100 * share:.6g}%"
-    return [
-        f"qdisc add dev {interface} root handle 1: {netem}",
-        f"qdisc add dev {interface} parent 1:1 handle 10: {tbf}",
-    ]
 
 
 def _us(seconds: float) -> str:

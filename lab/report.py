@@ -17,6 +17,7 @@ from rich.text import Text
 from common.errors import NoRoute
 from common.graph import AcyclicGraph
 from common.ids import DeviceId, LinkKey, link_key
+from lab.incidents import EventOutcome, events_table
 from lab.units import show_rate, show_size
 
 NEEDLESS_SHARE: Final = 0.02
@@ -97,7 +98,9 @@ class Report:
         edges: The tree that carried the file, at the end.
         devices: All devices but the source.
         channels: All channels of the scenario.
+        accesses: The Ethernet bytes that each device on the internet sent and was sent over its access link.
         bottleneck_bps: The slowest rate in the tree; None where the rates are only declared.
+        events: What happened meanwhile, and what came of it.
         trouble: What went wrong besides, in sentences; each makes the run a failure.
     """
 
@@ -109,7 +112,9 @@ class Report:
     edges: tuple[LinkKey, ...] = ()
     devices: dict[DeviceId, DeviceOutcome] = field(default_factory=dict)
     channels: dict[LinkKey, ChannelOutcome] = field(default_factory=dict)
+    accesses: dict[DeviceId, tuple[int, int]] = field(default_factory=dict)
     bottleneck_bps: float | None = None
+    events: list[EventOutcome] = field(default_factory=list)
     trouble: list[str] = field(default_factory=list)
 
     @property
@@ -135,6 +140,10 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as it is written to ``--json``."""
+        accesses = {
+            device: {"sent_bytes": sent, "received_bytes": received}
+            for device, (sent, received) in self.accesses.items()
+        }
         return {
             "scenario": self.scenario,
             "backend": self.backend,
@@ -149,6 +158,8 @@ class Report:
                 for device, outcome in self.devices.items()
             },
             "channels": {"-".join(link): channel.as_json(link) for link, channel in self.channels.items()},
+            **({"accesses": accesses} if accesses else {}),
+            "events": [event.as_json() for event in self.events],
             "ok": self.ok,
         }
 
@@ -175,6 +186,10 @@ class Report:
         tables = [self._device_table(), self._channel_table()]
         if any(channel.ethernet_bytes is not None for channel in self.channels.values()):
             tables.append(self._ethernet_table())
+        if self.accesses:
+            tables.append(self._access_table())
+        if self.events:
+            tables.append(events_table(self.events))
         console.print(Group(*tables, self._verdict()))
 
     def _device_table(self) -> RenderableType:
@@ -224,6 +239,17 @@ class Report:
             for sent_bytes in channel.ethernet_bytes or ():
                 cells += [show_size(sent_bytes), f"{sent_bytes / max(1, self.file_bytes):.4f}"]
             table.add_row("-".join(link), *cells)
+        return table
+
+    def _access_table(self) -> RenderableType:
+        title = "Ethernet frames of each access link"
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        table.add_column("device", no_wrap=True)
+        for heading in ("sent", "x file", "received", "x file"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for device, both in self.accesses.items():
+            cells = [(show_size(count), f"{count / max(1, self.file_bytes):.4f}") for count in both]
+            table.add_row(device, *cells[0], *cells[1])
         return table
 
     def _verdict(self) -> Text:

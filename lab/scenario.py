@@ -6,6 +6,7 @@ the line and what was expected there. ``docs/lab.md`` describes the form; ``lab/
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,11 +21,13 @@ from common.ids import DeviceId, LinkKey, is_id, link_key
 from common.limits import DEFAULT_DATAGRAM_BYTES, MAX_DATAGRAM_BYTES, MIN_DATAGRAM_BYTES
 from common.messages import ChannelSpec
 from lab.happenings import SERVER, Happening, parse_happening
+from lab.nat import Kind
 from lab.toml_lines import KeyPath, TomlLines
 from lab.units import LEAST_MTU_BYTES, MOST_MTU_BYTES, parse_rate, parse_seconds, parse_share, parse_size
 
 OBJECTIVES: Final = ("throughput", "latency")
 SCOPES: Final = ("graph", "neighbours")
+KINDS: Final = tuple(kind.value for kind in Kind)
 ID_FORM: Final = "of 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit"
 DEFAULT_DELAY_S: Final = 0.001
 ETHERNET_MTU_BYTES: Final = 1500
@@ -44,6 +47,7 @@ _FIGURE_KEYS: Final = (
     "queue",
     "mtu",
 )
+_DEVICE_KEYS: Final = ("scope", "internet", "rate", "delay")
 _LINK_KEYS: Final = ("between", *_FIGURE_KEYS, "back")
 
 _T = TypeVar("_T")
@@ -94,6 +98,23 @@ class LinkFigures:
         return max(64 * 1024, int(0.05 * self.rate_bps / 8))
 
 
+ACCESS_FIGURES: Final = LinkFigures(delay_s=0.0)
+"""What an access link does where the scenario does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A device's way to the internet.
+
+    Attributes:
+        kind: Of the NAT between (`lab.nat.Kind`), or ``open`` without one.
+        figures: What the access link does, in both directions alike.
+    """
+
+    kind: str
+    figures: LinkFigures = ACCESS_FIGURES
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """One lab run, checked.
@@ -106,6 +127,7 @@ class Scenario:
         devices: Ids, sorted.
         scopes: What each device subscribes to where it is not the whole graph.
         links: Figures by link, sorted by link.
+        internet: The devices that are on the internet, and how, sorted.
         channels: Channels besides the two that every group has, or in their place.
         happenings: Sorted by time.
     """
@@ -119,14 +141,24 @@ class Scenario:
     scopes: Mapping[DeviceId, str] = field(default_factory=dict)
     channels: tuple[ChannelSpec, ...] = ()
     happenings: tuple[Happening, ...] = ()
+    internet: Mapping[DeviceId, Access] = field(default_factory=dict)
+
+    @property
+    def pairs(self) -> tuple[LinkKey, ...]:
+        """The pairs that may have a channel, sorted: those with a link, and those that are on the internet."""
+        return tuple(sorted({*self.links, *itertools.combinations(self.internet, 2)}))
 
     def peers(self, device: DeviceId) -> tuple[DeviceId, ...]:
-        """Return the devices that a device has a link to, sorted."""
-        return tuple(sorted(b if a == device else a for a, b in self.links if device in (a, b)))
+        """Return the devices that a device has a link to, or may reach over the internet, sorted."""
+        return tuple(sorted(b if a == device else a for a, b in self.pairs if device in (a, b)))
 
     def figures(self, device: DeviceId, peer: DeviceId) -> LinkFigures:
-        """Return the figures of the link between two devices."""
-        return self.links[link_key(device, peer)]
+        """Return the figures of the link between two devices, or of the path over both access links."""
+        link = self.links.get(link_key(device, peer))
+        if link is not None:
+            return link
+        near, far = self.internet[device].figures, self.internet[peer].figures
+        return replace(near, rate_bps=min(near.rate_bps, far.rate_bps), delay_s=near.delay_s + far.delay_s)
 
 
 def load_scenario(path: Path) -> Scenario:
@@ -194,6 +226,7 @@ class _Reader:
         head = self._table(document.get("scenario", {}), ("scenario",))
         self._known_keys(head, ("scenario",), ("name", "seed", "objective", "datagram_bytes"))
         devices, scopes = self._devices()
+        internet = self._internet(devices)
         links = self._links(devices)
         return Scenario(
             name=self._text(head, ("scenario", "name"), Path(self._file).stem),
@@ -211,6 +244,7 @@ class _Reader:
             links=links,
             channels=self._channels(),
             happenings=self._happenings(devices, links),
+            internet=internet,
         )
 
     def _devices(self) -> tuple[tuple[DeviceId, ...], dict[DeviceId, str]]:
@@ -219,7 +253,7 @@ class _Reader:
         if isinstance(found, dict):
             for device, settings in found.items():
                 path: KeyPath = ("devices", device)
-                self._known_keys(self._table(settings, path), path, ("scope",))
+                self._known_keys(self._table(settings, path), path, _DEVICE_KEYS)
                 scopes[device] = self._choice(settings, (*path, "scope"), SCOPES, SCOPES[0])
         elif not isinstance(found, list) or not all(isinstance(device, str) for device in found):
             raise self._error(("devices",), 'devices = ["A", "B", ...] or a table [devices.A] for each')
@@ -236,6 +270,22 @@ class _Reader:
         if len(devices) < 2:
             raise self._error(("devices",), f"at least two devices, found {len(devices)}")
         return tuple(devices), {device: scope for device, scope in scopes.items() if scope != SCOPES[0]}
+
+    def _internet(self, devices: tuple[DeviceId, ...]) -> dict[DeviceId, Access]:
+        """Read how devices are on the internet; only a table of its own can say it of a device."""
+        found = self._document["devices"]
+        accesses: dict[DeviceId, Access] = {}
+        for device in devices if isinstance(found, dict) else ():
+            settings, path = found[device], ("devices", device)
+            if "internet" in settings:
+                kind = self._choice(settings, (*path, "internet"), KINDS, "")
+                rate_bps = self._figure(settings, (*path, "rate"), parse_rate, ACCESS_FIGURES.rate_bps)
+                delay_s = self._figure(settings, (*path, "delay"), parse_seconds, ACCESS_FIGURES.delay_s)
+                accesses[device] = Access(kind, replace(ACCESS_FIGURES, rate_bps=rate_bps, delay_s=delay_s))
+            for key in ("rate", "delay"):
+                if key in settings and device not in accesses:
+                    raise self._error((*path, key), f'{key} beside internet = "...", whose access link it is of')
+        return accesses
 
     def _links(self, devices: tuple[DeviceId, ...]) -> dict[LinkKey, LinkFigures]:
         links: dict[LinkKey, LinkFigures] = {}

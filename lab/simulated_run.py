@@ -6,12 +6,15 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Final
 
-from agent.core.events import FileFailed, FileVerified, StreamProgress
+from agent.core.events import FileFailed, FileVerified, GraphChanged, LinkChanged, StreamProgress
 from common.ids import DeviceId
+from lab.happenings import Happening
+from lab.incidents import EventOutcome, Incidents
 from lab.progress import Watcher
 from lab.report import ChannelOutcome, DeviceOutcome, Report
 from lab.scenario import Scenario
 from lab.simulator import Simulation, SimulationTimeout, channels_of
+from lab.traces import GraphNote, LinkNote, Trace
 
 CHANNEL: Final = "files"
 LEAST_PATIENCE_S: Final = 60.0
@@ -44,6 +47,47 @@ class _Devices:
         self.seen[device] = len(events)
 
 
+class _Watch:
+    """Keeps what happens, and when a stream brings each device something new."""
+
+    def __init__(self, simulation: Simulation, source: DeviceId) -> None:
+        self._simulation = simulation
+        self._incidents = Incidents(simulation.scenario, source)
+        self._traces = {device: Trace() for device in simulation.scenario.devices}
+        self._graph = simulation.graph()
+        self._objective = objective_of(simulation.scenario)
+        self._short = 0
+
+    def begin(self, stream: str) -> None:
+        """Follow a stream from now on, if anything is going to happen."""
+        self._short = int(stream[:8], 16)
+        if self._simulation.scenario.happenings:
+            self._simulation.on_delivery = self._delivered
+
+    def before(self, happening: Happening) -> None:
+        """Take down what happens."""
+        if self._simulation.server.group is not None:
+            self._graph = self._simulation.graph()
+        edges = self._graph.trees[self._graph.tree_for(self._objective)].edges
+        self._incidents.happens(happening, self._simulation.now, edges)
+
+    def _delivered(self, device: DeviceId) -> None:
+        if self._simulation.alive(device):
+            entry = self._simulation.node(device).streams.by_short.get(self._short)
+            if entry is not None and entry.stream.progress_at == self._simulation.now:
+                self._traces[device].arrived(self._simulation.now)
+
+    def outcomes(self, done: dict[DeviceId, float], began: float) -> list[EventOutcome]:
+        """Work out what came of everything that happened."""
+        for device, trace in self._traces.items():
+            for at, event in self._simulation.timed_events(device):
+                if isinstance(event, LinkChanged):
+                    trace.links.append(LinkNote(at, event.peer, event.state))
+                elif isinstance(event, GraphChanged):
+                    trace.graphs.append(GraphNote(at, frozenset(event.neighbours.get(self._objective, ()))))
+        return self._incidents.outcomes(self._traces, done, began=began)
+
+
 def run_simulation(
     scenario: Scenario, *, data: bytes, name: str, source: DeviceId, seed: int, within: float | None, watcher: Watcher
 ) -> Report:
@@ -62,16 +106,18 @@ def run_simulation(
         How it ended; a timeout is told in it.
     """
     report = Report(scenario.name, "sim", source, len(data))
-    report.channels = {link: ChannelOutcome() for link in scenario.links}
+    report.channels = {link: ChannelOutcome() for link in scenario.pairs}
     receivers = [device for device in scenario.devices if device != source]
     report.devices = {device: DeviceOutcome() for device in receivers}
     simulation = Simulation(scenario, seed=seed)
     try:
         simulation.settle()
         watcher.say(f"graph of epoch {simulation.graph().epoch} spans all {len(scenario.devices)} devices")
-        simulation.begin_happenings()
+        watch = _Watch(simulation, source)
+        simulation.begin_happenings(watch.before)
         began = simulation.now
         stream = simulation.send_file(source, CHANNEL, name, data)
+        watch.begin(stream)
         watcher.begin(receivers, len(data))
         devices = _Devices(simulation, stream, watcher)
 
@@ -87,14 +133,20 @@ def run_simulation(
             )
         finally:
             _fill(report, simulation, devices, began, hashlib.sha256(data).digest())
+            report.events = watch.outcomes(devices.done, began)
     except SimulationTimeout as error:
         report.trouble.append(str(error))
     return report
 
 
+def objective_of(scenario: Scenario) -> str:
+    """Return what the tree of the file channel is made for."""
+    return next((channel.objective for channel in channels_of(scenario) if channel.name == CHANNEL), "throughput")
+
+
 def patience_s(scenario: Scenario, size_bytes: int) -> float:
     """Return how many seconds a transfer may take before it counts as stuck."""
-    slowest = min(figures.rate_bps for figures in scenario.links.values())
+    slowest = min(scenario.figures(*pair).rate_bps for pair in scenario.pairs)
     last = max((happening.at for happening in scenario.happenings), default=0.0)
     return last + max(LEAST_PATIENCE_S, PATIENCE * 8 * size_bytes / slowest)
 
@@ -118,7 +170,6 @@ def _fill(report: Report, simulation: Simulation, devices: _Devices, began: floa
             outcome.note = devices.failed.get(device, "still receiving")
     if simulation.server.group is not None:
         graph = simulation.graph()
-        objective = next((c.objective for c in channels_of(simulation.scenario) if c.name == CHANNEL), "throughput")
-        report.add_unicast(graph, graph.tree_for(objective))
-    rates = [simulation.scenario.links[edge].rate_bps for edge in report.edges if edge in simulation.scenario.links]
+        report.add_unicast(graph, graph.tree_for(objective_of(simulation.scenario)))
+    rates = [simulation.scenario.figures(*edge).rate_bps for edge in report.edges]
     report.bottleneck_bps = min(rates, default=None)

@@ -29,7 +29,8 @@ from lab.clock import Agenda
 from lab.control_plane import SimulatedServer
 from lab.device import SimulatedDevice
 from lab.happenings import Happening, Verb
-from lab.network import Address, Network
+from lab.nat import Address
+from lab.network import Network
 from lab.scenario import Scenario
 
 LOOK_S: Final = 0.005
@@ -50,6 +51,7 @@ class Simulation:
         seed: What everything random follows from.
         network: The links and what crossed them.
         server: The coordination server.
+        on_delivery: Called with a device that has just taken what arrived at one of its sockets.
     """
 
     def __init__(self, scenario: Scenario, *, seed: int | None = None) -> None:
@@ -61,6 +63,7 @@ class Simulation:
         """
         self.scenario = scenario
         self.seed = scenario.seed if seed is None else seed
+        self.on_delivery: Callable[[DeviceId], None] | None = None
         self._agenda = Agenda()
         self._digest = hashlib.blake2b(digest_size=16)
         self._events: dict[DeviceId, list[tuple[float, Event]]] = {device: [] for device in scenario.devices}
@@ -235,10 +238,19 @@ class Simulation:
             length += len(piece)
         return b"".join(pieces)
 
-    def begin_happenings(self) -> None:
-        """Let the scenario's happenings come at their times, counted from now."""
+    def begin_happenings(self, before: Callable[[Happening], None] = lambda _: None) -> None:
+        """Let the scenario's happenings come at their times, counted from now.
+
+        Args:
+            before: Called with each when its time has come.
+        """
+
+        def due(happening: Happening) -> None:
+            before(happening)
+            self.happen(happening)
+
         for happening in self.scenario.happenings:
-            self._agenda.after(happening.at, self.happen, happening)
+            self._agenda.after(happening.at, due, happening)
 
     def happen(self, happening: Happening) -> None:
         """Let one thing happen now."""
@@ -282,6 +294,8 @@ class Simulation:
     def _deliver(self, device: DeviceId, socket: int, batch: list[tuple[bytes, Address]]) -> None:
         self._note(f"{device}/{socket}:{len(batch)}:{sum(len(datagram) for datagram, _ in batch)}")
         self._devices[device].receive(socket, batch)
+        if self.on_delivery is not None:
+            self.on_delivery(device)
 
     def _on_event(self, device: DeviceId, event: Event) -> None:
         self._note(f"{device}!{event}")

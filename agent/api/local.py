@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Annotated, Final, cast
 
@@ -11,6 +11,7 @@ from fastapi import Depends, Query
 from starlette.requests import HTTPConnection
 
 from agent.api.problems import Problem
+from agent.services.changes import Changes
 from agent.services.driver import Driver
 from agent.services.inbox import Cursors, Inbox
 from agent.services.last_state import LastState
@@ -34,6 +35,7 @@ class LocalAgent:
         cursors: what consumers acknowledged.
         last: what the server said last.
         shell_status: what the shell adds to the core's status.
+        changes: what changed lately.
         stopping: whether the agent is on its way out, so that open answers end.
     """
 
@@ -44,6 +46,7 @@ class LocalAgent:
     cursors: Cursors
     last: LastState
     shell_status: Callable[[], Mapping[str, object]]
+    changes: Changes = field(default_factory=Changes)
     stopping: bool = False
 
     def others(self) -> tuple[DeviceId, ...]:

@@ -24,6 +24,20 @@ async def status(local: Local) -> dict[str, Any]:
     return {**report, **shell}
 
 
+@router.get("/changes")
+async def changes(local: Local) -> dict[str, Any]:
+    """Show when links and graph changed lately, and when each stream brought something new."""
+    report: dict[str, Any] = jsonable_encoder(
+        {
+            "now": local.driver.now,
+            "links": local.changes.links,
+            "graphs": local.changes.graphs,
+            "streams": local.driver.arrivals(),
+        }
+    )
+    return report
+
+
 @router.get("/graph")
 async def graph(local: Local) -> dict[str, Any]:
     """Show the graph as this agent knows it: each device with its neighbours, or its own neighbours alone."""

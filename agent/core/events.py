@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from common.ids import ChannelId, DeviceId
@@ -161,9 +161,15 @@ class LinkChanged:
 
 @dataclass(frozen=True, slots=True)
 class GraphChanged:
-    """A newer graph is in use."""
+    """A newer graph is in use.
+
+    Attributes:
+        epoch: its own.
+        neighbours: this device's neighbours by objective.
+    """
 
     epoch: int
+    neighbours: Mapping[str, tuple[DeviceId, ...]] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,7 @@ class Forwarder:
         cursor = hop.cursors.get(short) or self._neighbourhood.cursor(hop, stream)
         cursor.reported.add_range(start, stop)
         self._note_way(hop, stream, kind, start, stop)
-        stream.progress_at = stream.active_at = now
+        stream.on_arrival(now)
         onward = PacketType.PULLED if kind == PacketType.PULLED else PacketType.DATA
         self._keep(entry, start, flags, chunks, plains, now)
         if stream.spec.distribute:

@@ -36,7 +36,8 @@ from agent.core.neighbourhood import Neighbourhood
 from agent.core.peers import DeclaredQos, PeerPolicy, Peers
 from agent.core.reflexive import Reflexive
 from agent.core.routing import GraphTable
-from agent.core.status import NodeStatus, status_of
+from agent.core.silences import Arrivals
+from agent.core.status import NodeStatus, neighbours_of, status_of
 from agent.core.store import PieceReader, Stores
 from agent.core.streams import StreamTable
 from agent.core.upkeep import Upkeep
@@ -425,6 +426,11 @@ class Node:
         """Return what the device knows of itself."""
         return status_of(self, now)
 
+    def arrivals(self) -> dict[str, Arrivals]:
+        """Return when each stream, by its id in hex, brought something new."""
+        found = (entry.stream for entry in self.streams.by_short.values())
+        return {stream.opening.hex: Arrivals(stream.progress_at, stream.silences.kept()) for stream in found}
+
     # --- inside ---------------------------------------------------------------------------------------------------
 
     def _pause(self, now: float) -> float:
@@ -482,7 +488,7 @@ class Node:
             self._upkeep.bridging.stale = True
             self._told_epoch = self.table.epoch
             self.peers.epoch = short_epoch(self.table.epoch)
-            self._events.append(GraphChanged(self.table.epoch))
+            self._events.append(GraphChanged(self.table.epoch, neighbours_of(self.table)))
         self._events.extend(self.peers.events)
         self.peers.events.clear()
         changed = self.peers.version != self._reported_version

@@ -14,6 +14,7 @@ from common.messages import CandidatesReport, NatMapping
 
 if TYPE_CHECKING:
     from agent.core.node import Node
+    from agent.core.routing import GraphTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +167,6 @@ class NodeStatus:
 def status_of(node: Node, now: float) -> NodeStatus:
     """Return the status of a device at ``now``."""
     own = node.own.report()
-    current = node.table.current
-    neighbours = {} if current is None else dict(zip(current.objectives, current.neighbours, strict=True))
     return NodeStatus(
         device=node.config.device,
         group=node.config.group,
@@ -175,7 +174,7 @@ def status_of(node: Node, now: float) -> NodeStatus:
         connected=node.control.connected,
         degraded=_degraded(node.degraded, now),
         members=node.peers.members,
-        neighbours=neighbours,
+        neighbours=neighbours_of(node.table),
         candidates=own.candidates,
         reflexive=tuple(write_address(address) for address in node.reflexive.addresses),
         mapping=own.mapping,
@@ -196,6 +195,12 @@ def _degraded(degraded: Degraded, now: float) -> DegradedStatus:
         chunks_pulled=degraded.chunks_pulled,
         messages_flooded=degraded.messages_flooded,
     )
+
+
+def neighbours_of(table: GraphTable) -> dict[str, tuple[DeviceId, ...]]:
+    """Return this device's neighbours by objective."""
+    current = table.current
+    return {} if current is None else dict(zip(current.objectives, current.neighbours, strict=True))
 
 
 def _link(node: Node, peer: DeviceId) -> LinkStatus:

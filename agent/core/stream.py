@@ -15,6 +15,7 @@ from cryptography.exceptions import InvalidTag
 from agent.core.rangeset import RangeSet
 from agent.core.ring import SealedRing
 from agent.core.routing import GraphTable
+from agent.core.silences import Silences
 from agent.core.sinks import Sink
 from agent.core.store import Role, StoreError, StreamStore
 from agent.core.supply import Supply
@@ -97,6 +98,8 @@ class Stream:
         self.active_at = now
         """When a chunk last arrived, was cut, sent or asked for."""
         self.supply = Supply()
+        self.silences = Silences()
+        """When no chunk arrived for long."""
         self.wanted = RangeSet()
         """What peers want of a stream that this device does not keep."""
         self.finished_at: float | None = None
@@ -163,6 +166,11 @@ class Stream:
             ]
         except InvalidTag as error:
             raise DecodeError("chunk does not authenticate") from error
+
+    def on_arrival(self, now: float) -> None:
+        """Note that new chunks arrived."""
+        self.silences.note(self.progress_at, now)
+        self.progress_at = self.active_at = now
 
     def keep(self, start: int, flags: int, chunks: Sequence[bytes], plains: Sequence[bytes]) -> None:
         """Store verified consecutive chunks and mark them held.

@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from agent.core.events import Address, ControlRequest, Event, OpenSocket
+from agent.core.silences import Arrivals
 from agent.core.store import PieceReader
 from agent.services.ports import ControlInput, Core, Sockets
 from common.errors import TransportError
@@ -148,6 +149,10 @@ class Driver:
     def status(self) -> Any:
         """Return the core's report of itself."""
         return self._core.status(now=self.now)
+
+    def arrivals(self) -> Mapping[str, Arrivals]:
+        """Return when each stream, by its id in hex, brought something new."""
+        return self._core.arrivals()
 
     def drain(self) -> None:
         """Carry out everything that the core wants, then set the timer for what it wants next."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from agent.core.events import Address, ControlFailed, ControlRequest, Event, OpenSocket, Transmit
+from agent.core.silences import Arrivals
 from agent.core.store import PieceReader
 from common.messages import GraphBody, NeighboursBody, ServerMessage
 
@@ -71,6 +72,9 @@ class Core(Protocol):
 
     def status(self, *, now: float) -> Any:
         """Return a report that can be written as JSON."""
+
+    def arrivals(self) -> Mapping[str, Arrivals]:
+        """Return when each stream brought something new."""
 
 
 class Sockets(Protocol):

@@ -36,6 +36,33 @@ rate = "10M"
 delay = "0ms"
 """
 
+CUT = """
+devices = ["A", "B", "C"]
+
+[scenario]
+name = "cut"
+datagram_bytes = 1472
+
+[[links]]
+between = ["A", "B"]
+rate = "30M"
+delay = "0ms"
+
+[[links]]
+between = ["A", "C"]
+rate = "20M"
+delay = "0ms"
+
+[[links]]
+between = ["B", "C"]
+rate = "15M"
+delay = "0ms"
+
+[[events]]
+at = "500ms"
+do = "cut A-B"
+"""
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _able() -> None:
@@ -98,6 +125,21 @@ def test_a_file_goes_over_shaped_links_alone_and_nothing_is_left(held: subproces
     assert held.returncode == 130
     assert namespaces_of(held.pid) == []
     assert not any(link["ifname"].startswith(f"arbl{held.pid}x") for link in json.loads(run(["ip", "-j", "link"])))
+
+
+@pytest.mark.timeout(120)
+def test_a_cut_link_is_found_by_silence_and_the_data_goes_round(tmp_path: Path) -> None:
+    (tmp_path / "cut.toml").write_text(CUT)
+    command = [sys.executable, "-m", "lab", "run", "--scenario", str(tmp_path / "cut.toml"), "--size", "6M"]
+    command += ["--backend", "netns", "--json", str(tmp_path / "report.json")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=100)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["ok"], done.stdout
+    (cut,) = report["events"]
+    assert (cut["event"], cut["cut_off"]) == ("cut A-B", ["B"])
+    assert cut["detected_s"] is not None, done.stdout
+    assert cut["recovered_s"] >= cut["detected_s"], done.stdout
+    assert report["graph"]["edges"] == [["A", "C"], ["B", "C"]]
 
 
 async def test_what_a_killed_run_left_is_swept_away_with_its_processes() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from agent.core.events import Address, ControlRequest, Event, OpenSocket, StreamOpened, Transmit
+from agent.core.silences import Arrivals
 from agent.core.store import PieceReader
 from agent.services.ports import ControlInput
 from common.errors import RefusedError
@@ -95,6 +96,9 @@ class FakeCore:
 
     def status(self, *, now: float) -> Any:
         return {"device": "A", "group": "lab", "epoch": 7, "drops": {"garbage": 2}, "links": []}
+
+    def arrivals(self) -> Mapping[str, Arrivals]:
+        return {"5a": Arrivals(7.5, ((1.0, 2.0),))}
 
     def told(self, kind: str) -> list[Any]:
         """Return what inputs of one kind carried."""

@@ -52,3 +52,31 @@ async def test_an_emulator_that_ends_by_itself_is_noticed() -> None:
         brief.check()
     assert brief.cpu_seconds() == 0.0
     await brief.stop()
+
+
+async def test_what_an_emulator_is_told_arrives_at_its_standard_input() -> None:
+    told = emulator(READY + "print(sys.stdin.readline(), end=''); raise SystemExit(4)")
+    with pytest.raises(ChildDied, match="does not run"):
+        await told.tell(["ab loss=5"])
+    await told.start()
+    await told.tell(["ab loss=5,delay=40", "ba loss=0"])
+    assert told._process is not None
+    assert told._process.stdout is not None
+    assert await told._process.stdout.readline() == b"ab loss=5,delay=40\n"
+    await told._process.wait()
+    with pytest.raises(ChildDied, match="exit code 4"):
+        await told.tell(["ab loss=5"])
+    await told.stop()
+
+
+async def test_an_emulator_that_closed_its_standard_input_takes_nothing() -> None:
+    deaf = emulator("import os; os.close(0); " + READY + "time.sleep(60)")
+    await deaf.start()
+
+    async def insist() -> None:
+        for _ in range(1000):
+            await deaf.tell(["ab loss=5"])
+
+    with pytest.raises(ChildDied, match="emulator A-B takes nothing"):
+        await insist()
+    await deaf.stop()

@@ -12,7 +12,7 @@ from common.messages import ChannelSpec
 from lab.happenings import Happening, Verb
 from lab.loopback import LoopbackSystem, agent_arguments, refuse_link_happenings, server_arguments
 from lab.progress import QuietWatcher
-from lab.scenario import LinkFigures, Scenario
+from lab.scenario import Access, LinkFigures, Scenario
 
 PAIR = Scenario(
     name="pair",
@@ -45,11 +45,17 @@ def test_the_server_makes_the_labs_group(tmp_path: Path) -> None:
 @pytest.mark.parametrize("verb", [Verb.CUT, Verb.RESTORE, Verb.DEGRADE])
 def test_what_only_the_simulator_can_do_is_refused(verb: Verb, tmp_path: Path) -> None:
     scenario = replace(PAIR, happenings=(Happening(1.0, verb, link=("A", "B")),))
-    with pytest.raises(ConfigError, match="run the scenario with --backend sim"):
+    with pytest.raises(ConfigError, match="run the scenario with --backend sim or netns"):
         LoopbackSystem(scenario, tmp_path, QuietWatcher())
     refuse_link_happenings(
         replace(PAIR, happenings=(Happening(1.0, Verb.KILL, device="A"), Happening(2.0, Verb.START)))
     )
+
+
+def test_devices_on_the_internet_are_refused(tmp_path: Path) -> None:
+    scenario = replace(PAIR, internet={"B": Access("open")})
+    with pytest.raises(ConfigError, match=r"device B is on the internet.* --backend sim or netns"):
+        LoopbackSystem(scenario, tmp_path, QuietWatcher())
 
 
 async def test_an_agent_that_is_not_there_has_no_answer(tmp_path: Path) -> None:

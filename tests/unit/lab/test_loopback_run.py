@@ -38,10 +38,12 @@ class FakeSystem:
         self.scenario = scenario
         self.folder = folder
         self.happened: list[str] = []
+        self.looks = 0
         self.dead: list[DeviceId] = []
         self.silent: list[DeviceId] = []
         self.failure: ChildDied | None = None
         self.states: dict[DeviceId, dict[str, Any]] = {}
+        self.changes: dict[DeviceId, dict[str, Any]] = {}
         self.answer: httpx.Response | Exception = httpx.Response(200, text='{"event": "opened", "stream": "5a"}\n')
         self.the_graph: AcyclicGraph | None = GRAPH
         self.links: dict[DeviceId, list[dict[str, Any]]] = {
@@ -59,6 +61,10 @@ class FakeSystem:
 
     def ethernet_bytes(self) -> dict[LinkKey, tuple[int, int]]:
         return {}
+
+    def access_bytes(self) -> dict[DeviceId, tuple[int, int]]:
+        self.looks += 1
+        return {"B": (100 * self.looks, 10 * self.looks)}
 
     def check(self) -> None:
         if self.failure is not None:
@@ -83,6 +89,8 @@ class FakeSystem:
         return None if device in self.dead or device in self.silent else {"links": self.links[device]}
 
     async def ask_agent(self, device: DeviceId, resource: str) -> Mapping[str, Any] | None:
+        if resource == "/changes":
+            return None if device in self.dead else self.changes.get(device)
         assert resource == "/streams/5a"
         return self.states.get(device)
 
@@ -278,3 +286,41 @@ async def test_a_process_that_dies_after_the_file_arrived_is_told(system: FakeSy
     report = await run(Late(system.folder))
     assert all(outcome.sha256_ok for outcome in report.devices.values())
     assert report.trouble == ["agent C ended by SIGSEGV; its log is empty"]
+
+
+async def test_what_agents_noticed_becomes_the_outcome_of_what_happened(tmp_path: Path) -> None:
+    links = {pair: LinkFigures() for pair in (("A", "B"), ("A", "C"), ("B", "C"))}
+    cut = Happening(0.0, Verb.CUT, link=("A", "B"))
+    system = FakeSystem(tmp_path, replace(LINE, links=links, happenings=(cut,)))
+    loop = asyncio.get_running_loop()
+
+    async def happen(happening: Happening) -> None:
+        at = loop.time()
+        told = {"now": at, "graphs": [], "links": [{"at": at + 0.25, "peer": "A", "state": "suspect"}]}
+        for device in "BC":
+            arrivals = {"last_at": at + 0.6, "silences": [[at, at + 0.5]]}
+            system.changes[device] = {**told, "streams": {"5a": arrivals}}
+            system.arrive(device)
+
+    system.happen = happen  # type: ignore[method-assign]
+    report = await run(system)
+    (outcome,) = report.events
+    assert (outcome.event, outcome.cut_off) == ("cut A-B", ("B", "C"))
+    assert outcome.detected_s == pytest.approx(0.25, abs=0.01)
+    assert outcome.recovered_s is not None
+
+
+async def test_what_an_agent_noticed_is_asked_for_before_it_is_killed(tmp_path: Path) -> None:
+    kills = (Happening(0.0, Verb.KILL, device="B"),)
+    system = FakeSystem(tmp_path, replace(LINE, happenings=kills))
+    system.the_graph = None
+    system.arrive("B")
+    system.arrive("C")
+    note = {"at": 0.0, "peer": "A", "state": "open"}
+    system.changes["B"] = {"now": 0.0, "graphs": [], "links": [note], "streams": {}}
+    report = await run(system)
+    assert [(event.event, event.cut_off) for event in report.events] == [("kill B", ())]
+
+
+async def test_access_links_are_counted_from_the_beginning_of_the_run_on(system: FakeSystem) -> None:
+    assert (await run(system)).accesses == {"B": (100, 10)}

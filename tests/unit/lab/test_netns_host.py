@@ -9,9 +9,24 @@ import pytest
 
 from common.errors import ConfigError
 from lab import netns_host
-from lab.netns_host import HostRefused, check_host, ethernet_bytes, furnish, has_netem, make, remove, run, sweep
+from lab.netns_host import (
+    HostRefused,
+    access_bytes,
+    check_host,
+    ethernet_bytes,
+    furnish,
+    furnish_public,
+    has_netem,
+    has_nft,
+    make,
+    make_public,
+    remove,
+    run,
+    sweep,
+)
+from lab.netns_internet import PublicNetwork
 from lab.netns_plan import Owner, Plan
-from lab.scenario import LinkFigures, Scenario
+from lab.scenario import Access, LinkFigures, Scenario
 
 PAIR = Scenario(name="pair", devices=("A", "B"), links={("A", "B"): LinkFigures(rate_bps=10e6, delay_s=0.0)})
 PLAN = Plan(PAIR, Owner(1, 2), 3)
@@ -150,3 +165,40 @@ def test_a_command_that_fails_is_told_with_what_it_said() -> None:
         run([sys.executable, "-c", "raise SystemExit('not this')"])
     with pytest.raises(HostRefused, match="no-such-program"):
         run(["./no-such-program"])
+
+
+ONLINE = Scenario(
+    name="online", devices=("A", "B"), links={}, internet={"A": Access("open"), "B": Access("port-restricted")}
+)
+PUBLIC = PublicNetwork(Plan(ONLINE, Owner(1, 2), 3))
+
+
+def test_a_public_network_is_made_shaped_and_ruled_in_its_namespaces(host: Host) -> None:
+    make_public(PUBLIC, ())
+    furnish_public(PUBLIC, ())
+    said = [" ".join(command) for command in host.commands]
+    box = PUBLIC.near_end("B")
+    assert said[0] == "ip -batch -"
+    assert f"tc -n {box} -batch -" in said
+    assert said[-2] == f"ip netns exec {box} nft -f -"
+    assert "echo 1 > /proc/sys/net/ipv4/ip_forward" in said[-1]
+    assert f"netns add {box}" in host.lines
+
+
+def test_nftables_are_tried_on_a_namespace_of_its_own(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert has_nft()
+    host.refuses = "nft"
+    assert not has_nft()
+    monkeypatch.setattr(shutil, "which", lambda tool: None)
+    assert not has_nft()
+
+
+def test_the_bytes_of_access_links_are_counted_at_both_ends(host: Host) -> None:
+    def interface(name: str, sent: int) -> dict[str, object]:
+        return {"ifname": name, "stats64": {"tx": {"bytes": sent}}}
+
+    middle = json.dumps([interface("port0", 30), interface("port1", 40)])
+    host.answers = {f"-n {PUBLIC.middle} -s -j link": middle, "-s -j link": json.dumps([interface("wan", 50)])}
+    host.answers["qdisc"] = "[]"
+    assert access_bytes(PUBLIC) == {"A": (50, 30), "B": (50, 40)}
+    assert access_bytes(PublicNetwork(PLAN)) == {}

@@ -3,9 +3,13 @@ import itertools
 import pytest
 
 from common.datagrams import BOTH_HEADERS, PacketType
+from common.ids import LinkKey
 from lab.clock import Agenda
-from lab.network import FIRST_PORT, FRAME_BYTES, SLOT_S, Network
-from lab.scenario import LinkFigures, Scenario
+from lab.nat import Kind
+from lab.network import FIRST_PORT, Network
+from lab.pipe import FRAME_BYTES
+from lab.scenario import Access, LinkFigures, Scenario
+from lab.slots import SLOT_S
 
 Batch = tuple[float, str, int, list[bytes]]
 
@@ -287,3 +291,38 @@ def test_a_link_is_an_ethernet_one_until_it_shrinks() -> None:
     hosts.send(bytes(1472))
     hosts.agenda.run_to(1.0)
     assert [len(datagram) for datagram in hosts.arrived()] == [1472, 1372, 1472]
+
+
+def online(*, links: dict[LinkKey, LinkFigures]) -> tuple[Network, Agenda, list[tuple[str, int, bytes]]]:
+    """Lay out A and B on the internet, A behind a NAT, and C."""
+    agenda, arrived = Agenda(), list[tuple[str, int, bytes]]()
+    internet = {"A": Access(Kind.PORT_RESTRICTED), "B": Access(Kind.OPEN)}
+    scenario = Scenario(name="online", devices=("A", "B", "C"), links=links, internet=internet)
+    network = Network(
+        scenario, 1, agenda, lambda device, socket, batch: arrived.extend((device, socket, each) for each, _ in batch)
+    )
+    for device in scenario.devices:
+        network.open_socket(device)
+    return network, agenda, arrived
+
+
+def test_devices_on_the_internet_reach_each_other_without_a_link() -> None:
+    network, agenda, arrived = online(links={("B", "C"): LinkFigures()})
+    assert [len(network.hosts(device)) for device in "ABC"] == [1, 2, 1]
+    network.send("A", 0, (network.internet.public_host("B"), FIRST_PORT), [b"out"])
+    agenda.run_to(1.0)
+    network.send("B", 0, (network.internet.public_host("A"), FIRST_PORT), [b"back"])
+    network.send("B", 0, (network.host("C"), FIRST_PORT), [b"by link"])
+    network.send("C", 0, (network.internet.public_host("B"), FIRST_PORT), [b"no way"])
+    agenda.run_to(2.0)
+    assert sorted(arrived) == [("A", 0, b"back"), ("B", 0, b"out"), ("C", 0, b"by link")]
+    assert network.unroutable == 1
+
+
+def test_what_comes_from_the_internet_for_a_closed_socket_is_lost() -> None:
+    network, agenda, arrived = online(links={})
+    network.close_sockets("B")
+    network.send("A", 0, (network.internet.public_host("B"), FIRST_PORT), [b"x"])
+    network.send("A", 0, (network.internet.public_host("B"), 9), [b"x"])
+    agenda.run_to(1.0)
+    assert arrived == []

@@ -4,6 +4,7 @@ import json
 from rich.console import Console
 
 from common.graph import AcyclicGraph, Tree
+from lab.incidents import EventOutcome
 from lab.report import NEEDLESS_FLOOR, NEEDLESS_SHARE, ChannelOutcome, DeviceOutcome, Report, unicast_copies
 
 EDGES = (("A", "B"), ("A", "C"), ("B", "E"), ("C", "D"), ("D", "F"))
@@ -44,7 +45,17 @@ def test_a_source_outside_the_graph_costs_nothing() -> None:
 
 def test_the_json_has_the_agreed_form() -> None:
     made = json.loads(json.dumps(report().as_json()))
-    assert list(made) == ["scenario", "backend", "source", "file_bytes", "graph", "devices", "channels", "ok"]
+    assert list(made) == [
+        "scenario",
+        "backend",
+        "source",
+        "file_bytes",
+        "graph",
+        "devices",
+        "channels",
+        "events",
+        "ok",
+    ]
     assert made["graph"] == {"epoch": 7, "edges": [list(edge) for edge in EDGES]}
     assert made["devices"]["B"] == {"sha256_ok": True, "seconds": 0.1}
     assert made["channels"]["A-C"] == {
@@ -133,3 +144,20 @@ def test_a_run_that_never_got_a_graph_can_be_shown() -> None:
     made = Report("six", "sim", "A", 5, trouble=["no graph"])
     assert made.as_json()["graph"] == {"epoch": None, "edges": []}
     assert "FAILED" in text_of(made)
+
+
+def test_what_happened_stands_in_the_table_and_in_the_json() -> None:
+    made = report()
+    assert "events" not in text_of(made)
+    made.events = [EventOutcome(1.0, "cut A-B", ("B", "E"), 0.25, 0.5)]
+    assert "cut A-B" in text_of(made)
+    assert made.as_json()["events"] == [made.events[0].as_json()]
+
+
+def test_the_bytes_of_access_links_stand_in_a_table_of_their_own() -> None:
+    made = report()
+    assert "access link" not in text_of(made)
+    assert "accesses" not in made.as_json()
+    made.accesses = {"B": (1_058_000, 3_000)}
+    assert "access link" in text_of(made)
+    assert made.as_json()["accesses"] == {"B": {"sent_bytes": 1_058_000, "received_bytes": 3_000}}

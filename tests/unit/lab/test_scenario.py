@@ -64,6 +64,28 @@ def test_devices_may_be_a_table_with_their_scopes() -> None:
     assert scenario.scopes == {"B": "neighbours"}
 
 
+ONLINE = (
+    '[devices.A]\ninternet = "open"\n[devices.B]\ninternet = "symmetric"\nrate = "20M"\ndelay = "5ms"\n'
+    '[devices.C]\ninternet = "port-restricted"\nscope = "neighbours"\n[devices.D]\n'
+)
+
+
+def test_devices_may_be_on_the_internet_beside_their_links() -> None:
+    scenario = parse(ONLINE + '[[links]]\nbetween = ["A", "D"]\nrate = "1M"\n')
+    assert {device: access.kind for device, access in scenario.internet.items()} == {
+        "A": "open",
+        "B": "symmetric",
+        "C": "port-restricted",
+    }
+    assert scenario.internet["A"].figures == LinkFigures(rate_bps=100e6, delay_s=0.0)
+    assert scenario.internet["B"].figures == LinkFigures(rate_bps=20e6, delay_s=0.005)
+    assert scenario.pairs == (("A", "B"), ("A", "C"), ("A", "D"), ("B", "C"))
+    assert scenario.peers("A") == ("B", "C", "D")
+    assert scenario.peers("D") == ("A",)
+    assert scenario.figures("C", "B") == LinkFigures(rate_bps=20e6, delay_s=0.005)
+    assert scenario.figures("D", "A").rate_bps == 1e6
+
+
 def test_channels_and_happenings_are_read() -> None:
     scenario = parse(
         HEAD
@@ -97,6 +119,12 @@ def test_the_name_is_the_files_where_none_is_given() -> None:
         ('devices = ["A", "server"]\n', 1, "names the coordination server"),
         ('[devices.A]\n[devices.B]\nscope = "all"\n', 3, "scope as one of graph, neighbours, found 'all'"),
         ("[devices]\nA = 1\nB = 1\n", 2, "a table [devices.A]"),
+        ('[devices.A]\n[devices.B]\ninternet = "nat"\n', 3, "internet as one of open, endpoint-independent, address-"),
+        ("[devices.A]\n[devices.B]\ninternet = true\n", 3, "internet as one of open"),
+        ('[devices.A]\n[devices.B]\nrate = "1M"\n', 3, 'rate beside internet = "..."'),
+        ('[devices.A]\n[devices.B]\ndelay = "1ms"\n', 3, 'delay beside internet = "..."'),
+        ('[devices.A]\n[devices.B]\ninternet = "open"\nrate = 5\n', 4, "rate as a text with its unit"),
+        ('[devices.A]\n[devices.B]\nloss = "1%"\n', 3, 'found "loss"'),
         ("colour = 1\n" + HEAD, 1, 'one of scenario, devices, links, channels, events, found "colour"'),
         (HEAD + "scenario = 1\n", 2, "a table [scenario]"),
         (HEAD + "[scenario]\nsped = 1\n", 3, 'found "sped"'),

@@ -1,6 +1,8 @@
 import random
 from dataclasses import replace
 
+import pytest
+
 from common.ids import DeviceId
 from lab.happenings import Happening, Verb
 from lab.progress import QuietWatcher
@@ -82,3 +84,35 @@ def test_patience_grows_with_the_file_and_waits_for_the_last_happening() -> None
     assert patience_s(LINE, 1000) == LEAST_PATIENCE_S
     assert patience_s(LINE, 100_000_000) == 10 * 8 * 100_000_000 / 10e6
     assert patience_s(replace(LINE, happenings=(Happening(7.0, Verb.KILL),)), 1000) == LEAST_PATIENCE_S + 7.0
+
+
+def test_a_cut_tells_when_it_was_noticed_and_when_data_flowed_again() -> None:
+    links = {
+        ("A", "B"): LinkFigures(rate_bps=10e6),
+        ("A", "C"): LinkFigures(rate_bps=8e6),
+        ("B", "C"): LinkFigures(rate_bps=5e6),
+    }
+    happenings = (
+        Happening(0.1, Verb.CUT, link=("A", "B")),
+        Happening(0.2, Verb.KILL),
+        Happening(0.3, Verb.RESTORE, link=("B", "C")),
+        Happening(0.4, Verb.START),
+    )
+    report = run(replace(LINE, links=links, happenings=happenings))
+    assert report.ok
+    cut, *others = report.events
+    assert (cut.event, cut.cut_off) == ("cut A-B", ("B",))
+    assert cut.at == pytest.approx(0.1)
+    assert cut.detected_s is not None
+    assert cut.recovered_s is not None
+    assert 0.0 < cut.detected_s < cut.recovered_s
+    assert [(other.event, other.detected_s, other.recovered_s) for other in others] == [
+        ("kill server", None, None),
+        ("restore B-C", None, None),
+        ("start server", None, None),
+    ]
+
+
+def test_what_arrives_is_looked_at_only_where_something_happens() -> None:
+    report = run(LINE)
+    assert report.events == []

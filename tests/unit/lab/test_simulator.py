@@ -4,7 +4,7 @@ from agent.core.events import StreamCancelled
 from common.errors import LocalProtocolError, RefusedError
 from common.messages import ChannelSpec
 from lab.happenings import Happening, Verb
-from lab.scenario import LinkFigures, Scenario
+from lab.scenario import Access, LinkFigures, Scenario
 from lab.simulator import Simulation, SimulationTimeout, channels_of, subscribes
 
 LINE = Scenario(
@@ -135,3 +135,14 @@ def test_the_file_channel_follows_the_scenarios_objective_unless_the_scenario_sa
     ]
     told = Scenario(name="l", devices=LINE.devices, links=LINE.links, objective="latency", channels=(files,))
     assert channels_of(told) == (files,)
+
+
+def test_devices_on_the_internet_join_over_open_addresses_and_a_nat_in_front_of_one() -> None:
+    internet = {"A": Access("open"), "B": Access("symmetric")}
+    scenario = Scenario(name="online", devices=("A", "B"), links={}, internet=internet)
+    with Simulation(scenario) as simulation:
+        simulation.settle()
+        stream = simulation.send_file("A", "files", "x.bin", bytes(50_000))
+        simulation.run_until(lambda: simulation.verified(stream) == ["B"])
+        assert simulation.network.crossings("A", "B", stream).chunks > 0
+        assert simulation.network.crossings("A", "B", stream).needless == 0

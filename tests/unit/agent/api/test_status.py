@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.core.events import GraphChanged, LinkChanged
 from common.messages import GraphBody, GraphUpdate, NeighboursUpdate, TreeBody, TreeNeighbours
 from tests.unit.agent.serving import Served, served
 
@@ -17,6 +18,18 @@ async def test_the_status_joins_what_core_and_shell_say(agent: Served) -> None:
     report = (await agent.client.get("/status")).json()
     assert report["drops"] == {"garbage": 2, "socket-eperm": 1}
     assert (report["device"], report["epoch"], report["attached"]) == ("A", 7, True)
+
+
+async def test_the_changes_tell_when_links_graph_and_streams_changed(agent: Served) -> None:
+    agent.local.changes.on_event(LinkChanged("B", "open"), now=3.0)
+    agent.local.changes.on_event(GraphChanged(9, {"throughput": ("B",)}), now=4.0)
+    report = (await agent.client.get("/changes")).json()
+    assert report.pop("now") > 0.0
+    assert report == {
+        "links": [{"at": 3.0, "peer": "B", "state": "open"}],
+        "graphs": [{"at": 4.0, "epoch": 9, "neighbours": {"throughput": ["B"]}}],
+        "streams": {"5a": {"last_at": 7.5, "silences": [[1.0, 2.0]]}},
+    }
 
 
 async def test_there_is_no_graph_before_the_server_spoke(agent: Served) -> None:

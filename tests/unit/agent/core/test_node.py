@@ -239,6 +239,26 @@ def test_a_graph_that_a_previous_hop_told_is_news_for_the_shell_too() -> None:
     assert mesh.events("B", GraphChanged)[-1].epoch == epoch
 
 
+def test_a_graph_comes_with_this_devices_neighbours_in_it() -> None:
+    mesh = Mesh("A-B B-C").linked()
+    assert mesh.events("B", GraphChanged)[-1].neighbours["throughput"] == ("A", "C")
+    assert mesh.events("C", GraphChanged)[-1].neighbours["throughput"] == ("B",)
+
+
+def test_a_stream_tells_when_it_was_silent() -> None:
+    mesh = Mesh("A-B").linked()
+    stream, _ = mesh.publish("A", b"one")
+    mesh.until(lambda: mesh.payloads("B") == [b"one"])
+    began = mesh.node("B").arrivals()[stream].last_at
+    mesh.run(1.0)
+    mesh.publish("A", b"two")
+    mesh.until(lambda: mesh.payloads("B") == [b"one", b"two"])
+    arrivals = mesh.node("B").arrivals()[stream]
+    assert arrivals.silences[-1] == (began, arrivals.last_at)
+    assert arrivals.last_at >= began + 1.0
+    assert mesh.node("A").arrivals()[stream].silences == (), "its source is never silent to itself"
+
+
 def test_datagrams_of_other_sizes_pass() -> None:
     mesh = Mesh("A-B", datagram_bytes=9_000).linked()
     stream = mesh.send_file("A", data(100_000))

@@ -243,6 +243,10 @@ class Exchange:
         if hop is None or not delivering or not asked.numbers:
             self._give_up(stream, progress, peer)
 
+    def wait_anew(self, stream: Stream) -> None:
+        """Take nothing for stalled that was missing before now: somebody else is about to bring it."""
+        self._of(stream).checked_at = None
+
     def tell(self, hop: Hop, stream: Stream) -> None:
         """Tell a peer at once what is held here of a stream."""
         self._send_have(hop, stream, reliable=True)

@@ -213,3 +213,15 @@ def test_what_an_interrupted_neighbour_was_asked_for_and_has_is_waited_for() -> 
     mesh.until(lambda: short in mesh.hop("C", "B").cursors and mesh.hop("C", "B").cursors[short].asked)
     mesh.say("B", "C", Interrupted(short, delivering=True))
     assert mesh.hop("C", "B").cursors[short].asked
+
+
+def test_a_device_that_restarts_asks_for_what_it_misses_as_soon_as_a_neighbour_speaks() -> None:
+    mesh = Mesh("A-B").linked()
+    stream = mesh.send_file("A", data(600 * PIECE_BYTES))
+    mesh.until(lambda: len(mesh.chunks("A", "B")) > 300)
+    mesh.kill("B")
+    mesh.until(lambda: mesh.node("A").peers.links["B"].state is LinkState.SUSPECT)
+    mesh.run(1.0)
+    mesh.start("B")
+    mesh.until(lambda: "A" in mesh.node("B").peers.hops)
+    mesh.until(lambda: mesh.verified(stream) == ["B"], within=0.15)

@@ -103,6 +103,8 @@ class Bridging:
         if known is None or entry.bridged == known.epoch:
             return
         entry.bridged = known.epoch
+        if not self._neighbourhood.cut_off(stream):
+            self._exchange.wait_anew(stream)
         near = self._neighbourhood.hops_of(stream)
         for hop in self._neighbourhood.reach_of(stream):
             if hop not in near:

@@ -220,7 +220,7 @@ class Exchange:
         Args:
             stream: the stream.
             peer: the peer.
-            delivering: whether what it has reported, or was asked for, is still on its way.
+            delivering: whether what it has reported is still on its way.
 
         Returns:
             Whether it had been the one to bring the stream.
@@ -228,12 +228,24 @@ class Exchange:
         progress = self._of(stream)
         if not delivering:
             progress.old.pop(peer, None)
-            if peer in progress.asked:
-                self._give_up(stream, progress, peer)
+        if peer in progress.asked:
+            self._keep_asking(stream, progress, peer, delivering=delivering)
         self.pressing = True
         if stream.role != "receive" or stream.complete:
             return False
         return stream.supply.interrupted(peer, delivering=delivering)
+
+    def _keep_asking(self, stream: Stream, progress: _Progress, peer: DeviceId, *, delivering: bool) -> None:
+        """Wait for no more of what a peer was asked for than it has and delivers."""
+        asked, hop = progress.asked[peer], self._hops.get(peer)
+        if hop is not None and delivering:
+            asked.numbers = asked.numbers.intersection(self._cursor_of(hop, stream).reported)
+        if hop is None or not delivering or not asked.numbers:
+            self._give_up(stream, progress, peer)
+
+    def wait_anew(self, stream: Stream) -> None:
+        """Take nothing for stalled that was missing before now: somebody else is about to bring it."""
+        self._of(stream).checked_at = None
 
     def tell(self, hop: Hop, stream: Stream) -> None:
         """Tell a peer at once what is held here of a stream."""

@@ -341,6 +341,8 @@ class StreamTable:
             entry.stream.finished_at = now
             entry.book.put(self._device, Receipt("verified", opening.size_bytes or 0))
         else:
+            if found.role == "receive":
+                entry.stream.supply.interrupted(None)
             self.verification.add(entry, ranges)
 
     def verify_some(self, now: float) -> None:

@@ -184,3 +184,44 @@ def test_who_stays_silent_has_nothing_left_to_it() -> None:
     assert there.supply.left_to == "B"
     mesh.say("B", "C", Bye())
     assert there.supply.left_to is None
+
+
+def test_what_an_interrupted_neighbour_was_asked_for_and_has_not_is_asked_of_another_at_once() -> None:
+    mesh = Mesh("A-B B-C C-D A-D", edges="A-B B-C C-D").linked()
+    stream = mesh.send_file("A", data(800 * PIECE_BYTES))
+    mesh.until(lambda: len(mesh.chunks("B", "C")) > 300)
+    short = int(stream[:8], 16)
+    mesh.cut.add(("B", "C"))
+    # C may pass on what nobody is known to have.
+    mesh.until(lambda: mesh.hop("D", "C").cursors[short].asked)
+    silenced(mesh, "B", "C")
+    mesh.run(SOON_S)
+    assert not mesh.hop("D", "C").cursors[short].asked
+    mesh.plan("A-B A-D C-D")
+    mesh.until(lambda: mesh.verified(stream) == ["B", "C", "D"], within=0.3)
+
+
+def test_what_an_interrupted_neighbour_was_asked_for_and_has_is_waited_for() -> None:
+    mesh = Mesh("A-B B-C", edges="A-B", absent="C").linked()
+    stream = mesh.send_file("A", data(30 * PIECE_BYTES))
+    mesh.until(lambda: mesh.verified(stream) == ["B"])
+    mesh.start("C")
+    mesh.linked()
+    mesh.drop = lambda crossing: crossing.target == "C" and peek_chunk(crossing.datagram) is not None
+    mesh.plan("A-B B-C")
+    short = int(stream[:8], 16)
+    mesh.until(lambda: short in mesh.hop("C", "B").cursors and mesh.hop("C", "B").cursors[short].asked)
+    mesh.say("B", "C", Interrupted(short, delivering=True))
+    assert mesh.hop("C", "B").cursors[short].asked
+
+
+def test_a_device_that_restarts_asks_for_what_it_misses_as_soon_as_a_neighbour_speaks() -> None:
+    mesh = Mesh("A-B").linked()
+    stream = mesh.send_file("A", data(600 * PIECE_BYTES))
+    mesh.until(lambda: len(mesh.chunks("A", "B")) > 300)
+    mesh.kill("B")
+    mesh.until(lambda: mesh.node("A").peers.links["B"].state is LinkState.SUSPECT)
+    mesh.run(1.0)
+    mesh.start("B")
+    mesh.until(lambda: "A" in mesh.node("B").peers.hops)
+    mesh.until(lambda: mesh.verified(stream) == ["B"], within=0.15)

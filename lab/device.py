@@ -18,6 +18,7 @@ from common.ids import DeviceId
 from common.messages import Enrolment, encode_key
 from lab.clock import Agenda, Alarm
 from lab.control_plane import GROUP, Answer, ControlClient, Membership, SimulatedServer
+from lab.internet import STUN_HOST, STUN_PORTS
 from lab.nat import Address
 from lab.network import Network
 from lab.scenario import Scenario
@@ -104,6 +105,9 @@ class SimulatedDevice:
             rng,
             self,
         )
+        if self._network.internet.host(self.name) is not None:
+            servers = [(STUN_HOST, port) for port in STUN_PORTS]
+            self.node.set_stun_servers(servers, now=self._agenda.now)
         for message in self._membership.last.messages():
             self.node.receive_control(message, now=self._agenda.now)
         self._drain(self.node)

@@ -1,10 +1,11 @@
 """The real system in network namespaces: one for the server, one for each device, and the scenario's links.
 
 Theory of operation. Every link is an interface pair of its own between the namespaces of its two devices, and each
-device has one more pair to the server's namespace: its control network, which carries no data, for agents tell nobody
-their address there. The kernel shapes both ends of a link to the scenario's rate. A link that also delays or loses
-frames is shaped by the kernel's netem, or by an emulator that the user names. All of it is taken down at the end,
-however the run ends; what a killed run left is swept away by the next one.
+device has one more pair to the server's namespace: its control network, which carries no data, for agents keep out of
+it (``--deny``). How to reach their peers they find out by themselves. The kernel shapes both ends of a link to the
+scenario's rate. A link that also delays or loses frames is shaped by the kernel's netem, or by an emulator that the
+user names. All of it is taken down at the end, however the run ends; what a killed run left is swept away by the next
+one.
 """
 
 from __future__ import annotations
@@ -174,9 +175,10 @@ class NetnsSystem(LoopbackSystem):
 
     def _agent_command(self, device: DeviceId) -> list[str]:
         server, _ = self.plan.control_network(device)
-        url = str(httpx.URL(self.url).copy_with(host=server))
-        arguments = agent_arguments(self.scenario, device, self.folder, url, f"{ANYWHERE}:{UDP_PORT}")
-        return self.plan.inside(self.plan.namespace(device), [*arguments, *self.plan.peer_options(device)])
+        url = httpx.URL(self.url).copy_with(host=server)
+        arguments = agent_arguments(self.scenario, device, self.folder, str(url), f"{ANYWHERE}:{UDP_PORT}")
+        options = self.plan.discovery_options(self.public.stun_servers(device, url.port or 0))
+        return self.plan.inside(self.plan.namespace(device), [*arguments, *options])
 
     def _reached(self, url: str) -> str:
         return str(httpx.URL(url).copy_with(host=self.plan.lab_network[0])).rstrip("/")

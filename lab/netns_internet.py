@@ -71,6 +71,10 @@ class PublicNetwork:
         """The server's address on it."""
         return str(_NETWORK[1])
 
+    def stun_servers(self, device: DeviceId, port: int) -> list[tuple[str, int]]:
+        """Return where the server answers STUN to a device: at the number of its TCP port, and the next one."""
+        return [(self.server_host, port), (self.server_host, port + 1)] if device in self.devices else []
+
     def public_host(self, device: DeviceId) -> str:
         """Return the address that others see of a device."""
         return str(_NETWORK[2 + self.devices.index(device)])

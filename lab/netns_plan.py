@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,6 +33,8 @@ WEATHER: Final = ("delay_s", "jitter_s", "loss", "duplicate", "reorder")
 MOST_LINKS: Final = 8_192
 MOST_DEVICES: Final = 8_192
 LAB_INTERFACE: Final = "lab"
+CONTROL_NETWORK: Final = "198.19.0.0/16"
+"""What agents keep out of: the ways to the server, and the lab's own."""
 
 _LINKS: Final = int(ipaddress.IPv4Address("198.18.0.0"))
 _CONTROL: Final = int(ipaddress.IPv4Address("198.19.0.0"))
@@ -183,13 +185,16 @@ class Plan:
         # `ip` and `env` become the command, so it keeps their process number. A proxy could not be reached from inside.
         return ["ip", "netns", "exec", namespace, "env", "no_proxy=*", "NO_PROXY=*", *command]
 
-    def peer_options(self, device: DeviceId) -> list[str]:
-        """Return an agent's options that keep its data on the links: fixed addresses, and no others told."""
-        options = ["--only-advertised", "--insecure-http"]
-        for peer in self.scenario.peers(device):
-            if link_key(device, peer) not in self.scenario.links:
-                continue
-            options += ["--peer", f"{peer}={self.address(peer, device)}:{UDP_PORT}"]
+    def discovery_options(self, stun: Iterable[tuple[str, int]]) -> list[str]:
+        """Return an agent's options that let it find its peers, and keep its data off the ways to the server.
+
+        Args:
+            stun: The STUN servers that it reaches, if any.
+        """
+        servers = [f"{host}:{port}" for host, port in stun] or ["off"]
+        options = ["--insecure-http", "--deny", CONTROL_NETWORK]
+        for server in servers:
+            options += ["--stun", server]
         return options
 
     def making(self, emulated: Collection[LinkKey]) -> list[str]:

@@ -102,7 +102,9 @@ def test_each_process_runs_in_its_namespace_and_finds_the_server_on_its_own_netw
     assert agent[3] == system.plan.namespace("B")
     assert agent[agent.index("--server") + 1] == f"http://{system.plan.control_network('B')[0]}:8640"
     assert agent[agent.index("--listen") + 1] == "0.0.0.0:7400"
-    assert agent[agent.index("--peer") + 1] == f"A={system.plan.address('A', 'B')}:7400"
+    assert agent[agent.index("--only-peer") + 1] == "A"
+    assert "--peer" not in agent
+    assert agent[-2:] == ["--stun", "off"]
     assert "--noproxy '*'" in system.graph_command
 
 
@@ -141,3 +143,10 @@ def test_an_access_link_with_a_delay_takes_netem_or_an_emulator(emulator: Path, 
         f"/run/netns/{system.public.middle}:port1",
     ]
     assert arguments[-1] == "ba:rate=100,queue=18,delay=10"
+
+
+def test_a_device_on_the_internet_asks_the_server_there_for_its_address(tmp_path: Path) -> None:
+    system = NetnsSystem(ONLINE, tmp_path, QuietWatcher())
+    system.url = system._reached("http://0.0.0.0:8640")
+    stun = [f"{system.public.server_host}:{port}" for port in (8640, 8641)]
+    assert system._agent_command("B")[-4:] == ["--stun", stun[0], "--stun", stun[1]]

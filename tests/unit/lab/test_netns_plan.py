@@ -107,15 +107,14 @@ def test_the_emulator_is_told_megabits_milliseconds_and_per_cent() -> None:
     assert emulator_settings(replace(PLAIN, delay_s=0.01, queue_bytes=250_000)) == "rate=100,queue=20,delay=10"
 
 
-def test_an_agent_tells_nobody_its_address_and_knows_its_peers_on_their_links() -> None:
-    assert PLAN.peer_options("B") == [
-        "--only-advertised",
-        "--insecure-http",
-        "--peer",
-        f"A={PLAN.address('A', 'B')}:7400",
-        "--peer",
-        f"C={PLAN.address('C', 'B')}:7400",
-    ]
+def test_an_agent_keeps_out_of_the_ways_to_the_server_and_asks_the_stun_servers_it_reaches() -> None:
+    assert PLAN.discovery_options([]) == ["--insecure-http", "--deny", "198.19.0.0/16", "--stun", "off"]
+    asked = PLAN.discovery_options([("198.18.128.1", 8640), ("198.18.128.1", 8641)])
+    assert asked[3:] == ["--stun", "198.18.128.1:8640", "--stun", "198.18.128.1:8641"]
+    denied = ipaddress.IPv4Network(asked[2])
+    for host in (*PLAN.control_network("A"), *PLAN.lab_network):
+        assert ipaddress.IPv4Address(host) in denied
+    assert ipaddress.IPv4Address(PLAN.address("A", "B")) not in denied
 
 
 def test_a_command_runs_in_its_namespace_without_a_proxy() -> None:

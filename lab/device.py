@@ -13,13 +13,13 @@ from agent.core.events import Event, OpenSocket
 from agent.core.memory_store import BytesReader, MemoryStores
 from agent.core.node import Node, NodeConfig
 from agent.core.peers import DeclaredQos
+from common.addresses import Address
 from common.errors import LocalProtocolError
 from common.ids import DeviceId
 from common.messages import Enrolment, encode_key
 from lab.clock import Agenda, Alarm
 from lab.control_plane import GROUP, Answer, ControlClient, Membership, SimulatedServer
 from lab.internet import STUN_HOST, STUN_PORTS
-from lab.nat import Address
 from lab.network import Network
 from lab.scenario import Scenario
 

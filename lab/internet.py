@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from common.addresses import Address
 from common.errors import DecodeError
 from common.ids import DeviceId, LinkKey, link_key
 from common.stun import BindingRequest, decode_untrusted, encode_answer
 from lab.clock import Agenda
-from lab.nat import Address, Kind, Nat
+from lab.nat import Kind, Nat
 from lab.oracle import Oracle
 from lab.pipe import Pipe
 from lab.scenario import Scenario

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-Address = tuple[str, int]
+from common.addresses import Address
 
 TIMEOUT_S: Final = 120.0
 """Of a mapping and of a permission, in seconds: the least that RFC 4787 section 4.3 allows."""

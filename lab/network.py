@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
+from common.addresses import Address
 from common.ids import DeviceId, LinkKey, link_key
 from lab.clock import Agenda
 from lab.internet import Internet
-from lab.nat import Address
 from lab.oracle import Crossings, Oracle
 from lab.pipe import Pipe
 from lab.scenario import Scenario

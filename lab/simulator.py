@@ -21,6 +21,7 @@ from typing import Final, Self, TypeVar
 from agent.core.events import Event, FileVerified, MessageReceived
 from agent.core.memory_store import MemoryStores
 from agent.core.node import Node
+from common.addresses import Address
 from common.errors import ArborcastError, LocalProtocolError
 from common.graph import AcyclicGraph
 from common.ids import DeviceId
@@ -29,7 +30,6 @@ from lab.clock import Agenda
 from lab.control_plane import SimulatedServer
 from lab.device import SimulatedDevice
 from lab.happenings import Happening, Verb
-from lab.nat import Address
 from lab.network import Network
 from lab.scenario import Scenario
 

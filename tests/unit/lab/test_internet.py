@@ -3,10 +3,11 @@ import random
 
 import pytest
 
+from common.addresses import Address
 from common.stun import BindingSuccess, decode_untrusted, encode_request
 from lab.clock import Agenda
 from lab.internet import STUN_HOST, STUN_PORTS, Internet
-from lab.nat import Address, Kind
+from lab.nat import Kind
 from lab.oracle import Oracle
 from lab.scenario import Access, LinkFigures, Scenario
 

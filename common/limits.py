@@ -107,6 +107,8 @@ MAX_GRAPH_PARTS = 64
 """Parts of an embedded graph record, each in a datagram of its own."""
 HOP_WINDOW = 1 << 20
 """Hop numbers round the largest seen that are believed; the header that carries them is not authenticated."""
+MAX_TRAIN_DATAGRAMS = 2_560
+"""Datagrams of one train that measures a path: 50 ms of 600 Mbit/s in Ethernet frames."""
 MAX_STREAMS = 1_024
 """Streams that one device keeps open at a time."""
 MAX_RANGES = 64

@@ -194,11 +194,12 @@ class Network:
             if len(datagram) > most:
                 pipe.oversize += 1
                 continue
-            sent = free + (len(datagram) + FRAME_BYTES) * byte_s
+            paid = free + (len(datagram) + FRAME_BYTES) * byte_s
+            sent = max(paid - figures.bucket_s, now)
             if sent - now > queue_s:
                 pipe.dropped += 1
                 continue
-            free = sent
+            free = paid
             if inbox is None:
                 continue
             if faulty:

@@ -33,6 +33,8 @@ from common.frames import (
     Receipts,
     Stop,
     StreamOpening,
+    Train,
+    TrainReport,
     Want,
 )
 from common.graph import AcyclicGraph, short_epoch
@@ -96,6 +98,10 @@ class FrameHandlers:
         match frame:
             case Probe() | Ack() | MtuProbe() | MtuAnswer() | Bye() | ChannelPort():
                 self._handle_of_link(hop, frame, now)
+            case Train():
+                self._peers.survey.on_train(hop, frame, now)
+            case TrainReport():
+                self._peers.survey.on_report(hop, frame, now)
             case AskGraph():
                 self._on_ask_graph(hop, frame)
             case GraphRecord():

@@ -25,7 +25,7 @@ from agent.core.pacer import Pacer, SharedRate
 from agent.core.qos import LinkQos
 from agent.core.recovery import Recovery
 from agent.core.scheduler import RoundRobin
-from agent.core.sent import SentRange
+from agent.core.sent import AckResult, SentRange
 from agent.core.window import BitmapWindow
 from common import frames
 from common.datagrams import (
@@ -44,7 +44,7 @@ from common.sealing import Sealer
 _MICRO: Final = 1e6
 _CONTROL_BYTE: Final = PacketType.CONTROL << 4
 _REPLAY_WINDOW: Final = 1 << 16
-_UNACKNOWLEDGED: Final = (frames.Ack, frames.Probe, frames.MtuProbe, frames.MtuAnswer)
+_UNACKNOWLEDGED: Final = (frames.Ack, frames.Probe, frames.MtuProbe, frames.MtuAnswer, frames.Train)
 """Frames that are answered in their own way, or not at all."""
 CONTROL_BYTES: Final = 1_200
 """Control datagrams keep to the size that every path takes."""
@@ -203,6 +203,7 @@ class Hop:
         Their hop numbers are claims: they count only round the newest control datagram's, which is authentic, and move
         nothing but the acknowledgement.
         """
+        self.qos.flow_at = now
         number, count = expand_number(low_number, self._anchor), len(datagrams)
         if abs(number - self._anchor) > HOP_WINDOW // 2:
             self.bogus_numbers += count
@@ -222,6 +223,7 @@ class Hop:
                 content.cursor.acked.add_range(start, stop)
                 content.cursor.flying.remove_range(start, stop)
         self._controller.on_ack(now, result, recovery.rtt, recovery.in_flight_bytes)
+        self._measure(result, ack.delay_us / _MICRO, now)
         self.mtu.on_feedback(self._large(result.acked) + self._large(result.late), self._large(result.lost), now)
         self._requeue(result.lost)
 
@@ -301,6 +303,14 @@ class Hop:
         return min(due) if due else None
 
     # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _measure(self, result: AckResult, delay_s: float, now: float) -> None:
+        """Let the link's figures follow from what was acknowledged."""
+        recovery, qos = self.recovery, self.qos
+        limited = result.app_limited or not self._controller.path_limited
+        qos.on_ack(result, delay_s, now, latest_s=recovery.rtt.latest, limited=limited)
+        lost = recovery.packets_lost - recovery.spurious
+        qos.loss.on_flow(recovery.packets_sent - recovery.in_flight, lost, now)
 
     def _expand_control(self, datagram: bytes) -> int:
         _, _, low, high, _ = HOP_HEADER.unpack_from(datagram)
@@ -416,7 +426,7 @@ class Hop:
             pack(first, session, number & 0xFFFFFFFF, epoch, 0) + part for number, part in enumerate(parts, hop_number)
         ]
         self.recovery.on_sent(hop_number, now, len(train[0]), True, content, len(parts))
-        stream.active_at = now
+        stream.active_at = self.qos.flow_at = now
         if trains and trains[-1][0] == stream.socket_channel:
             trains[-1][1].extend(train)
         else:

@@ -58,9 +58,7 @@ entries = st.lists(
     st.builds(ReceiptEntry, names, st.sampled_from(RECEIPT_STATES), u64, reasons), max_size=MAX_RECEIPTS_PER_FRAME
 ).map(tuple)
 parts = st.integers(1, MAX_GRAPH_PARTS).flatmap(lambda count: st.tuples(st.integers(0, count - 1), st.just(count)))
-places = st.integers(1, MAX_TRAIN_DATAGRAMS).flatmap(
-    lambda count: st.tuples(st.integers(0, count - 1), st.just(count))
-)
+places = st.integers(1, MAX_TRAIN_DATAGRAMS).flatmap(lambda count: st.tuples(st.integers(0, count - 1), st.just(count)))
 frames: st.SearchStrategy[Frame] = st.one_of(
     st.builds(Probe, u64, u64, u32, u32, u32, u16, u32),
     st.builds(Ack, u64, u32, ranges),

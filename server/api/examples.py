@@ -69,6 +69,8 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         "figures": _FIGURES,
         "forward": _FIGURES,
         "backward": None,
+        "held_until": None,
+        "held_reason": None,
     },
     "LinkList": {
         "epoch": _EPOCH,
@@ -80,6 +82,8 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
                 "figures": _FIGURES,
                 "forward": _FIGURES,
                 "backward": None,
+                "held_until": None,
+                "held_reason": None,
             }
         ],
     },

@@ -123,6 +123,15 @@ def test_a_series_that_lost_something_goes_on_until_it_is_long_enough() -> None:
     assert meter.doubt
 
 
+def test_series_that_agree_count_together_and_one_that_does_not_counts_alone() -> None:
+    meter = LossMeter()
+    for arrived in (2_280, 2_256, 2_280, 2_256):
+        meter.on_series(2_400, arrived, 1.0, first=True)
+    assert meter.share == pytest.approx(0.055, abs=0.002)
+    meter.on_series(2_400, 2_040, 2.0, first=True)
+    assert meter.share == pytest.approx(0.15)
+
+
 def test_a_series_goes_on_only_from_one_that_has_begun() -> None:
     meter = LossMeter()
     meter.on_series(400, 396, 1.0, first=False)

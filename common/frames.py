@@ -432,7 +432,7 @@ class MtuAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """One datagram of a train that measures a path; alone in its datagram where it is padded.
+    """One datagram of a train that measures a path; alone in its datagram.
 
     Attributes:
         train: the train's number; it rises from each to the next, modulo 2^16.

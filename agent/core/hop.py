@@ -160,6 +160,7 @@ class Hop:
         self._carrier: Carrier[_ChunkContent] = Carrier(controller.rate_bytes_s, now)
         self._frames: deque[bytes] = deque()
         self._unreliable: deque[bytes] = deque()
+        self._trains: deque[bytes] = deque()
         self._files: RoundRobin[Cursor] = RoundRobin()
         self._messages: RoundRobin[Cursor] = RoundRobin()
         self.overflowed = False
@@ -230,8 +231,13 @@ class Hop:
     # --- what we send ---------------------------------------------------------------------------------------------
 
     def send(self, frame: Frame, *, reliable: bool = True) -> None:
-        """Queue a control frame; a reliable one is sent again until its datagram is acknowledged."""
+        """Queue a control frame; a reliable one is sent again until its datagram is acknowledged.
+
+        Those of a train are datagrams of their own, and never reliable.
+        """
         queue = self._frames if reliable else self._unreliable
+        if isinstance(frame, frames.Train):
+            queue = self._trains
         if len(queue) >= MAX_FRAMES_QUEUED:
             self.overflowed = True
             return
@@ -261,7 +267,7 @@ class Hop:
     @property
     def idle(self) -> bool:
         """Whether there is nothing to send but an acknowledgement that may be due."""
-        return not (self._files or self._messages or self._frames or self._unreliable)
+        return not (self._files or self._messages or self._frames or self._unreliable or self._trains)
 
     def poll(self, now: float) -> list[tuple[str | None, list[bytes]]]:
         """Return the datagrams that may go now: trains, each with the channel whose socket it takes (None: shared)."""
@@ -297,7 +303,7 @@ class Hop:
         times = [self._acks.due_at(), self.recovery.loss_at(), self.recovery.pto_at()]
         if (self._files or self._messages) and self.room():
             times.append(self._pacer.next_at(now))
-        if self._frames or self._unreliable:
+        if self._frames or self._unreliable or self._trains:
             times.append(now)
         due = [at for at in times if at is not None]
         return min(due) if due else None
@@ -339,6 +345,8 @@ class Hop:
                     content.frames.append(frame)
         if body:
             out.append(self._seal_control(bytes(body), content, now))
+        while self._trains:
+            out.append(self._seal_control(self._trains.popleft(), _FrameContent(), now))
         return out
 
     def _seal_control(self, body: bytes, content: _FrameContent, now: float) -> bytes:

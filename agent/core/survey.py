@@ -18,7 +18,7 @@ from typing import Final
 
 from agent.core.hop import Hop
 from agent.core.link import Link
-from agent.core.train import MOST_BYTES_S, Outgoing, RateSearch, TrainReceiver
+from agent.core.train import MOST_BYTES_S, PORTION_S, Outgoing, RateSearch, TrainReceiver
 from common.errors import DecodeError
 from common.frames import Train, TrainReport
 from common.ids import DeviceId
@@ -52,6 +52,8 @@ SERIES_DATAGRAMS: Final = 400
 """Datagrams of one train of a series."""
 SERIES_BYTES_S: Final = 17e3
 """Bytes per second of a series: 250 datagrams."""
+SERIES_PORTION_S: Final = 0.03
+"""Seconds of a series that are sent at once: it is about loss, and a device at rest shall wake seldom."""
 SERIES_SHARE: Final = 0.1
 """Share of the link's rate that a series takes at most."""
 SERIES_AGAIN_S: Final = 20.0
@@ -254,7 +256,7 @@ class Survey:
             if qos.bandwidth_bps is not None:
                 rate = min(rate, SERIES_SHARE * qos.bandwidth_bps / _BITS)
             path.in_series = True
-            self._send(path, SERIES_DATAGRAMS, 0, rate, now)
+            self._send(path, SERIES_DATAGRAMS, 0, rate, now, portion_s=SERIES_PORTION_S)
             return True
         return False
 
@@ -271,10 +273,19 @@ class Survey:
             return True
         return now >= max(path.next_at, qos.bandwidth_at + AGAIN_FIRST_S)
 
-    def _send(self, path: _Path, count: int, size_bytes: int, rate_bytes_s: float, now: float) -> None:
+    def _send(
+        self,
+        path: _Path,
+        count: int,
+        size_bytes: int,
+        rate_bytes_s: float,
+        now: float,
+        *,
+        portion_s: float = PORTION_S,
+    ) -> None:
         path.number = (path.number + 1) & 0xFFFF
         self._turn = path
-        self._train = Outgoing(path.number, count, size_bytes, rate_bytes_s, now)
+        self._train = Outgoing(path.number, count, size_bytes, rate_bytes_s, now, portion_s)
         self._go_on(path, self._train, now)
 
     def _about(self, seconds: float) -> float:

@@ -87,14 +87,24 @@ class Outgoing:
         size_bytes: of each; what is smaller than the frame alone is not padded.
         rate_bytes_s: bytes per second.
         now: monotonic seconds.
+        portion_s: seconds of it that are sent at once.
     """
 
-    def __init__(self, number: int, count: int, size_bytes: int, rate_bytes_s: float, now: float) -> None:
+    def __init__(
+        self,
+        number: int,
+        count: int,
+        size_bytes: int,
+        rate_bytes_s: float,
+        now: float,
+        portion_s: float = PORTION_S,
+    ) -> None:
         self.number = number
         self.began = now
         self._count = count
         self._size = max(size_bytes, Train.OVERHEAD_BYTES)
         self._pause = self._size / rate_bytes_s
+        self._portion_s = portion_s
         self._sent = 0
         self._first = 0
         self._last_at = now
@@ -116,7 +126,7 @@ class Outgoing:
     def poll_timeout(self) -> float:
         """Return when the next portion is due, or when it is no use to wait for the report any longer."""
         if self._sent < self._count:
-            return self.began + max(self._sent * self._pause, self._last_at - self.began + PORTION_S)
+            return self.began + max(self._sent * self._pause, self._last_at - self.began + self._portion_s)
         return self._last_at + REPORT_WITHIN_S
 
     def expired(self, now: float) -> bool:

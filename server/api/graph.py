@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1/groups/{group}", tags=["graph"])
 
 
 class Link(Message):
-    """One link that at least one end reports."""
+    """One link that at least one end reports, or that is held down."""
 
     between: tuple[Name, Name]
     counts: bool = Field(description="both ends report it and have reported lately: the planner looks at it")
@@ -88,7 +88,7 @@ async def show(
 
 @router.get("/links", summary="List the links", responses=problems.describe(404))
 async def links(found: Found, group: GroupPath, _who: Member) -> LinkList:
-    """List every link that at least one end reports, with what is known about it."""
+    """List every link that at least one end reports, or that is held down, with what is known about it."""
     machine = found.coordinator.group(group)
     graph = machine.graph()
     edges = {tree.objective: dict.fromkeys(tree.edges) for tree in graph.trees}

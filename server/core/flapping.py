@@ -75,6 +75,10 @@ class Flapping:
         """Return what is held against a link; None if it may be used like any other."""
         return self._down.get(key)
 
+    def down(self) -> dict[LinkKey, None]:
+        """Return the links that are held down, whether they are there or not."""
+        return dict.fromkeys(self._down)
+
     def on_lost(self, key: LinkKey, *, now: float) -> None:
         """Note that a link between two living devices is lost."""
         if any(now < self._restarted.get(device, float("-inf")) + LEASE_S for device in key):

@@ -322,7 +322,7 @@ class Group:
         return NeighboursBody.from_graph(self.graph(epoch), device)
 
     def links(self) -> tuple[LinkState, ...]:
-        """List every link that at least one end reports."""
+        """List every link that at least one end reports, or that is held down."""
         return self._topology.links()
 
     def roster(self) -> Roster:

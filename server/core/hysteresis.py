@@ -1,9 +1,9 @@
 """Hysteresis: a value that jitters must not move the tree, and one that has fallen must move it soon.
 
 A standing edge gives way only to a candidate that beats it by both margins of the planner, and goes on beating it for
-HOLD_S. Such changes are CALM_S apart, whatever the figures do. Where the candidate is twice as good, or the edge has
-become less than half as good or three times as long as it was at its best, it is no noise: CLEAR_HOLD_S are enough
-then, and nothing else is waited for.
+HOLD_S. Such changes are CALM_S apart, whatever the figures do. Where the candidate is twice as good it is no noise:
+CLEAR_HOLD_S are enough then, and nothing else is waited for. The same holds for an edge that has become less than half
+as good, or three times as long, as it was at its best lately; such an edge has no margin either.
 
 Nothing is held where holding would cost connection, and little while a group comes up:
 
@@ -16,7 +16,7 @@ Nothing is held where holding would cost connection, and little while a group co
 - an edge whose link is held down, because it comes and goes, stands only where there is no other.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -76,18 +76,19 @@ class Hysteresis:
             The edges, sorted.
         """
         alive = {edge: None for edge in standing if edge in links}
-        settled = {edge: None for edge in alive if now >= links[edge].since + HOLD_S and not links[edge].held}
-        proposed = plan(self._objective, links.values(), Bias(settled))
-        kept = dict.fromkeys(proposed)
         self._note_best(alive, links, now)
-        self._note_beaten([edge for edge in alive if edge not in kept], settled, links, now)
+        settled = {edge: None for edge in alive if now >= links[edge].since + HOLD_S and not links[edge].held}
+        favoured = {edge: None for edge in settled if not self._worse(edge, links[edge])}
+        proposed = plan(self._objective, links.values(), Bias(favoured))
+        kept = dict.fromkeys(proposed)
+        self._note_beaten([edge for edge in alive if edge not in kept], favoured, links, now)
         ripe_at = {edge: self._ripe_at(each, links[edge]) for edge, each in self._beaten.items() if edge in settled}
         held = {edge: None for edge, at in ripe_at.items() if now < at}
         if self._objective == "latency":
             edges = self._settle_whole(alive, proposed, held, links)
         else:
             pinned = {edge: None for edge in alive if edge in kept or edge in held}
-            edges = plan(self._objective, links.values(), Bias(settled, pinned)) if held else proposed
+            edges = plan(self._objective, links.values(), Bias(favoured, pinned)) if held else proposed
         chosen = dict.fromkeys(edges)
         if any(edge not in chosen for edge in settled):
             self._moved_at = now
@@ -115,15 +116,15 @@ class Hysteresis:
     def _note_beaten(
         self,
         edges: list[LinkKey],
-        settled: Mapping[LinkKey, None],
+        favoured: Mapping[LinkKey, None],
         links: Mapping[LinkKey, WeighedLink],
         now: float,
     ) -> None:
         """Remember since when each of the standing edges that the planner would replace is beaten."""
-        clear: Iterable[LinkKey] = ()
-        if any(edge in settled for edge in edges):
-            kept = dict.fromkeys(plan(self._objective, links.values(), Bias(settled, margin=CLEAR_MARGIN)))
-            clear = {edge: None for edge in edges if edge not in kept or self._worse(edge, links[edge])}
+        clear = dict.fromkeys(edges)
+        if edges:
+            kept = dict.fromkeys(plan(self._objective, links.values(), Bias(favoured, margin=CLEAR_MARGIN)))
+            clear = {edge: None for edge in edges if edge not in kept}
         beaten = {}
         for edge in edges:
             each = beaten[edge] = self._beaten.get(edge) or _Beaten(now)

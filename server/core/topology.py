@@ -26,7 +26,7 @@ _F = TypeVar("_F", int, float)
 
 @dataclass(frozen=True, slots=True)
 class LinkState:
-    """What is known about one link that at least one end reports.
+    """What is known about one link that at least one end reports, or that is held down.
 
     Attributes:
         key: its two devices, sorted.
@@ -213,8 +213,9 @@ class Topology:
         return tuple(state.peers), dict(state.figures)
 
     def links(self) -> tuple[LinkState, ...]:
-        """List every link that at least one end reports, sorted."""
+        """List every link that at least one end reports, or that is held down, sorted."""
         keys = {link_key(device, peer): None for device, state in self._devices.items() for peer in state.peers}
+        keys.update(self.flapping.down())
         return tuple(self._link(key) for key in sorted(keys))
 
     def _link(self, key: LinkKey) -> LinkState:

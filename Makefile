@@ -13,7 +13,7 @@ CORE_COVERAGE := 100
 CODE := $(wildcard server agent common lab tests bench)
 LOCKS := requirements.lock requirements-dev.lock
 
-.PHONY: help setup lab check fmt test sim bench bench-shaped bench-unshaped bench-relay bench-idle bench-latency bench-fairness docs lock clean
+.PHONY: help setup lab check fmt test sim bench bench-shaped bench-unshaped bench-relay bench-idle bench-latency bench-fairness bench-accuracy docs lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ bench-latency: setup ## messages over three hops: idle, lossy, and beside a file
 
 bench-fairness: setup ## our share of a link beside one TCP flow
 	@$(BIN)/python -m bench.fairness $(ARGS)
+
+bench-accuracy: setup ## what agents measure of their links, against what those are
+	@$(BIN)/python -m bench.accuracy $(ARGS)
 
 docs: setup ## the docs' links, and the examples in them
 	$(BIN)/pytest tests/docs

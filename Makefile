@@ -13,7 +13,7 @@ CORE_COVERAGE := 100
 CODE := $(wildcard server agent common lab tests bench)
 LOCKS := requirements.lock requirements-dev.lock
 
-.PHONY: help setup lab check fmt test sim bench bench-shaped bench-unshaped bench-relay bench-idle bench-latency bench-fairness bench-mend soak docs lock clean
+.PHONY: help setup lab check fmt test sim bench bench-shaped bench-unshaped bench-relay bench-idle bench-latency bench-fairness bench-mend bench-accuracy soak docs lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ bench-mend: setup ## cut links and killed relays of a random mesh: how long devi
 # ARGS='--minutes 2 --seed 7'. Root and iproute2. `make bench` leaves it out: it measures nothing, it looks for mistakes.
 soak: setup ## ten minutes of six agents under random events, with files and messages flowing (root)
 	@$(BIN)/python -m bench.soak $(ARGS)
+
+bench-accuracy: setup ## what agents measure of their links, against what those are
+	@$(BIN)/python -m bench.accuracy $(ARGS)
 
 docs: setup ## the docs' links, and the examples in them
 	$(BIN)/pytest tests/docs

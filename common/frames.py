@@ -22,6 +22,7 @@ from common.limits import (
     MAX_RANGES,
     MAX_REASON_BYTES,
     MAX_RECEIPTS_PER_FRAME,
+    MAX_TRAIN_DATAGRAMS,
     MIN_DATAGRAM_BYTES,
 )
 from common.path_frames import PathAnswer, PathChallenge
@@ -433,6 +434,66 @@ class MtuAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class Train:
+    """One datagram of a train that measures a path; alone in its datagram.
+
+    Attributes:
+        train: the train's number; it rises from each to the next, modulo 2^16.
+        index: this datagram's place in it, from 0.
+        count: how many there are.
+        padding: bytes of zeros after that.
+    """
+
+    train: int
+    index: int
+    count: int
+    padding: int = 0
+    TYPE: ClassVar[int] = 18
+    _LAYOUT: ClassVar[struct.Struct] = struct.Struct("!HHH")
+    OVERHEAD_BYTES: ClassVar[int] = CONTROL_OVERHEAD_BYTES + _FRAME.size + _LAYOUT.size
+
+    def body(self) -> bytes:
+        """Return the frame's body."""
+        return self._LAYOUT.pack(self.train, self.index, self.count) + bytes(self.padding)
+
+    @classmethod
+    def read(cls, body: bytes) -> Train:
+        """Read the frame's body."""
+        train, index, count = cls._LAYOUT.unpack_from(body)
+        if not index < count <= MAX_TRAIN_DATAGRAMS:
+            raise DecodeError(f"datagram {index} of a train of {count}; at most {MAX_TRAIN_DATAGRAMS}")
+        return cls(train, index, count, len(body) - cls._LAYOUT.size)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReport:
+    """What arrived of a train.
+
+    Attributes:
+        train: its number.
+        arrived: how many of its datagrams.
+        later_bytes: bytes of the datagrams of its second half that came after the first ones of that half.
+        span_us: µs from those first ones to the last of them; 0 if none came.
+    """
+
+    train: int
+    arrived: int
+    later_bytes: int
+    span_us: int
+    TYPE: ClassVar[int] = 19
+    _LAYOUT: ClassVar[struct.Struct] = struct.Struct("!HHII")
+
+    def body(self) -> bytes:
+        """Return the frame's body."""
+        return self._LAYOUT.pack(self.train, self.arrived, self.later_bytes, self.span_us)
+
+    @classmethod
+    def read(cls, body: bytes) -> TrainReport:
+        """Read the frame's body."""
+        return cls(*cls._LAYOUT.unpack(body))
+
+
+@dataclass(frozen=True, slots=True)
 class Interrupted:
     """The sender brings no more of a stream for now: what the receiver misses has to be asked for.
 
@@ -523,6 +584,8 @@ Frame = (
     | PathAnswer
     | Interrupted
     | LostEdges
+    | Train
+    | TrainReport
 )
 
 _READERS: Final[dict[int, Callable[[bytes], Frame]]] = {
@@ -545,6 +608,8 @@ _READERS: Final[dict[int, Callable[[bytes], Frame]]] = {
     PathAnswer.TYPE: PathAnswer.read,
     Interrupted.TYPE: Interrupted.read,
     LostEdges.TYPE: LostEdges.read,
+    Train.TYPE: Train.read,
+    TrainReport.TYPE: TrainReport.read,
 }
 
 

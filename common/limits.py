@@ -59,6 +59,10 @@ LINKS_STORE_S = 1.0
 """Seconds for which new link figures may wait before they are stored: they change with every report."""
 HOLD_S = 5.0
 """Seconds for which a better link has to stay better before a live tree edge gives way to it."""
+CLEAR_HOLD_S = 2.0
+"""Seconds for that where it is twice as good, or the edge half as good as it was: no noise looks like that."""
+CALM_S = 60.0
+"""Seconds between two changes of a tree for links that are better, but not twice as good."""
 GROUP_KEYS_KEPT = 4
 """Group keys in the roster: openings sealed under the last few must still open for a late joiner."""
 SUBSCRIBER_OUTBOX = 64
@@ -115,6 +119,8 @@ MAX_GRAPH_PARTS = 64
 """Parts of an embedded graph record, each in a datagram of its own."""
 HOP_WINDOW = 1 << 20
 """Hop numbers round the largest seen that are believed; the header that carries them is not authenticated."""
+MAX_TRAIN_DATAGRAMS = 2_560
+"""Datagrams of one train that measures a path: 50 ms of 600 Mbit/s in Ethernet frames."""
 MAX_STREAMS = 1_024
 """Streams that one device keeps open at a time."""
 MAX_LOST_EDGES = 8

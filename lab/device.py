@@ -179,7 +179,7 @@ class SimulatedDevice:
     def _config(self, port: int) -> NodeConfig:
         peers = self._scenario.peers(self.name)
         declared = {}
-        for peer in peers:
+        for peer in peers if self._scenario.declared else ():
             figures = self._scenario.figures(self.name, peer)
             declared[peer] = DeclaredQos(figures.rate_bps, figures.delay_s)
         return NodeConfig(

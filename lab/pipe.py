@@ -88,11 +88,12 @@ class Pipe:
             if len(datagram) > most:
                 self.oversize += 1
                 continue
-            sent = free + (len(datagram) + FRAME_BYTES) * byte_s
+            paid = free + (len(datagram) + FRAME_BYTES) * byte_s
+            sent = max(paid - figures.bucket_s, now)
             if sent - now > queue_s:
                 self.dropped += 1
                 continue
-            free = sent
+            free = paid
             if faulty:
                 self._faults(sent, datagram, arriving)
             else:

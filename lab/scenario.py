@@ -45,6 +45,7 @@ _FIGURE_KEYS: Final = (
     "reorder",
     "reorder_by",
     "queue",
+    "bucket",
     "mtu",
 )
 _DEVICE_KEYS: Final = ("scope", "internet", "rate", "delay")
@@ -69,6 +70,7 @@ class LinkFigures:
         duplicate: Share of datagrams that arrive twice, 0 to 1.
         reorder: Share of datagrams that are overtaken by later ones, 0 to 1.
         queue_bytes: Drop-tail queue before the link; None means `default_queue_bytes`.
+        bucket_s: Seconds of its rate that a link which was idle lets through at once, as a token bucket does.
         mtu_bytes: The largest IP packet that the link takes; larger ones vanish. None means Ethernet's, where a
             backend makes links at all.
         burst: How many full datagrams at the link's rate are lost in a row on average; 1 for each by itself.
@@ -87,6 +89,7 @@ class LinkFigures:
     burst: float = 1.0
     reorder_by: int = 0
     back: LinkFigures | None = None
+    bucket_s: float = 0.0
 
     def towards(self, *, second: bool) -> LinkFigures:
         """Return the figures of one direction: towards the link's second device, or back."""
@@ -124,6 +127,7 @@ class Scenario:
         seed: Everything random in the simulator follows from it.
         objective: What the tree of the file channel is made for: ``throughput`` or ``latency``.
         datagram_bytes: Largest UDP payload that the agents try; what a link takes they find out.
+        declared: Whether the agents are told the links' rates and delays; if not, they measure them.
         devices: Ids, sorted.
         scopes: What each device subscribes to where it is not the whole graph.
         links: Figures by link, sorted by link.
@@ -138,6 +142,7 @@ class Scenario:
     seed: int = 1
     objective: str = "throughput"
     datagram_bytes: int = DEFAULT_DATAGRAM_BYTES
+    declared: bool = True
     scopes: Mapping[DeviceId, str] = field(default_factory=dict)
     channels: tuple[ChannelSpec, ...] = ()
     happenings: tuple[Happening, ...] = ()
@@ -224,7 +229,7 @@ class _Reader:
         document = self._document
         self._known_keys(document, (), ("scenario", "devices", "links", "channels", "events"))
         head = self._table(document.get("scenario", {}), ("scenario",))
-        self._known_keys(head, ("scenario",), ("name", "seed", "objective", "datagram_bytes"))
+        self._known_keys(head, ("scenario",), ("name", "seed", "objective", "datagram_bytes", "declared"))
         devices, scopes = self._devices()
         internet = self._internet(devices)
         links = self._links(devices)
@@ -239,6 +244,7 @@ class _Reader:
                 MIN_DATAGRAM_BYTES,
                 MAX_DATAGRAM_BYTES,
             ),
+            declared=self._truth(head, ("scenario", "declared"), default=True),
             devices=devices,
             scopes=scopes,
             links=links,
@@ -317,6 +323,7 @@ class _Reader:
             reorder=self._figure(entry, (*path, "reorder"), parse_share, usual.reorder),
             queue_bytes=self._figure(entry, (*path, "queue"), parse_size, usual.queue_bytes or 0) or None,
             mtu_bytes=self._whole(entry, (*path, "mtu"), usual.mtu_bytes or 0, LEAST_MTU_BYTES, MOST_MTU_BYTES) or None,
+            bucket_s=self._figure(entry, (*path, "bucket"), parse_seconds, usual.bucket_s),
             burst=self._whole(entry, (*path, "burst"), int(usual.burst), 1, MOST_BURST),
             reorder_by=self._whole(entry, (*path, "reorder_by"), usual.reorder_by, 0, MOST_REORDER_BY),
         )
@@ -397,6 +404,12 @@ class _Reader:
             return default
         if not isinstance(found, int) or isinstance(found, bool) or not least <= found <= most:
             raise self._error(path, f"{path[-1]} as a whole number from {least} to {most}, found {found!r}")
+        return found
+
+    def _truth(self, table: dict[str, Any], path: KeyPath, *, default: bool) -> bool:
+        found = table.get(str(path[-1]), default)
+        if not isinstance(found, bool):
+            raise self._error(path, f"{path[-1]} as true or false, found {found!r}")
         return found
 
     def _choice(self, table: dict[str, Any], path: KeyPath, choices: tuple[str, ...], default: str) -> str:

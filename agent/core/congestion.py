@@ -85,6 +85,8 @@ PROBE_RTT_GAIN = 0.5
 MAX_SPREAD_S = 0.02
 """Seconds of the bandwidth that jitter may add to the window: above the lowest round-trip time lie busy event loops and
 radio links too, and a window that allows for none of it starves them; a queue of our own must not hide behind it."""
+CAPPED = 0.9
+"""Share of the cap from which on the cap is the limit, and not the path."""
 MIN_WINDOW_PACKETS = 4
 """Packets that are always allowed in flight: enough for a lost one to be noticed."""
 MIN_RATE_PACKETS_S = 20.0
@@ -113,6 +115,11 @@ class Controller(Protocol):
     rate_bytes_s: float
     window_bytes: int
     bandwidth_bytes_s: float
+
+    @property
+    def path_limited(self) -> bool:
+        """Whether it is the path that limits what is delivered, so that a low rate says something about it."""
+        ...
 
     def on_sent(self, now: float, size_bytes: int, in_flight_bytes: int) -> None:
         """Note a packet or a train that was sent; `in_flight_bytes` includes it."""
@@ -220,6 +227,13 @@ class ModelController:
         self._wins = 0
         self._bunching = Bunching()
         self._pressure = Pressure()
+
+    @property
+    def path_limited(self) -> bool:
+        """Whether it is the path that limits what is delivered: not the search, a pause for measuring, or a cap."""
+        if self.phase in (Phase.STARTUP, Phase.PROBE_RTT) or self.bandwidth_bytes_s > CAPPED * self._max_rate:
+            return False
+        return self._pressure.limited_by_path
 
     def on_sent(self, now: float, size_bytes: int, in_flight_bytes: int) -> None:
         """Note a packet or a train that was sent.

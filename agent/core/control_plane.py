@@ -1,7 +1,8 @@
 """What a device says to the server, and what it makes of the answers.
 
 On every (re)connection: subscribe as far as a channel wants it, naming the last epoch seen; then report candidates,
-figures (M2) and adjacency (M1). Links are reported at once when they change, figures every 5 s besides.
+figures (M2) and adjacency (M1). Links are reported at once when they change; figures every 5 s besides, and at once
+those that changed so that it matters (`bulletin`).
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Final
 
+from agent.core.bulletin import Bulletin
 from agent.core.candidates import OwnCandidates
 from agent.core.channels import ChannelTable
 from agent.core.events import ControlFailed, ControlRequest, QueryGraph, QueryNeighbours
 from agent.core.peers import Peers
 from agent.core.routing import GraphTable
 from agent.core.streams import StreamTable
+from common.ids import DeviceId
 from common.messages import (
     AdjacencyReport,
     CandidatesReport,
@@ -25,6 +28,7 @@ from common.messages import (
     MtuUpdate,
     NeighboursBody,
     NeighboursUpdate,
+    QosFigures,
     QosReport,
     Roster,
     ServerMessage,
@@ -78,6 +82,7 @@ class ControlPlane:
         self.subscribed: str | None = None
         """The scope subscribed to on this connection."""
         self._report_at: float | None = None
+        self._bulletin = Bulletin()
 
     def on_connected(self, now: float) -> None:
         """Take note that the socket to the server is up."""
@@ -100,7 +105,9 @@ class ControlPlane:
             return
         peers = self._peers.usable()
         # Figures first: no link counts before it is known how good it is.
-        self._ask(QosReport(links={peer: self._peers.figures(peer) for peer in peers if peer in self._peers.hops}))
+        figures = self._figures()
+        self._bulletin.tell_all(figures)
+        self._ask(QosReport(links=figures))
         self._ask(AdjacencyReport(peers=peers))
         self._report_at = now + REPORT_EVERY_S
 
@@ -138,6 +145,10 @@ class ControlPlane:
             self._report_candidates()
         if self._report_at is not None and now >= self._report_at:
             self.report_links(now)
+        elif self.connected and self._bulletin.due(now):
+            changed = self._bulletin.tell_changed(self._figures())
+            if changed:
+                self._ask(QosReport(links=changed))
         for channel in self._channels.by_name.values():
             while (request := channel.manner.poll_request(now)) is not None:
                 if self.connected:
@@ -155,6 +166,9 @@ class ControlPlane:
         times.extend(channel.manner.poll_timeout() for channel in self._channels.by_name.values())
         due = [at for at in times if at is not None]
         return min(due) if due else None
+
+    def _figures(self) -> dict[DeviceId, QosFigures]:
+        return {peer: self._peers.figures(peer) for peer in self._peers.usable() if peer in self._peers.hops}
 
     def _learn(
         self, message: GraphUpdate | NeighboursUpdate | EpochUpdate | NeighboursBody | GraphBody, now: float

@@ -36,6 +36,8 @@ from common.frames import (
     Receipts,
     Stop,
     StreamOpening,
+    Train,
+    TrainReport,
     Want,
 )
 from common.graph import AcyclicGraph, short_epoch
@@ -98,10 +100,8 @@ class FrameHandlers:
 
     def _handle(self, hop: Hop, frame: Frame, address: Address, now: float) -> None:
         match frame:
-            case PathChallenge():
-                self._peers.migration.on_challenge(hop, frame, address, now)
-            case PathAnswer():
-                self._peers.migration.on_answer(hop, frame, now)
+            case PathChallenge() | PathAnswer() | Train() | TrainReport():
+                self._handle_of_path(hop, frame, address, now)
             case Probe() | Ack() | MtuProbe() | MtuAnswer() | Bye() | ChannelPort():
                 self._handle_of_link(hop, frame, now)
             case AskGraph():
@@ -116,6 +116,19 @@ class FrameHandlers:
                 self._upkeep.on_cancel(hop, frame)
             case _:
                 self._handle_of_stream(hop, frame, now)
+
+    def _handle_of_path(
+        self, hop: Hop, frame: PathChallenge | PathAnswer | Train | TrainReport, address: Address, now: float
+    ) -> None:
+        match frame:
+            case PathChallenge():
+                self._peers.migration.on_challenge(hop, frame, address, now)
+            case PathAnswer():
+                self._peers.migration.on_answer(hop, frame, now)
+            case Train():
+                self._peers.survey.on_train(hop, frame, now)
+            case _:
+                self._peers.survey.on_report(hop, frame, now)
 
     def _handle_of_link(
         self, hop: Hop, frame: Probe | Ack | MtuProbe | MtuAnswer | Bye | ChannelPort, now: float

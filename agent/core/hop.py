@@ -26,7 +26,7 @@ from agent.core.pacer import Pacer, SharedRate
 from agent.core.qos import LinkQos
 from agent.core.recovery import Recovery
 from agent.core.scheduler import RoundRobin
-from agent.core.sent import SentRange
+from agent.core.sent import AckResult, SentRange
 from agent.core.window import BitmapWindow
 from common import frames
 from common.datagrams import (
@@ -51,6 +51,7 @@ _UNACKNOWLEDGED: Final = (
     frames.Probe,
     frames.MtuProbe,
     frames.MtuAnswer,
+    frames.Train,
     PathChallenge,
     PathAnswer,
 )
@@ -169,6 +170,7 @@ class Hop:
         self._carrier: Carrier[_ChunkContent] = Carrier(controller.rate_bytes_s, now)
         self._frames: deque[bytes] = deque()
         self._unreliable: deque[bytes] = deque()
+        self._trains: deque[bytes] = deque()
         self._files: RoundRobin[Cursor] = RoundRobin()
         self._messages: RoundRobin[Cursor] = RoundRobin()
         self.overflowed = False
@@ -234,6 +236,7 @@ class Hop:
         Their hop numbers are claims: they count only round the newest control datagram's, which is authentic, and move
         nothing but the acknowledgement.
         """
+        self.qos.flow_at = now
         number, count = expand_number(low_number, self._anchor), len(datagrams)
         if abs(number - self._anchor) > HOP_WINDOW // 2:
             self.bogus_numbers += count
@@ -253,14 +256,20 @@ class Hop:
                 content.cursor.acked.add_range(start, stop)
                 content.cursor.flying.remove_range(start, stop)
         self._controller.on_ack(now, result, recovery.rtt, recovery.in_flight_bytes)
+        self._measure(result, ack.delay_us / _MICRO, now)
         self.mtu.on_feedback(self._large(result.acked) + self._large(result.late), self._large(result.lost), now)
         self._requeue(result.lost)
 
     # --- what we send ---------------------------------------------------------------------------------------------
 
     def send(self, frame: Frame, *, reliable: bool = True) -> None:
-        """Queue a control frame; a reliable one is sent again until its datagram is acknowledged."""
+        """Queue a control frame; a reliable one is sent again until its datagram is acknowledged.
+
+        Those of a train are datagrams of their own, and never reliable.
+        """
         queue = self._frames if reliable else self._unreliable
+        if isinstance(frame, frames.Train):
+            queue = self._trains
         if len(queue) >= MAX_FRAMES_QUEUED:
             self.overflowed = True
             return
@@ -304,7 +313,7 @@ class Hop:
     @property
     def idle(self) -> bool:
         """Whether there is nothing to send but an acknowledgement that may be due."""
-        return not (self._files or self._messages or self._frames or self._unreliable)
+        return not (self._files or self._messages or self._frames or self._unreliable or self._trains)
 
     def poll(self, now: float) -> list[tuple[str | None, list[bytes]]]:
         """Return the datagrams that may go now: trains, each with the channel whose socket it takes (None: shared)."""
@@ -340,12 +349,20 @@ class Hop:
         times = [self._acks.due_at(), self.recovery.loss_at(), self.recovery.pto_at()]
         if (self._files or self._messages) and self.room():
             times.append(self._pacer.next_at(now))
-        if self._frames or self._unreliable:
+        if self._frames or self._unreliable or self._trains:
             times.append(now)
         due = [at for at in times if at is not None]
         return min(due) if due else None
 
     # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _measure(self, result: AckResult, delay_s: float, now: float) -> None:
+        """Let the link's figures follow from what was acknowledged."""
+        recovery, qos = self.recovery, self.qos
+        limited = result.app_limited or not self._controller.path_limited
+        qos.on_ack(result, delay_s, now, latest_s=recovery.rtt.latest, limited=limited)
+        lost = recovery.packets_lost - recovery.spurious
+        qos.loss.on_flow(recovery.packets_sent - recovery.in_flight, lost, now)
 
     def _expand_control(self, datagram: bytes) -> int:
         _, _, low, high, _ = HOP_HEADER.unpack_from(datagram)
@@ -374,6 +391,8 @@ class Hop:
                     content.frames.append(frame)
         if body:
             out.append(self._seal_control(bytes(body), content, now))
+        while self._trains:
+            out.append(self._seal_control(self._trains.popleft(), _FrameContent(), now))
         return out
 
     def _seal_control(self, body: bytes, content: _FrameContent, now: float) -> bytes:
@@ -461,7 +480,7 @@ class Hop:
             pack(first, session, number & 0xFFFFFFFF, epoch, 0) + part for number, part in enumerate(parts, hop_number)
         ]
         self.recovery.on_sent(hop_number, now, len(train[0]), True, content, len(parts))
-        stream.active_at = now
+        stream.active_at = self.qos.flow_at = now
         if trains and trains[-1][0] == stream.socket_channel:
             trains[-1][1].extend(train)
         else:

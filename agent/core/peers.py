@@ -15,12 +15,13 @@ from agent.core.link import Link, LinkState, Session
 from agent.core.migration import Migration
 from agent.core.pacer import SharedRate
 from agent.core.reachability import Attempt
+from agent.core.survey import Survey
 from common.addresses import Network, is_within, numeric, why_unreachable
 from common.datagrams import Hello, hello_key_id, open_hello
 from common.errors import DecodeError
 from common.frames import Bye, MtuProbe, Probe
 from common.ids import DeviceId
-from common.limits import MAX_DELAY_S, MAX_PEERS, USUAL_DATAGRAM_BYTES
+from common.limits import MAX_DELAY_S, MAX_PEERS, MAX_RATE_BPS, USUAL_DATAGRAM_BYTES
 from common.messages import CandidatesReport, QosFigures, RosterEntry, decode_key, split_candidate
 from common.sealing import NONCE_BYTES, key_id, pair_secret
 
@@ -77,6 +78,16 @@ class PeerPolicy:
         if peer in self.declared:
             said.append(self.declared[peer].rate_bps)
         return min(said, default=None)
+
+    def declared_bps(self, peer: DeviceId) -> float | None:
+        """Return what a link is declared to give, bits per second; None where nothing is."""
+        declared = self.declared.get(peer)
+        return None if declared is None else declared.rate_bps
+
+    def cap_bps(self, peer: DeviceId) -> float | None:
+        """Return what may be sent to a peer at most, bits per second; None where there is no cap."""
+        caps = [cap for cap in (self.max_rate_bps, self.max_rates.get(peer)) if cap is not None]
+        return min(caps, default=None)
 
 
 class Peers:
@@ -137,6 +148,13 @@ class Peers:
         self._drops = drops
         self._rng = rng
         self._entropy = entropy
+        self.survey = Survey(
+            self.hops,
+            self.links,
+            declared_bps=lambda peer: self._policy.declared_bps(peer),
+            cap_bps=lambda peer: self._policy.cap_bps(peer),
+            rng=rng,
+        )
         self._keys: dict[DeviceId, str] = {}
         self._by_key_id: dict[bytes, Link] = {}
         self._hellos: deque[tuple[Address, bytes]] = deque()
@@ -201,12 +219,13 @@ class Peers:
 
     def on_probe(self, hop: Hop, probe: Probe, now: float) -> None:
         """Take a probe."""
-        hop.qos.on_probe(probe, now)
+        if not hop.qos.on_probe(probe, now):
+            self._drops["probe-implausible"] += 1
         if hop.qos.rtt_s is not None:
             hop.recovery.seed_rtt(hop.qos.rtt_s)
         rhythm, rtt = self.links[hop.peer].rhythm, hop.recovery.rtt
         rhythm.on_promise(probe.next_ms / 1000)
-        rhythm.loss = hop.qos.loss
+        rhythm.loss = hop.qos.loss.share
         rhythm.spread_s = _SPREADS * (rtt.variance if rtt.samples else hop.qos.jitter_s)
 
     def on_mtu_answer(self, hop: Hop, size_bytes: int, now: float) -> None:
@@ -245,18 +264,16 @@ class Peers:
         return min(found, default=None)
 
     def figures(self, peer: DeviceId) -> QosFigures:
-        """Return what this end knows of a link (M2): declared figures go before measured ones."""
-        qos = self.hops[peer].qos
-        declared = self._policy.declared.get(peer)
-        # What a peer makes of its clock must not keep the other links from being reported.
-        delay = None if qos.rtt_s is None else min(max(qos.rtt_s / 2, 0.0), MAX_DELAY_S)
-        if declared is not None and declared.delay_s is not None:
-            delay = declared.delay_s
+        """Return what this end knows of a link (M2): no declared figure makes it better than was measured."""
+        qos, declared = self.hops[peer].qos, self._policy.declared.get(peer)
+        rates = [rate for rate in (self._policy.rate_bps(peer), qos.bandwidth_bps) if rate is not None]
+        said = None if declared is None else declared.delay_s
+        delays = [delay for delay in (said, qos.delay_s) if delay is not None]
         return QosFigures(
-            bandwidth_bps=self._policy.rate_bps(peer),
-            delay_s=delay,
-            jitter_s=None if qos.jitter_s is None else min(qos.jitter_s, MAX_DELAY_S),
-            loss=min(max(qos.loss, 0.0), 1.0),
+            bandwidth_bps=min([*rates, MAX_RATE_BPS]) if rates else None,
+            delay_s=min(max(delays), MAX_DELAY_S) if delays else None,
+            jitter_s=min(qos.jitter_s, MAX_DELAY_S),
+            loss=min(max(qos.loss.share, 0.0), 1.0),
             mtu_bytes=self.links[peer].mtu_bytes,
         )
 
@@ -283,10 +300,12 @@ class Peers:
             self._search_mtu(link, hop, now)
             hop.handle_timeout(now)
         self.migration.handle_timeout(now)
+        self.survey.handle_timeout(now)
 
     def poll_timeout(self, now: float) -> float | None:
         """Return when ``handle_timeout`` is due."""
-        due = self.migration.poll_timeout()
+        timers = (self.migration.poll_timeout(), self.survey.poll_timeout())
+        due = min((at for at in timers if at is not None), default=None)
         for peer, link in self.links.items():
             hop = self.hops.get(peer)
             times = [link.poll_timeout()]

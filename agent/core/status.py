@@ -27,9 +27,10 @@ class LinkStatus:
         address: where the peer is, "host:port"; empty without a session.
         in_tree: whether it is an edge of the graph in use.
         rtt_s: smoothed round-trip time, seconds.
-        jitter_s: RFC 3550 jitter, seconds.
-        loss: share of probes lost, 0 … 1.
-        bandwidth_bps: declared bits per second, or null.
+        delay_s: one way, seconds, as reported to the server: half the lowest round trip of the last seconds.
+        jitter_s: RFC 3550 jitter of what is sent from here, seconds.
+        loss: share of datagrams lost that were sent from here, 0 … 1.
+        bandwidth_bps: bits per second, as reported to the server: measured, and no more than was declared; or null.
         mtu_bytes: the largest datagram that the path takes; null before that is known.
         chunks_sent: first crossings.
         repeats_sent: chunks sent again on this link.
@@ -47,6 +48,7 @@ class LinkStatus:
     address: str
     in_tree: bool
     rtt_s: float | None
+    delay_s: float | None
     jitter_s: float | None
     loss: float | None
     bandwidth_bps: float | None
@@ -206,16 +208,16 @@ def neighbours_of(table: GraphTable) -> dict[str, tuple[DeviceId, ...]]:
 def _link(node: Node, peer: DeviceId) -> LinkStatus:
     link, hop = node.peers.links[peer], node.peers.hops.get(peer)
     counters = node.peers.counters[peer]
-    declared = node.config.declared.get(peer)
     return LinkStatus(
         peer=peer,
         state=link.state.value,
         address="" if hop is None else write_address(hop.session.address),
         in_tree=link.rhythm.in_tree,
         rtt_s=None if hop is None else hop.qos.rtt_s,
+        delay_s=None if hop is None else node.peers.figures(peer).delay_s,
         jitter_s=None if hop is None else hop.qos.jitter_s,
-        loss=None if hop is None else hop.qos.loss,
-        bandwidth_bps=None if declared is None else declared.rate_bps,
+        loss=None if hop is None else hop.qos.loss.share,
+        bandwidth_bps=None if hop is None else node.peers.figures(peer).bandwidth_bps,
         mtu_bytes=link.mtu_bytes,
         chunks_sent=counters.chunks_sent,
         repeats_sent=counters.repeats_sent,

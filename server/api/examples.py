@@ -73,6 +73,8 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         "figures": _FIGURES,
         "forward": _FIGURES,
         "backward": None,
+        "held_until": None,
+        "held_reason": None,
     },
     "LinkList": {
         "epoch": _EPOCH,
@@ -84,6 +86,8 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
                 "figures": _FIGURES,
                 "forward": _FIGURES,
                 "backward": None,
+                "held_until": None,
+                "held_reason": None,
             }
         ],
     },

@@ -13,13 +13,14 @@ from server.api import problems
 from server.api.access import Found, GroupPath, Member
 from server.api.conditional import answer, check_epoch
 from server.api.formats import DOT, MERMAID, WRITERS, AdjacencyList, AdjacencyMatrix, Oriented
+from server.core.flapping import WITHIN_S
 from server.core.group import Group
 
 router = APIRouter(prefix="/v1/groups/{group}", tags=["graph"])
 
 
 class Link(Message):
-    """One link that at least one end reports."""
+    """One link that at least one end reports, or that is held down."""
 
     between: tuple[Name, Name]
     counts: bool = Field(description="both ends report it and have reported lately: the planner looks at it")
@@ -27,6 +28,10 @@ class Link(Message):
     figures: QosFigures = Field(description="the worse of what the two ends say, figure by figure")
     forward: QosFigures | None = Field(description="what the first end says; null if nothing")
     backward: QosFigures | None = Field(description="what the second end says; null if nothing")
+    held_until: float | None = Field(
+        description="unix seconds until which it is taken only where there is no other way, because it comes and goes"
+    )
+    held_reason: str | None = Field(description="why that is so; null if it is not")
 
 
 class LinkList(Message):
@@ -83,7 +88,7 @@ async def show(
 
 @router.get("/links", summary="List the links", responses=problems.describe(404))
 async def links(found: Found, group: GroupPath, _who: Member) -> LinkList:
-    """List every link that at least one end reports, with what is known about it."""
+    """List every link that at least one end reports, or that is held down, with what is known about it."""
     machine = found.coordinator.group(group)
     graph = machine.graph()
     edges = {tree.objective: dict.fromkeys(tree.edges) for tree in graph.trees}
@@ -97,10 +102,16 @@ async def links(found: Found, group: GroupPath, _who: Member) -> LinkList:
                 figures=link.figures,
                 forward=link.forward,
                 backward=link.backward,
+                held_until=None if link.held is None else found.coordinator.unix_time(link.held.until),
+                held_reason=None if link.held is None else _reason(link.held.times),
             )
             for link in machine.links()
         ),
     )
+
+
+def _reason(times: int) -> str:
+    return f"lost again within {WITHIN_S:.0f} s; held down {times} time{'s' if times > 1 else ''} lately"
 
 
 def _objective(machine: Group, name: ChannelId) -> str:

@@ -202,6 +202,8 @@ class Group:
         claimed = message.epoch
         if claimed is not None and claimed > self._epochs.current.epoch:
             self._take_claim(device, claimed, now=now, wall=wall)
+        if device is not None and subscriber not in self._subscribers:
+            self._topology.flapping.on_restart(device, now=now)
         current = self._epochs.current
         who = Subscriber(device, message.scope)
         passed = self._epochs.passed(claimed, now=now)
@@ -253,7 +255,7 @@ class Group:
     def handle_timeout(self, *, now: float, wall: float) -> None:
         """Do what time has made due; to be called at `poll_timeout`, harmless earlier."""
         change = self._topology.expire(now=now)
-        if change.moved:
+        if change.lost:
             self._count("leases_expired")
         self._apply(change, now)
         if self._mtu_at is not None and self._mtu_at <= now:
@@ -320,7 +322,7 @@ class Group:
         return NeighboursBody.from_graph(self.graph(epoch), device)
 
     def links(self) -> tuple[LinkState, ...]:
-        """List every link that at least one end reports."""
+        """List every link that at least one end reports, or that is held down."""
         return self._topology.links()
 
     def roster(self) -> Roster:
@@ -407,6 +409,9 @@ class Group:
 
     def _apply(self, change: Change, now: float) -> None:
         """Start the coalescing time if something moved; end it if a tree lost an edge."""
+        held = self._topology.flapping.count
+        if held:
+            self.counts["links_held_down"] = held
         if self._mtu_at is None and self._topology.smallest_mtu() not in (None, self._mtu):
             self._mtu_at = now + COALESCE_S
         if not change.moved:

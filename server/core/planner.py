@@ -1,8 +1,9 @@
 """The planner: from links and their figures to the edges of a tree, or of a forest where the links do not connect.
 
-`throughput` is the maximum spanning tree by rate (Kruskal). Its path between any two devices has the largest possible
-smallest rate, so it is the best single tree for every source at once. `latency` is the tree of shortest paths by
-delay from the delay centre: the device whose farthest device is nearest.
+`throughput` is the maximum spanning tree by rate (Kruskal), or rather by what a link's rate is worth (`weight`). Its
+path between any two devices has the largest possible smallest rate, so it is the best single tree for every source at
+once. `latency` is the tree of shortest paths by delay from the delay centre: the device whose farthest device is
+nearest. A link that is held down is taken only where there is no other way.
 
 Both are the same for the same links in any order. A plan can be biased towards the tree that stands: see `Bias`.
 """
@@ -20,6 +21,8 @@ RATE_MARGIN_BPS = 100e3
 """Bits per second by which it has to beat it as well: below that the difference is noise on any link."""
 DELAY_MARGIN_S = 0.001
 """Seconds by which a path has to be shorter as well."""
+HELD_DELAY_S = 1e6
+"""Seconds that a link which is held down seems to take: any path without one is shorter."""
 EXACT_CENTRE_DEVICES = 128
 """Devices of a component up to which the delay centre is found exactly; above, n shortest-path runs are too slow."""
 _CENTRE_SWEEPS = 4
@@ -31,15 +34,17 @@ class WeighedLink:
 
     Attributes:
         key: its two devices, sorted.
-        rate_bps: what it carries in its lesser direction, in bits per second.
+        rate_bps: what it is worth to the throughput tree, in bits per second (`weight`).
         delay_s: one way, in seconds.
         since: when it began to count, in monotonic seconds.
+        held: it is held down, because it comes and goes: to be taken only where there is no other way.
     """
 
     key: LinkKey
     rate_bps: float
     delay_s: float
     since: float = 0.0
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +54,12 @@ class Bias:
     Attributes:
         standing: edges that a candidate has to beat by the margins; empty for an unbiased plan.
         pinned: edges that stay whatever the candidates; they must hold no cycle.
+        margin: the share by which a candidate has to beat a standing edge.
     """
 
     standing: Mapping[LinkKey, None] = field(default_factory=dict)
     pinned: Mapping[LinkKey, None] = field(default_factory=dict)
+    margin: float = RELATIVE_MARGIN
 
 
 NO_BIAS = Bias()
@@ -99,10 +106,10 @@ def plan_throughput(links: Iterable[WeighedLink], bias: Bias = NO_BIAS) -> tuple
     return tuple(sorted(edges))
 
 
-def _throughput_order(link: WeighedLink, bias: Bias) -> tuple[bool, float, bool, float, LinkKey]:
+def _throughput_order(link: WeighedLink, bias: Bias) -> tuple[bool, bool, float, bool, float, LinkKey]:
     standing = link.key in bias.standing
-    rate = max(link.rate_bps * (1 + RELATIVE_MARGIN), link.rate_bps + RATE_MARGIN_BPS) if standing else link.rate_bps
-    return link.key not in bias.pinned, -rate, not standing, link.delay_s, link.key
+    rate = max(link.rate_bps * (1 + bias.margin), link.rate_bps + RATE_MARGIN_BPS) if standing else link.rate_bps
+    return link.key not in bias.pinned, link.held, -rate, not standing, link.delay_s, link.key
 
 
 def plan_latency(links: Iterable[WeighedLink], bias: Bias = NO_BIAS) -> tuple[LinkKey, ...]:
@@ -120,7 +127,9 @@ def plan_latency(links: Iterable[WeighedLink], bias: Bias = NO_BIAS) -> tuple[Li
         a, b = link.key
         delay = link.delay_s
         if link.key in bias.standing:
-            delay = max(min(delay / (1 + RELATIVE_MARGIN), delay - DELAY_MARGIN_S), 0.0)
+            delay = max(min(delay / (1 + bias.margin), delay - DELAY_MARGIN_S), 0.0)
+        if link.held:
+            delay += HELD_DELAY_S
         adjacency.setdefault(a, []).append((b, delay))
         adjacency.setdefault(b, []).append((a, delay))
     edges: list[LinkKey] = []

@@ -46,6 +46,10 @@ class Subscribers:
         """Count the open subscriptions."""
         return len(self._subscribers)
 
+    def __contains__(self, subscriber: object) -> bool:
+        """Tell whether a subscriber is there."""
+        return subscriber in self._subscribers
+
     def add(
         self,
         subscriber: int,

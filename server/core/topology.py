@@ -2,7 +2,8 @@
 
 A link counts while both ends list each other in their adjacency and both leases run. What the two ends say about it
 is kept apart, one direction each; where they differ the worse counts, and what only one of them knows is taken from
-that one.
+that one. So the planner weighs a link by the lesser of its directions. A link that comes and goes is held down
+(`flapping`).
 """
 
 import heapq
@@ -14,7 +15,9 @@ from typing import TypeVar
 from common.ids import DeviceId, LinkKey, link_key
 from common.limits import LEASE_S, MAX_PEERS, UNMEASURED_DELAY_S, UNMEASURED_RATE_BPS
 from common.messages import QosFigures
+from server.core.flapping import Flapping, Held
 from server.core.planner import WeighedLink
+from server.core.weight import worth_bps
 
 _NO_FIGURES = QosFigures()
 
@@ -23,7 +26,7 @@ _F = TypeVar("_F", int, float)
 
 @dataclass(frozen=True, slots=True)
 class LinkState:
-    """What is known about one link that at least one end reports.
+    """What is known about one link that at least one end reports, or that is held down.
 
     Attributes:
         key: its two devices, sorted.
@@ -31,6 +34,7 @@ class LinkState:
         forward: what the first device says about it; None where it said nothing.
         backward: what the second says.
         figures: the worse of the two, figure by figure.
+        held: what is held against it, because it comes and goes; None if it may be used like any other.
     """
 
     key: LinkKey
@@ -38,6 +42,7 @@ class LinkState:
     forward: QosFigures | None
     backward: QosFigures | None
     figures: QosFigures
+    held: Held | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +73,15 @@ class _Device:
 
 
 class Topology:
-    """The claims of all devices, and the links that follow from them."""
+    """The claims of all devices, and the links that follow from them.
+
+    Attributes:
+        flapping: which links come and go.
+    """
 
     def __init__(self) -> None:
         """Start with no device."""
+        self.flapping = Flapping()
         self._devices: dict[DeviceId, _Device] = {}
         self._counting: dict[LinkKey, WeighedLink] = {}
         self._mtus: dict[LinkKey, int] = {}
@@ -124,6 +134,7 @@ class Topology:
     def remove(self, device: DeviceId) -> Change:
         """Remove a member, its claims, and what others claim about it."""
         gone = self._devices.pop(device)
+        self.flapping.on_gone(device)
         change = Change()
         for other in self._devices.values():
             other.peers.pop(device, None)
@@ -170,8 +181,10 @@ class Topology:
         return self._renew(device, now)
 
     def expire(self, *, now: float) -> Change:
-        """Drop the links of every device whose lease has run out."""
+        """Drop the links of every device whose lease has run out, and hold those down no longer whose time is over."""
         change = Change()
+        for a, b in self.flapping.take_expired(now=now):
+            change = change.also(self._reweigh(a, b, since=now))
         while self._leases and self._leases[0][0] <= now:
             _, device = heapq.heappop(self._leases)
             state = self._devices.get(device)
@@ -187,7 +200,8 @@ class Topology:
 
     def next_expiry(self) -> float | None:
         """Say when `expire` has to be called again; it may find nothing to do then."""
-        return self._leases[0][0] if self._leases else None
+        times = [self._leases[0][0] if self._leases else None, self.flapping.next_expiry()]
+        return min((at for at in times if at is not None), default=None)
 
     def alive(self, device: DeviceId) -> bool:
         """Tell whether a member's lease runs."""
@@ -199,8 +213,9 @@ class Topology:
         return tuple(state.peers), dict(state.figures)
 
     def links(self) -> tuple[LinkState, ...]:
-        """List every link that at least one end reports, sorted."""
+        """List every link that at least one end reports, or that is held down, sorted."""
         keys = {link_key(device, peer): None for device, state in self._devices.items() for peer in state.peers}
+        keys.update(self.flapping.down())
         return tuple(self._link(key) for key in sorted(keys))
 
     def _link(self, key: LinkKey) -> LinkState:
@@ -208,7 +223,7 @@ class Topology:
         forward = self._devices[a].figures.get(b)
         backward = self._devices[b].figures.get(a)
         figures = worse(forward or _NO_FIGURES, backward or _NO_FIGURES)
-        return LinkState(key, key in self._counting, forward, backward, figures)
+        return LinkState(key, key in self._counting, forward, backward, figures, self.flapping.held(key))
 
     def _renew(self, device: DeviceId, now: float) -> Change:
         state = self._devices[device]
@@ -230,12 +245,16 @@ class Topology:
                 return Change()
             del self._counting[key]
             self._count_mtu(key, None)
+            if all(end in self._devices and self._devices[end].alive for end in key):
+                self.flapping.on_lost(key, now=since)
             return Change(True, (key,))
         figures = self._link(key).figures
         self._count_mtu(key, figures.mtu_bytes)
-        after = weigh(key, figures, since)
+        after = weigh(key, figures, since, held=self.flapping.held(key) is not None)
         if before is not None:
             after = replace(after, since=before.since)
+        else:
+            self.flapping.on_back(key)
         self._counting[key] = after
         return Change(before != after)
 
@@ -278,16 +297,16 @@ def _pick(one: _F | None, other: _F | None, *, least: bool = False) -> _F | None
     return min(one, other) if least else max(one, other)
 
 
-def weigh(key: LinkKey, figures: QosFigures, since: float) -> WeighedLink:
-    """Turn a link's figures into what the planner looks at.
-
-    The rate is what arrives: the bandwidth less the share that is lost. The delay includes the jitter.
+def weigh(key: LinkKey, figures: QosFigures, since: float, *, held: bool = False) -> WeighedLink:
+    """Turn a link's figures into what the planner looks at; the delay includes the jitter.
 
     Args:
         key: the link.
         figures: reconciled.
         since: when it began to count, in monotonic seconds.
+        held: whether it is held down.
     """
     bandwidth = UNMEASURED_RATE_BPS if figures.bandwidth_bps is None else figures.bandwidth_bps
-    delay = UNMEASURED_DELAY_S if figures.delay_s is None else figures.delay_s
-    return WeighedLink(key, bandwidth * (1 - (figures.loss or 0.0)), delay + (figures.jitter_s or 0.0), since)
+    delay = None if figures.delay_s is None else figures.delay_s + (figures.jitter_s or 0.0)
+    worth = worth_bps(bandwidth, figures.loss or 0.0, delay)
+    return WeighedLink(key, worth, UNMEASURED_DELAY_S if delay is None else delay, since, held)

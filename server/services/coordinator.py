@@ -188,6 +188,10 @@ class Coordinator:
         finally:
             self._after(hosted)
 
+    def unix_time(self, at: float) -> float:
+        """Return the unix seconds of a time in monotonic seconds."""
+        return at - self._clock.monotonic() + self._clock.wall()
+
     async def settled(self, name: GroupId) -> None:
         """Wait until everything applied to a group so far is stored.
 

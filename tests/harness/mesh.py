@@ -108,7 +108,7 @@ class Mesh:
         seed: keys and all other chance follow from it.
         absent: devices that are not started yet.
         datagram_bytes: the largest that every device sends.
-        rate_bps: what the devices are told of every link; nothing else slows them down.
+        rate_bps: what the devices are told of every link, None for nothing; nothing else slows them down.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Mesh:
         seed: int = 1,
         absent: str = "",
         datagram_bytes: int = 1200,
-        rate_bps: float = RATE_BPS,
+        rate_bps: float | None = RATE_BPS,
     ) -> None:
         self.now = START
         self.links = {link_key(*pair.split("-")) for pair in links.split()}
@@ -166,7 +166,7 @@ class Mesh:
                 private_key=keys[name],
                 scope="neighbours" if (scopes or {}).get(name) == "neighbours" else "graph",
                 only_peers=frozenset(peers),
-                declared={peer: DeclaredQos(rate_bps) for peer in peers},
+                declared={} if rate_bps is None else {peer: DeclaredQos(rate_bps) for peer in peers},
                 datagram_bytes=datagram_bytes,
             )
             disk = (stores or {}).get(name) or MemoryStores()

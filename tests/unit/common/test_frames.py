@@ -29,6 +29,8 @@ from common.frames import (
     Receipts,
     Stop,
     StreamOpening,
+    Train,
+    TrainReport,
     Want,
     decode_untrusted,
     encode_frame,
@@ -40,6 +42,7 @@ from common.limits import (
     MAX_RANGES,
     MAX_REASON_BYTES,
     MAX_RECEIPTS_PER_FRAME,
+    MAX_TRAIN_DATAGRAMS,
     MIN_DATAGRAM_BYTES,
 )
 from common.path_frames import TOKEN_BYTES, PathAnswer, PathChallenge
@@ -61,6 +64,7 @@ entries = st.lists(
     st.builds(ReceiptEntry, names, st.sampled_from(RECEIPT_STATES), u64, reasons), max_size=MAX_RECEIPTS_PER_FRAME
 ).map(tuple)
 parts = st.integers(1, MAX_GRAPH_PARTS).flatmap(lambda count: st.tuples(st.integers(0, count - 1), st.just(count)))
+places = st.integers(1, MAX_TRAIN_DATAGRAMS).flatmap(lambda count: st.tuples(st.integers(0, count - 1), st.just(count)))
 frames: st.SearchStrategy[Frame] = st.one_of(
     st.builds(Probe, u64, u64, u32, u32, u32, u16, u32),
     st.builds(Ack, u64, u32, ranges),
@@ -89,6 +93,10 @@ frames: st.SearchStrategy[Frame] = st.one_of(
         st.integers(0, MAX_EPOCH),
         st.sets(names, max_size=MAX_LOST_EDGES),
     ),
+    st.builds(
+        lambda train, place, padding: Train(train, place[0], place[1], padding), u16, places, st.integers(0, 9_000)
+    ),
+    st.builds(TrainReport, u16, u16, u32, u32),
 )
 
 EXAMPLES: list[Frame] = [
@@ -111,6 +119,8 @@ EXAMPLES: list[Frame] = [
     PathAnswer(b"question"),
     Interrupted(7, delivering=True),
     LostEdges("A", 9, 1 << 40, ("B", "C")),
+    Train(7, 2, 40, 3),
+    TrainReport(7, 39, 28_000, 20_000),
 ]
 
 
@@ -143,7 +153,7 @@ def test_every_cut_prefix_of_a_frame_is_refused(each: Frame) -> None:
 
 @pytest.mark.parametrize(
     "each",
-    [e for e in EXAMPLES if not isinstance(e, StreamOpening | Cancel | GraphRecord | MtuProbe)],
+    [e for e in EXAMPLES if not isinstance(e, StreamOpening | Cancel | GraphRecord | MtuProbe | Train)],
     ids=lambda e: type(e).__name__,
 )
 def test_a_body_of_any_other_length_raises_nothing_but_a_decode_error(each: Frame) -> None:
@@ -313,3 +323,13 @@ def test_a_port_of_nothing_or_of_no_channel_is_refused(body: bytes) -> None:
 
 def test_a_bye_says_nothing_more() -> None:
     refused(Bye.TYPE, b"\0")
+
+
+@pytest.mark.parametrize(("index", "count"), [(0, 0), (1, 1), (3, 2), (0, MAX_TRAIN_DATAGRAMS + 1)])
+def test_a_train_s_datagram_has_its_place_in_a_train_of_bounded_length(index: int, count: int) -> None:
+    refused(Train.TYPE, struct.pack("!HHH", 1, index, count))
+
+
+def test_a_train_s_padding_fills_its_datagram() -> None:
+    padding = 1_472 - Train.OVERHEAD_BYTES
+    assert len(encode_frame(Train(1, 0, 2, padding))) + CONTROL_OVERHEAD_BYTES == 1_472

@@ -36,6 +36,12 @@ def test_an_agent_gets_its_links_and_their_declared_figures(tmp_path: Path) -> N
     assert told["--listen"] == "127.0.0.1:0"
 
 
+def test_an_agent_that_has_to_measure_gets_its_links_alone(tmp_path: Path) -> None:
+    arguments = agent_arguments(replace(PAIR, declared=False), "B", tmp_path, "http://127.0.0.1:9")
+    assert "--only-peer" in arguments
+    assert "--link" not in arguments
+
+
 def test_the_server_makes_the_labs_group(tmp_path: Path) -> None:
     arguments = server_arguments(tmp_path, 8640)
     assert arguments[arguments.index("--group") + 1] == "lab"

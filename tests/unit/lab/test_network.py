@@ -58,6 +58,15 @@ def test_a_train_leaves_at_the_links_rate_and_in_order() -> None:
     assert hosts.batches[-1][0] == pytest.approx(40 * 1250 * 8 / 10e6 + 0.001, abs=2 * SLOT_S)
 
 
+def test_a_bucket_lets_an_idle_link_s_first_datagrams_through_at_once() -> None:
+    hosts = Hosts(rate_bps=10e6, delay_s=0.0, bucket_s=0.02)
+    hosts.send(*[bytes(1208)] * 40)
+    hosts.agenda.run_to(0.001)
+    assert len(hosts.arrived()) == 20
+    hosts.agenda.run_to(1.0)
+    assert hosts.batches[-1][0] == pytest.approx(40 * 1250 * 8 / 10e6 - 0.02, abs=2 * SLOT_S)
+
+
 def test_what_arrives_in_one_slot_is_one_batch() -> None:
     hosts = Hosts(rate_bps=1e9)
     hosts.send(b"1", b"2", b"3")

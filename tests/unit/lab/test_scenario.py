@@ -43,9 +43,11 @@ def test_every_figure_of_a_link_is_read() -> None:
 
 @pytest.mark.parametrize(("between", "lossy"), [('["A", "B"]', "B"), ('["B", "A"]', "A")])
 def test_one_direction_of_a_link_may_have_figures_of_its_own(between: str, lossy: str) -> None:
-    link = f'[[links]]\nbetween = {between}\nrate = "100M"\ndelay = "5ms"\nburst = 4\nreorder_by = 50\n'
+    link = (
+        f'[[links]]\nbetween = {between}\nrate = "100M"\ndelay = "5ms"\nburst = 4\nreorder_by = 50\nbucket = "20ms"\n'
+    )
     figures = parse(HEAD + link + 'back = { loss = "10%", burst = 8 }\n').links["A", "B"]
-    plain = LinkFigures(100e6, 0.005, burst=4, reorder_by=50)
+    plain = LinkFigures(100e6, 0.005, burst=4, reorder_by=50, bucket_s=0.02)
     worse = replace(plain, loss=0.1, burst=8)
     assert figures.back is not None
     there, back = figures.towards(second=True), figures.towards(second=False)
@@ -89,12 +91,13 @@ def test_devices_may_be_on_the_internet_beside_their_links() -> None:
 def test_channels_and_happenings_are_read() -> None:
     scenario = parse(
         HEAD
-        + '[scenario]\nname = "n"\nseed = 7\nobjective = "latency"\ndatagram_bytes = 1400\n'
+        + '[scenario]\nname = "n"\nseed = 7\nobjective = "latency"\ndatagram_bytes = 1400\ndeclared = false\n'
         + LINK
         + '[[channels]]\nname = "chat"\nkind = "message"\nrouting = "query"\n'
         + '[[events]]\nat = "9s"\ndo = "kill C"\n[[events]]\nat = "500ms"\ndo = "cut A-B"\n'
     )
     assert (scenario.name, scenario.seed, scenario.objective, scenario.datagram_bytes) == ("n", 7, "latency", 1400)
+    assert not scenario.declared
     assert scenario.channels[0].routing == "query"
     assert [str(happening) for happening in scenario.happenings] == ["cut A-B", "kill C"]
 
@@ -130,6 +133,7 @@ def test_the_name_is_the_files_where_none_is_given() -> None:
         (HEAD + "[scenario]\nsped = 1\n", 3, 'found "sped"'),
         (HEAD + '[scenario]\nseed = "one"\n', 3, "seed as a whole number"),
         (HEAD + "[scenario]\nname = 1\n", 3, "name as a text"),
+        (HEAD + "[scenario]\ndeclared = 1\n", 3, "declared as true or false"),
         (HEAD + "[scenario]\ndatagram_bytes = 100\n", 3, "datagram_bytes as a whole number from 1200 to 9000"),
         (HEAD + "links = 1\n", 2, "tables headed [[links]]"),
         (HEAD + "\n" + LINK + "colour = 1\n", 6, 'found "colour"'),

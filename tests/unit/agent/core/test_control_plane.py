@@ -20,7 +20,7 @@ from common.messages import (
     TreeNeighbours,
     Unchanged,
 )
-from tests.harness.mesh import FILES, FIRST_EPOCH, MESSAGES, Mesh, data
+from tests.harness.mesh import FILES, FIRST_EPOCH, MESSAGES, RATE_BPS, Mesh, data
 
 QUERY = FILES.model_copy(update={"routing": "query"})
 EMBEDDED = MESSAGES.model_copy(update={"routing": "embedded"})
@@ -246,3 +246,34 @@ def test_a_device_that_is_told_nothing_asks_when_a_peer_knows_a_newer_epoch(rout
     mesh.control("A", GraphBody.from_graph(graph))
     mesh.until(lambda: known(mesh, "B")[0] == epoch, within=2.0)
     assert len(mesh.requests("B", QueryNeighbours)) == before + 1
+
+
+def test_a_figure_that_changed_so_that_it_matters_is_reported_at_once_and_alone() -> None:
+    mesh = Mesh("A-B A-C").linked()
+    mesh.run(1.0)
+    before = len(mesh.requests("A", QosReport))
+    mesh.hop("A", "B").qos.on_bandwidth(RATE_BPS / 10, mesh.now)
+    mesh.run(0.6)
+    (report,) = mesh.requests("A", QosReport)[before:]
+    assert list(report.links) == ["B"]
+    assert report.links["B"].bandwidth_bps == RATE_BPS / 10
+
+
+def test_a_figure_that_jumps_all_the_time_is_reported_four_times_a_second_at_most() -> None:
+    mesh = Mesh("A-B").linked()
+    before = len(mesh.requests("A", QosReport))
+    for turn in range(200):
+        mesh.hop("A", "B").qos.on_bandwidth(RATE_BPS / (10 if turn % 2 else 20), mesh.now)
+        mesh.node("A").handle_timeout(now=mesh.now)
+        mesh._drain("A")
+        mesh.run(0.01)
+    assert 4 <= len(mesh.requests("A", QosReport)) - before <= 9
+
+
+def test_what_matters_waits_while_the_server_is_gone() -> None:
+    mesh = Mesh("A-B").linked()
+    mesh.lose_server()
+    before = len(mesh.requests("A", QosReport))
+    mesh.hop("A", "B").qos.on_bandwidth(RATE_BPS / 10, mesh.now)
+    mesh.run(2.0)
+    assert len(mesh.requests("A", QosReport)) == before

@@ -183,7 +183,7 @@ def test_only_the_allowed_peers_are_spoken_with() -> None:
     assert mesh.node("A").peers.members == ("A", "B", "C")
 
 
-def test_declared_figures_go_before_measured_ones() -> None:
+def test_no_declared_figure_makes_a_link_better_than_was_measured() -> None:
     mesh = Mesh("A-B").linked()
     mesh.run(3.0)
     peers = mesh.node("A").peers
@@ -195,8 +195,12 @@ def test_declared_figures_go_before_measured_ones() -> None:
     assert peers.figures("B") == QosFigures(
         bandwidth_bps=1e6, delay_s=0.5, jitter_s=measured.jitter_s, loss=measured.loss, mtu_bytes=1200
     )
+    mesh.hop("A", "B").qos.on_bandwidth(3e5, mesh.now)
+    peers._policy = policy(None, {}, {"B": DeclaredQos(1e6, 0.0005)})
+    assert peers.figures("B").bandwidth_bps == 3e5
+    assert peers.figures("B").delay_s == measured.delay_s
     peers._policy = policy(None, {}, {})
-    assert peers.figures("B").bandwidth_bps is None
+    assert peers.figures("B").bandwidth_bps == 3e5
 
 
 def test_a_capped_link_gives_no_more_than_the_cap() -> None:

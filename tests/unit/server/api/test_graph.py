@@ -1,5 +1,8 @@
+import time
+
 import pytest
 
+from server.core.flapping import FIRST_S
 from tests.unit.server.api_harness import Api, check_problem
 
 PATH = "/v1/groups/lab/graph"
@@ -64,3 +67,15 @@ async def test_links_of_a_group_without_any_are_an_empty_list(api: Api) -> None:
     body = (await api.call("GET", "/v1/groups/lab/links")).json()
     assert body["links"] == []
     assert body["epoch"] == api.coordinator.group("lab").graph().epoch
+
+
+async def test_a_link_that_comes_and_goes_is_shown_as_held_down(api: Api) -> None:
+    await api.six()
+    path, token = "/v1/groups/lab/devices/C/adjacency", api.tokens["C"]
+    for peers in (["B", "D"], ["A", "B", "D"]) * 2:
+        assert (await api.call("PUT", path, {"peers": peers}, token=token)).status_code == 204
+    links = {tuple(link["between"]): link for link in (await api.call("GET", "/v1/groups/lab/links")).json()["links"]}
+    assert links["A", "C"]["counts"]
+    assert 0 < links["A", "C"]["held_until"] - time.time() <= FIRST_S
+    assert links["A", "C"]["held_reason"] == "lost again within 60 s; held down 1 time lately"
+    assert (links["A", "B"]["held_until"], links["A", "B"]["held_reason"]) == (None, None)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.ids import LinkKey
-from common.limits import HOLD_S
+from common.limits import CALM_S, CLEAR_HOLD_S, HOLD_S
 from server.core.hysteresis import Hysteresis
 from server.core.planner import WeighedLink
 
@@ -32,7 +32,7 @@ def test_a_value_that_jitters_within_the_margin_does_not_move_the_tree() -> None
 
 def test_a_better_link_has_to_stay_better_for_the_hold_time() -> None:
     held = Hysteresis("throughput")
-    better = triangle(100e6, 90e6, 200e6)
+    better = triangle(100e6, 90e6, 150e6)
     assert held.settle(STANDING, better, now=10.0) == STANDING
     assert held.poll_timeout() == 10.0 + HOLD_S
     assert held.settle(STANDING, better, now=10.0 + HOLD_S - 0.1) == STANDING
@@ -42,10 +42,10 @@ def test_a_better_link_has_to_stay_better_for_the_hold_time() -> None:
 
 def test_the_hold_time_starts_again_after_a_break() -> None:
     held = Hysteresis("throughput")
-    held.settle(STANDING, triangle(100e6, 90e6, 200e6), now=0.0)
+    held.settle(STANDING, triangle(100e6, 90e6, 150e6), now=0.0)
     held.settle(STANDING, triangle(100e6, 90e6, 90e6), now=3.0)
     assert held.poll_timeout() is None
-    assert held.settle(STANDING, triangle(100e6, 90e6, 200e6), now=4.0) == STANDING
+    assert held.settle(STANDING, triangle(100e6, 90e6, 150e6), now=4.0) == STANDING
     assert held.poll_timeout() == 4.0 + HOLD_S
 
 
@@ -59,7 +59,7 @@ def test_a_lost_link_is_replaced_at_once() -> None:
 
 def test_a_lost_link_is_replaced_at_once_while_another_edge_is_held() -> None:
     held = Hysteresis("throughput")
-    links = triangle(100e6, 90e6, 200e6)
+    links = triangle(100e6, 90e6, 150e6)
     links["C", "D"] = WeighedLink(("C", "D"), 1e6, 0.01, OLD)
     links["B", "D"] = WeighedLink(("B", "D"), 1e6, 0.01, OLD)
     standing = (*STANDING, ("C", "D"))
@@ -71,38 +71,118 @@ def test_a_lost_link_is_replaced_at_once_while_another_edge_is_held() -> None:
 
 def test_a_link_that_joins_a_new_device_comes_at_once() -> None:
     held = Hysteresis("throughput")
-    links = triangle(100e6, 90e6, 200e6)
+    links = triangle(100e6, 90e6, 150e6)
     links["C", "D"] = WeighedLink(("C", "D"), 1e3, 0.01, 0.0)
     assert held.settle(STANDING, links, now=0.0) == (("A", "B"), ("A", "C"), ("C", "D"))
 
 
 def test_an_edge_whose_link_is_young_is_not_held() -> None:
     held = Hysteresis("throughput")
-    links = triangle(100e6, 90e6, 200e6, since=6.0)
+    links = triangle(100e6, 90e6, 150e6, since=6.0)
     assert held.settle(STANDING, links, now=6.0 + HOLD_S - 0.1) == (("A", "B"), ("B", "C"))
 
 
 def test_a_held_edge_matures_while_another_waits_on() -> None:
     held = Hysteresis("throughput")
-    links = triangle(100e6, 90e6, 200e6)
+    links = triangle(100e6, 90e6, 150e6)
     for key in (("C", "D"), ("D", "E")):
         links[key] = WeighedLink(key, 50e6, 0.01, OLD)
     links["C", "E"] = WeighedLink(("C", "E"), 10e6, 0.01, OLD)
     standing = (*STANDING, ("C", "D"), ("D", "E"))
     held.settle(standing, links, now=0.0)
-    links["C", "E"] = WeighedLink(("C", "E"), 100e6, 0.01, OLD)
+    links["C", "E"] = WeighedLink(("C", "E"), 80e6, 0.01, OLD)
     assert held.settle(standing, links, now=2.0) == standing
     assert held.poll_timeout() == HOLD_S
     after = held.settle(standing, links, now=HOLD_S)
     assert after == (("A", "B"), ("B", "C"), ("C", "D"), ("D", "E"))
-    assert held.poll_timeout() == 2.0 + HOLD_S
-    assert held.settle(after, links, now=2.0 + HOLD_S) == (("A", "B"), ("B", "C"), ("C", "D"), ("C", "E"))
+    assert held.poll_timeout() == HOLD_S + CALM_S
+    assert held.settle(after, links, now=2.0 + HOLD_S) == after
+    last = held.settle(after, links, now=HOLD_S + CALM_S)
+    assert last == (("A", "B"), ("B", "C"), ("C", "D"), ("C", "E"))
+
+
+def test_a_link_that_is_twice_as_good_has_to_stay_so_for_a_short_time_only() -> None:
+    held = Hysteresis("throughput")
+    clear = triangle(100e6, 40e6, 90e6)
+    assert held.settle(STANDING, clear, now=10.0) == STANDING
+    assert held.poll_timeout() == 10.0 + CLEAR_HOLD_S
+    assert held.settle(STANDING, triangle(100e6, 40e6, 79e6), now=11.0) == STANDING
+    assert held.poll_timeout() == 10.0 + HOLD_S
+    assert held.settle(STANDING, clear, now=12.0) == STANDING
+    assert held.poll_timeout() == 12.0 + CLEAR_HOLD_S
+    assert held.settle(STANDING, clear, now=12.0 + CLEAR_HOLD_S) == (("A", "B"), ("B", "C"))
+
+
+def test_an_edge_that_has_become_half_as_good_is_left_soon_for_one_that_is_just_better() -> None:
+    held = Hysteresis("throughput")
+    assert held.settle(STANDING, triangle(100e6, 90e6, 60e6), now=0.0) == STANDING
+    fallen = triangle(100e6, 44e6, 60e6)
+    assert held.settle(STANDING, fallen, now=1.0) == STANDING
+    assert held.settle(STANDING, fallen, now=1.0 + CLEAR_HOLD_S) == (("A", "B"), ("B", "C"))
+
+
+def test_how_good_an_edge_was_is_forgotten() -> None:
+    held = Hysteresis("throughput")
+    held.settle(STANDING, triangle(100e6, 90e6, 45e6), now=0.0)
+    for minute in range(1, 10):
+        held.settle(STANDING, triangle(100e6, 44e6, 45e6), now=CALM_S * minute)
+    now = 10 * CALM_S
+    assert held.settle(STANDING, triangle(100e6, 44e6, 60e6), now=now) == STANDING
+    assert held.poll_timeout() == now + HOLD_S
+
+
+def test_an_edge_that_has_become_five_times_as_long_is_left_soon() -> None:
+    held = Hysteresis("throughput")
+    links = triangle(100e6, 90e6, 90e6)
+    assert held.settle(STANDING, links, now=0.0) == STANDING
+    links["A", "C"] = WeighedLink(("A", "C"), 70e6, 0.05, OLD)
+    assert held.settle(STANDING, links, now=1.0) == STANDING
+    assert held.poll_timeout() == 1.0 + CLEAR_HOLD_S
+    assert held.settle(STANDING, links, now=1.0 + CLEAR_HOLD_S) == (("A", "B"), ("B", "C"))
+
+
+def test_after_a_change_the_tree_stays_for_a_minute_unless_something_is_clear() -> None:
+    held = Hysteresis("throughput")
+    better = triangle(100e6, 90e6, 150e6)
+    held.settle(STANDING, better, now=0.0)
+    moved = held.settle(STANDING, better, now=HOLD_S)
+    assert moved == (("A", "B"), ("B", "C"))
+    back = triangle(100e6, 150e6, 120e6)
+    assert held.settle(moved, back, now=10.0) == moved
+    assert held.poll_timeout() == HOLD_S + CALM_S
+    assert held.settle(moved, triangle(100e6, 150e6, 50e6), now=20.0) == moved
+    assert held.poll_timeout() == 20.0 + CLEAR_HOLD_S
+    assert held.settle(moved, triangle(100e6, 150e6, 50e6), now=22.0) == STANDING
+
+
+def test_links_whose_figures_are_still_being_found_need_no_minute_between_two_changes() -> None:
+    held = Hysteresis("throughput")
+    better = triangle(100e6, 90e6, 150e6, since=0.0)
+    assert held.settle(STANDING, better, now=HOLD_S) == STANDING
+    moved = held.settle(STANDING, better, now=2 * HOLD_S)
+    assert moved == (("A", "B"), ("B", "C"))
+    back = triangle(300e6, 190e6, 150e6, since=0.0)
+    held.settle(moved, back, now=20.0)
+    assert held.settle(moved, back, now=20.0 + HOLD_S) == STANDING
+
+
+@pytest.mark.parametrize("objective", ["throughput", "latency"])
+def test_a_link_that_is_held_down_is_taken_only_where_there_is_no_other_way(objective: str) -> None:
+    held = Hysteresis(objective)
+    links = triangle(100e6, 90e6, 150e6)
+    links["B", "C"] = WeighedLink(("B", "C"), 900e6, 0.0001, OLD, held=True)
+    assert held.settle((), links, now=0.0) == STANDING
+    del links["A", "C"]
+    only = held.settle(STANDING, links, now=1.0)
+    assert only == (("A", "B"), ("B", "C"))
+    links["A", "C"] = WeighedLink(("A", "C"), 1e6, 0.5, OLD)
+    assert held.settle(only, links, now=2.0) == STANDING
 
 
 def test_a_latency_tree_is_held_as_a_whole_while_it_connects_what_can_be() -> None:
     held = Hysteresis("latency")
     slow = {
-        key: WeighedLink(key, 1e6, delay, OLD) for key, delay in zip(triangle(1, 1, 1), (0.1, 0.2, 0.01), strict=True)
+        key: WeighedLink(key, 1e6, delay, OLD) for key, delay in zip(triangle(1, 1, 1), (0.1, 0.12, 0.09), strict=True)
     }
     assert held.settle(STANDING, slow, now=0.0) == STANDING
     assert held.poll_timeout() == HOLD_S
@@ -113,7 +193,7 @@ def test_a_latency_tree_is_held_as_a_whole_while_it_connects_what_can_be() -> No
 def test_a_latency_tree_gives_way_at_once_when_a_device_joins() -> None:
     held = Hysteresis("latency")
     slow = {
-        key: WeighedLink(key, 1e6, delay, OLD) for key, delay in zip(triangle(1, 1, 1), (0.1, 0.2, 0.01), strict=True)
+        key: WeighedLink(key, 1e6, delay, OLD) for key, delay in zip(triangle(1, 1, 1), (0.1, 0.12, 0.04), strict=True)
     }
     assert held.settle(STANDING, slow, now=0.0) == STANDING
     slow["C", "D"] = WeighedLink(("C", "D"), 1e6, 0.01, 1.0)

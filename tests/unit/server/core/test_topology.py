@@ -6,6 +6,7 @@ from common.limits import LEASE_S, MAX_PEERS, UNMEASURED_DELAY_S, UNMEASURED_RAT
 from common.messages import QosFigures
 from server.core.planner import WeighedLink
 from server.core.topology import Change, Topology, weigh, worse
+from server.core.weight import worth_bps
 
 FAST = QosFigures(bandwidth_bps=100e6, delay_s=0.01)
 
@@ -48,7 +49,7 @@ def test_M2_the_worse_of_the_two_ends_counts_and_directions_are_kept_apart() -> 
     assert (link.forward, link.backward) == (forward, backward)
     assert link.figures == QosFigures(bandwidth_bps=50e6, delay_s=0.02, jitter_s=0.003, loss=0.1)
     found = topology.counting()["A", "B"]
-    assert found.rate_bps == pytest.approx(45e6)
+    assert found.rate_bps == pytest.approx(worth_bps(50e6, 0.1, 0.023))
     assert found.delay_s == pytest.approx(0.023)
 
 
@@ -78,7 +79,7 @@ def test_figures_may_come_before_the_adjacency() -> None:
     assert topology.report_figures("A", {"B": FAST}, now=0.0) == Change()
     topology.report_peers("A", ["B"], now=0.0)
     topology.report_peers("B", ["A"], now=0.0)
-    assert topology.counting()["A", "B"].rate_bps == 100e6
+    assert topology.counting()["A", "B"].rate_bps == worth_bps(100e6, 0.0, 0.01)
 
 
 def test_a_lease_that_runs_out_drops_the_links_and_any_report_brings_them_back() -> None:
@@ -130,7 +131,7 @@ def test_claims_survive_a_restart_as_old_links() -> None:
     for device in ("A", "B"):
         again.restore(device, *topology.claims(device), now=100.0)
     assert again.claims("A") == topology.claims("A")
-    assert again.counting()["A", "B"].rate_bps == 100e6
+    assert again.counting()["A", "B"].rate_bps == worth_bps(100e6, 0.0, 0.01)
     assert again.counting()["A", "B"].since == float("-inf")
     assert again.next_expiry() == 100.0 + LEASE_S
 
@@ -149,7 +150,7 @@ def test_figures_of_links_that_are_gone_are_forgotten_once_there_are_too_many() 
 
 def test_loss_takes_from_the_rate_and_jitter_adds_to_the_delay() -> None:
     found = weigh(("A", "B"), QosFigures(bandwidth_bps=10e6, delay_s=0.01, jitter_s=0.005, loss=0.5), 3.0)
-    assert found == WeighedLink(("A", "B"), 5e6, 0.015, 3.0)
+    assert found == WeighedLink(("A", "B"), worth_bps(10e6, 0.5, 0.015), 0.015, 3.0)
 
 
 def test_the_smallest_size_of_the_links_that_count_is_kept_up_to_date() -> None:
@@ -177,3 +178,38 @@ def test_a_size_moves_nothing_that_the_planner_looks_at() -> None:
     topology.report_peers("A", ["B"], now=0.0)
     topology.report_peers("B", ["A"], now=0.0)
     assert topology.report_figures("A", {"B": QosFigures(mtu_bytes=1_472)}, now=1.0) == Change()
+
+
+def test_the_smallest_mtu_stands_while_any_link_has_it() -> None:
+    topology = pair()
+    topology.add("C", now=0.0)
+    topology.report_peers("A", ["B", "C"], now=0.0)
+    for peer in "BC":
+        topology.report_peers(peer, ["A"], now=0.0)
+    topology.report_figures("A", dict.fromkeys("BC", QosFigures(mtu_bytes=1_252)), now=0.0)
+    topology.report_peers("B", [], now=1.0)
+    assert topology.smallest_mtu() == 1_252
+    topology.report_peers("C", [], now=1.0)
+    assert topology.smallest_mtu() is None
+
+
+def test_only_links_between_devices_that_live_flap() -> None:
+    topology = pair()
+    for now in (0.0, 20.0, 40.0, 60.0):
+        for device, peer in ("AB", "BA"):
+            topology.report_peers(device, [peer], now=now)
+        topology.expire(now=now + LEASE_S)
+    assert topology.links()[0].held is None
+    for now in (80.0, 81.0):
+        for peers in ([], ["B"]):
+            topology.report_peers("B", ["A"], now=now)
+            topology.report_peers("A", peers, now=now)
+    link = topology.links()[0]
+    assert link.counts
+    assert link.held is not None
+    assert topology.counting()["A", "B"].held
+    assert topology.next_expiry() == link.held.until
+    assert topology.expire(now=link.held.until) == Change(True)
+    assert not topology.counting()["A", "B"].held
+    topology.remove("B")
+    assert topology.flapping.held(("A", "B")) is None

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agent.core.cursor import Cursor, Owed
+from agent.core.gaps import Gaps
 from agent.core.hop import Hop
 from agent.core.rangeset import RangeSet
 from agent.core.stream import Stream
@@ -40,21 +41,8 @@ WANTS_AT_ONCE: Final = 8
 
 
 @dataclass(slots=True)
-class _Asked:
-    """What was asked of one peer.
-
-    Attributes:
-        numbers: those that have not come yet.
-        moved_at: when they were asked for, or some of them came.
-    """
-
-    numbers: RangeSet
-    moved_at: float
-
-
-@dataclass(slots=True)
 class _Progress:
-    """How one stream's gaps have moved.
+    """How the exchange of one stream stands.
 
     Attributes:
         have_at: when the last HAVE went out.
@@ -62,15 +50,7 @@ class _Progress:
         have_turns: how many HAVEs it takes to tell all of a long list.
         began_at: when the stream was first looked at here.
         settled: whether that is long enough ago to say which numbers are not retained.
-        checked_at: when the gaps were last looked at.
-        first: the lowest number then that was missing and not to be pulled.
-        missing: all that was missing then.
-        seen: all that was missing at the last tick.
-        brought_at: when something last came that had not been asked for.
-        pulled: what nobody was bringing, and some peer has: it is asked for until it has come.
-        asked: what was asked for, by peer.
-        failed: who last let something unanswered.
-        passed: who was asked last for what nobody reported.
+        gaps: what is missing, and was asked for.
         old: neighbours of earlier epochs that may still be delivering.
         old_since: when the last of them was seen to have become one.
         new: the neighbours that took their place.
@@ -81,25 +61,10 @@ class _Progress:
     have_turns: int = 0
     began_at: float | None = None
     settled: bool = False
-    checked_at: float | None = None
-    first: int | None = None
-    missing: RangeSet = field(default_factory=RangeSet)
-    seen: RangeSet = field(default_factory=RangeSet)
-    brought_at: float | None = None
-    pulled: RangeSet = field(default_factory=RangeSet)
-    asked: dict[DeviceId, _Asked] = field(default_factory=dict)
-    failed: DeviceId | None = None
-    passed: DeviceId | None = None
+    gaps: Gaps = field(default_factory=Gaps)
     old: dict[DeviceId, None] = field(default_factory=dict)
     old_since: float | None = None
     new: dict[DeviceId, None] = field(default_factory=dict)
-
-    def outstanding(self) -> RangeSet:
-        """Return all that was asked for and has not come."""
-        numbers = RangeSet()
-        for asked in self.asked.values():
-            numbers.union_update(asked.numbers)
-        return numbers
 
 
 class Exchange:
@@ -193,27 +158,6 @@ class Exchange:
         last.numbers.union_update(wanted)
         hop.wake(cursor)
 
-    def tick(self, stream: Stream, now: float) -> None:
-        """Send the HAVE and the WANT that are due."""
-        progress = self._of(stream)
-        if not progress.settled:
-            self._settle(stream, progress, now)
-        self._have(stream, progress, now)
-        if progress.old:
-            self._stop_old(stream, progress, now)
-        if stream.role == "receive":
-            self._want(stream, progress, now)
-
-    def _of(self, stream: Stream) -> _Progress:
-        return self._progress.setdefault(stream.short, _Progress())
-
-    def _settle(self, stream: Stream, progress: _Progress, now: float) -> None:
-        if progress.began_at is None:
-            progress.began_at = now
-        if now - progress.began_at >= SETTLE_S + STALL_RTTS * self._longest_rtt():
-            progress.settled = True
-            stream.have_due = stream.have_due or bool(stream.missing())
-
     def on_interrupted(self, stream: Stream, peer: DeviceId, *, delivering: bool) -> bool:
         """Note that a peer brings no more of a stream.
 
@@ -228,28 +172,41 @@ class Exchange:
         progress = self._of(stream)
         if not delivering:
             progress.old.pop(peer, None)
-        if peer in progress.asked:
-            self._keep_asking(stream, progress, peer, delivering=delivering)
+        if peer in progress.gaps.asked:
+            self._keep_asking(stream, progress.gaps, peer, delivering=delivering)
         self.pressing = True
         if stream.role != "receive" or stream.complete:
             return False
         return stream.supply.interrupted(peer, delivering=delivering)
 
-    def _keep_asking(self, stream: Stream, progress: _Progress, peer: DeviceId, *, delivering: bool) -> None:
-        """Wait for no more of what a peer was asked for than it has and delivers."""
-        asked, hop = progress.asked[peer], self._hops.get(peer)
-        if hop is not None and delivering:
-            asked.numbers = asked.numbers.intersection(self._cursor_of(hop, stream).reported)
-        if hop is None or not delivering or not asked.numbers:
-            self._give_up(stream, progress, peer)
-
     def wait_anew(self, stream: Stream) -> None:
         """Take nothing for stalled that was missing before now: somebody else is about to bring it."""
-        self._of(stream).checked_at = None
+        self._of(stream).gaps.look_anew()
 
     def tell(self, hop: Hop, stream: Stream) -> None:
         """Tell a peer at once what is held here of a stream."""
         self._send_have(hop, stream, reliable=True)
+
+    def tick(self, stream: Stream, now: float) -> None:
+        """Send the HAVE and the WANT that are due."""
+        progress = self._of(stream)
+        if not progress.settled:
+            self._settle(stream, progress, now)
+        self._have(stream, progress, now)
+        if progress.old:
+            self._stop_old(stream, progress, now)
+        if stream.role == "receive":
+            self._want(stream, progress.gaps, now)
+
+    def _of(self, stream: Stream) -> _Progress:
+        return self._progress.setdefault(stream.short, _Progress())
+
+    def _settle(self, stream: Stream, progress: _Progress, now: float) -> None:
+        if progress.began_at is None:
+            progress.began_at = now
+        if now - progress.began_at >= SETTLE_S + STALL_RTTS * self._longest_rtt():
+            progress.settled = True
+            stream.have_due = stream.have_due or bool(stream.missing())
 
     # --- HAVE -----------------------------------------------------------------------------------------------------
 
@@ -313,20 +270,21 @@ class Exchange:
 
     # --- WANT -----------------------------------------------------------------------------------------------------
 
-    def _want(self, stream: Stream, progress: _Progress, now: float) -> None:
+    def _want(self, stream: Stream, gaps: Gaps, now: float) -> None:
         missing = stream.missing() if stream.refused is None else stream.wanted.copy()
-        self._note_arrivals(stream, progress, missing, now)
+        for peer in gaps.note_missing(missing, now):
+            self._give_up(stream, gaps, peer)
         if not missing:
-            progress.checked_at = None
+            gaps.look_anew()
             stream.supply.whole()
             return
         patience = (STALL_S if stream.held else FIRST_STALL_S) + STALL_RTTS * self._longest_rtt()
-        self._give_up_silent(stream, progress, now - patience)
-        stalled = self._stalled(stream, progress, missing, now, patience)
-        progress.pulled.union_update(stalled)
+        self._give_up_silent(stream, gaps, now - patience)
+        stalled = gaps.stalled(missing, stream.held.last(), now, patience)
+        gaps.pulled.union_update(stalled)
         adrift = self._adrift(stream, missing)
-        if adrift or progress.pulled:
-            self._ask(stream, progress, progress.pulled.intersection(missing), adrift, stalled, now)
+        if adrift or gaps.pulled:
+            self._ask(stream, gaps, gaps.pulled.intersection(missing), adrift, stalled, now)
 
     def _adrift(self, stream: Stream, missing: RangeSet) -> RangeSet:
         """Return what is missing and nobody is bringing."""
@@ -341,64 +299,34 @@ class Exchange:
             adrift.difference_update(self._cursor_of(hop, stream).reported)
         return adrift
 
-    def _note_arrivals(self, stream: Stream, progress: _Progress, missing: RangeSet, now: float) -> None:
-        came = progress.seen.difference(missing)
-        progress.seen = missing
-        if not came:
-            return
-        for peer, asked in list(progress.asked.items()):
-            left = asked.numbers.intersection(missing)
-            came.difference_update(asked.numbers)
-            if len(left) < len(asked.numbers):
-                asked.moved_at = now
-            asked.numbers = left
-            if not left:
-                self._give_up(stream, progress, peer)
-        if came:
-            progress.brought_at = now
-
-    def _give_up_silent(self, stream: Stream, progress: _Progress, since: float) -> None:
+    def _give_up_silent(self, stream: Stream, gaps: Gaps, since: float) -> None:
         """Ask others for what a peer that has been silent since then was asked for."""
-        for peer, asked in list(progress.asked.items()):
-            if asked.moved_at <= since:
-                self._give_up(stream, progress, peer)
-                progress.failed = peer
-                hop = self._hops.get(peer)
-                if hop is not None and hop not in self._neighbours(stream):
-                    hop.send(Stop(stream.short), reliable=False)
+        for peer in gaps.silent(since):
+            self._give_up(stream, gaps, peer)
+            gaps.failed = peer
+            hop = self._hops.get(peer)
+            if hop is not None and hop not in self._neighbours(stream):
+                hop.send(Stop(stream.short), reliable=False)
 
-    def _give_up(self, stream: Stream, progress: _Progress, peer: DeviceId) -> None:
+    def _keep_asking(self, stream: Stream, gaps: Gaps, peer: DeviceId, *, delivering: bool) -> None:
+        """Wait for no more of what a peer was asked for than it has and delivers."""
+        asked, hop = gaps.asked[peer], self._hops.get(peer)
+        if hop is not None and delivering:
+            asked.numbers = asked.numbers.intersection(self._cursor_of(hop, stream).reported)
+        if hop is None or not delivering or not asked.numbers:
+            self._give_up(stream, gaps, peer)
+
+    def _give_up(self, stream: Stream, gaps: Gaps, peer: DeviceId) -> None:
         """Wait no more for what a peer was asked for."""
-        del progress.asked[peer]
+        del gaps.asked[peer]
         hop = self._hops.get(peer)
         if hop is not None and stream.short in hop.cursors:
             hop.cursors[stream.short].asked = False
 
-    def _stalled(self, stream: Stream, progress: _Progress, missing: RangeSet, now: float, patience: float) -> RangeSet:
-        """Return what has been missing for so long that nobody seems to be bringing it."""
-        nothing = RangeSet()
-        rest = missing.difference(progress.pulled)
-        rest.difference_update(progress.outstanding())
-        if not rest:
-            progress.checked_at = None
-            return nothing
-        if progress.checked_at is not None and now - progress.checked_at < patience:
-            return nothing
-        stalled = progress.checked_at is not None and progress.first == rest.first()
-        before = progress.missing
-        progress.checked_at, progress.first, progress.missing = now, rest.first(), rest
-        if not stalled:
-            return nothing
-        wanted = rest.intersection(before)
-        last = stream.held.last()
-        if last is not None and progress.brought_at is not None and now - progress.brought_at < patience:
-            wanted.remove_range(last, max(stream.stop, last + 1))
-        return wanted
-
     def _ask(
         self,
         stream: Stream,
-        progress: _Progress,
+        gaps: Gaps,
         wanted: RangeSet,
         adrift: RangeSet,
         stalled: RangeSet,
@@ -415,10 +343,10 @@ class Exchange:
             if (cursor := hop.cursors.get(stream.short)) is not None and cursor.heard
         ]
         heard = bool(retained)
-        progress.pulled = RangeSet()
-        outstanding = progress.outstanding()
+        gaps.pulled = RangeSet()
+        outstanding = gaps.outstanding()
         at_once = dict.fromkeys(hop.peer for hop in (self._neighbours if self._cut_off(stream) else self._near)(stream))
-        for hop in self._providers(stream, progress):
+        for hop in self._providers(stream, gaps):
             cursor = hop.cursors.get(stream.short)
             if cursor is None or not cursor.heard:
                 continue
@@ -429,26 +357,26 @@ class Exchange:
             if not found:
                 continue
             retained.append(found.first() or 0)
-            progress.pulled.union_update(found)
+            gaps.pulled.union_update(found)
             wanted.difference_update(found)
             adrift.difference_update(found)
-            self._ask_of(hop, stream, progress, found.difference(outstanding), now)
+            self._ask_of(hop, stream, gaps, found.difference(outstanding), now)
         if not stalled:
             return
         nobody = wanted.difference(outstanding)
         if nobody and (others := self._neighbours(stream)):
             # Nobody said that it holds these; but a neighbour that keeps nothing passes what it is asked for on.
-            passed = min(others, key=lambda hop: (hop.peer == progress.passed, hop.peer))
-            progress.passed = passed.peer
-            self._ask_of(passed, stream, progress, nobody, now)
+            passed = min(others, key=lambda hop: (hop.peer == gaps.passed, hop.peer))
+            gaps.passed = passed.peer
+            self._ask_of(passed, stream, gaps, nobody, now)
         # A file is of no use without its first pieces: they may yet come. Messages go on behind a gap.
         if heard and stream.closing is None and min(retained) > stream.lowest:
             stream.give_up_below(min(retained))
 
-    def _ask_of(self, hop: Hop, stream: Stream, progress: _Progress, numbers: RangeSet, now: float) -> None:
+    def _ask_of(self, hop: Hop, stream: Stream, gaps: Gaps, numbers: RangeSet, now: float) -> None:
         """Ask a peer for so much of some numbers that its answer does not run dry before it is asked again."""
         most = max(1, min(ASKED_BYTES, stream.credit_bytes) // stream.opening.piece_bytes)
-        asked = progress.asked.get(hop.peer)
+        asked = gaps.asked.get(hop.peer)
         waiting = 0 if asked is None else len(asked.numbers)
         if not numbers or waiting > most // 2:
             return
@@ -459,19 +387,16 @@ class Exchange:
         for at in range(0, len(ranges), MAX_RANGES):
             # Not reliable: what is asked for again and again must not be asked for by what was true seconds ago.
             hop.send(Want(stream.short, tuple(ranges[at : at + MAX_RANGES])), reliable=False)
-        if asked is None:
-            asked = progress.asked[hop.peer] = _Asked(RangeSet(), now)
         self._cursor_of(hop, stream).asked = True
-        asked.numbers.union_update(RangeSet(ranges))
-        asked.moved_at = now
+        gaps.ask(hop.peer, RangeSet(ranges), now)
 
-    def _providers(self, stream: Stream, progress: _Progress) -> list[Hop]:
+    def _providers(self, stream: Stream, gaps: Gaps) -> list[Hop]:
         """Return whom to ask: the tree's neighbours first, the one that did not answer at the end."""
         current = self._neighbours(stream)
         names = dict.fromkeys(hop.peer for hop in current)
         others = [hop for peer, hop in sorted(self._hops.items()) if peer not in names]
         order = current + others
-        return sorted(order, key=lambda hop: hop.peer == progress.failed)
+        return sorted(order, key=lambda hop: hop.peer == gaps.failed)
 
     def _longest_rtt(self) -> float:
         return max((hop.qos.rtt_s or 0.0 for hop in self._hops.values()), default=0.0)

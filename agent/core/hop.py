@@ -361,8 +361,8 @@ class Hop:
         recovery, qos = self.recovery, self.qos
         limited = result.app_limited or not self._controller.path_limited
         qos.on_ack(result, delay_s, now, latest_s=recovery.rtt.latest, limited=limited)
-        lost = recovery.packets_lost - recovery.spurious
-        qos.loss.on_flow(recovery.packets_sent - recovery.in_flight, lost, now)
+        known = recovery.packets_sent - recovery.in_flight, recovery.packets_lost - recovery.spurious
+        qos.on_fates(result, known, now)
 
     def _expand_control(self, datagram: bytes) -> int:
         _, _, low, high, _ = HOP_HEADER.unpack_from(datagram)
@@ -492,6 +492,7 @@ class Hop:
 
     def _give_up(self, lost: list[SentRange], now: float) -> None:
         self._controller.on_loss(now, sum(each.size_bytes for each in lost))
+        self.qos.shallow.on_lost(lost)
         self.mtu.on_feedback(0, self._large(lost), now)
         self._requeue(lost)
 

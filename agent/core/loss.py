@@ -1,9 +1,10 @@
 """The share of datagrams that a link loses, from whatever there is: probes, acknowledged packets, trains.
 
-Theory of operation. While data flows, acknowledgements count thousands of packets. They are counted by windows of half
-a second, and those that lost far more than the usual one are left out: what is lost in a burst is what a full queue of
-our own dropped. The rest are taken together, so that the figure stands on as many packets as there are; as soon as the
-latest windows say something else than those before, only the latest count.
+Theory of operation. While data flows, acknowledgements count thousands of packets. What a full queue of our own drops
+is not the link's loss: so only packets count that found that queue shallow (`shallow`), where there are enough of them.
+They are counted by windows of half a second, and those that lost far more than the usual one are left out, for a queue
+that overflows loses many at once. The rest are taken together, so that the figure stands on as many packets as there
+are; as soon as the latest windows say something else than those before, only the latest count.
 
 While nothing flows there is a probe a second, or four. They show that a link loses something, but not how much: a
 minute of them is too little for that. So one lost probe counts as one in a minute's probes, and raises a `doubt` that a
@@ -25,6 +26,8 @@ WINDOW_MOST_S: Final = 5.0
 """Seconds after which a window ends with however few."""
 WINDOWS: Final = 20
 """Windows that count at most."""
+SHALLOW_SHARE: Final = 0.2
+"""Share of a window's packets that have to have found a shallow queue to count alone."""
 LATEST: Final = 3
 """Windows that have to agree on another figure before those before them are forgotten; as many make a first one."""
 CHANGED: Final = 0.02
@@ -57,6 +60,8 @@ class _Count(NamedTuple):
     at: float
     sent: int
     lost: int
+    shallow: bool = False
+    """Whether they all found a shallow queue."""
 
     @property
     def share(self) -> float:
@@ -76,7 +81,8 @@ class LossMeter:
         self.doubt = False
         self._windows: deque[_Count] = deque(maxlen=WINDOWS)
         self._window_at: float | None = None
-        self._window_sent = self._window_lost = 0
+        # What was known when this window began: of all packets, and of those of a shallow queue.
+        self._all = self._shallow = (0, 0)
         self._probes: deque[_Count] = deque()
         self._series: _Count | None = None
         self._past: _Count | None = None
@@ -86,26 +92,33 @@ class LossMeter:
         """Whether the series that has begun needs another train."""
         return self._series is not None and self._series.lost > SERIES_CLEAN and self._series.sent < SERIES_PACKETS
 
-    def on_flow(self, sent: int, lost: int, now: float) -> None:
-        """Take in acknowledged packets.
+    def on_flow(self, all_packets: tuple[int, int], shallow: tuple[int, int], now: float) -> bool:
+        """Take in what an ACK told.
 
         Args:
-            sent: packets of this session whose fate is known.
-            lost: how many of them were lost; less than before where some came late.
+            all_packets: packets of this session whose fate is known, and how many of them were lost; less than before
+                where some came late.
+            shallow: the same of the packets that found a shallow queue.
             now: monotonic seconds.
+
+        Returns:
+            Whether a window has ended.
         """
         if self._window_at is None or now - self._window_at > FLOW_FRESH_S:
             self._windows.clear()
-            self._window_at, self._window_sent, self._window_lost = now, sent, lost
-            return
-        age, count = now - self._window_at, sent - self._window_sent
+            self._window_at, self._all, self._shallow = now, all_packets, shallow
+            return True
+        age, count = now - self._window_at, all_packets[0] - self._all[0]
         if age < WINDOW_S or (count < WINDOW_PACKETS and age < WINDOW_MOST_S):
-            return
+            return False
         if count > 0:
-            self._windows.append(_Count(now, count, lost - self._window_lost))
+            alone = shallow[0] - self._shallow[0] >= SHALLOW_SHARE * count
+            after, before = (shallow, self._shallow) if alone else (all_packets, self._all)
+            self._windows.append(_Count(now, after[0] - before[0], after[1] - before[1], alone))
             self._forget_changed()
             self._update(now)
-        self._window_at, self._window_sent, self._window_lost = now, sent, lost
+        self._window_at, self._all, self._shallow = now, all_packets, shallow
+        return True
 
     def on_probes(self, sent: int, lost: int, now: float) -> None:
         """Take in probes; those beside a flow say nothing that it does not say better.
@@ -175,9 +188,12 @@ class LossMeter:
         self.doubt = abs(lost - expected) > DOUBT_SIGMA * sqrt(expected + 1)
 
     def _flow(self) -> _Count:
-        """Return what the windows say together, without those in which a queue was full."""
-        most = OUTLIER * median(each.share for each in self._windows) + CHANGED
-        usual = [each for each in self._windows if each.share <= most]
+        """Return what the windows say together; those of deep queues only if there are no others."""
+        windows = [each for each in self._windows if each.shallow]
+        if len(windows) < LATEST:
+            windows = list(self._windows)
+        most = OUTLIER * median(each.share for each in windows) + CHANGED
+        usual = [each for each in windows if each.share <= most]
         return _Count(self._windows[-1].at, sum(each.sent for each in usual), sum(each.lost for each in usual))
 
     def _forget_changed(self) -> None:

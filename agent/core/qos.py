@@ -22,12 +22,14 @@ from agent.core.acks import MAX_ACK_DELAY_S
 from agent.core.delivery import DeliveryMeter
 from agent.core.loss import LossMeter
 from agent.core.sent import AckResult
+from agent.core.shallow import Shallow
 from common.frames import Probe
 from common.limits import MAX_DELAY_S
 
 _RTT_GAIN: Final = 1 / 8
 _JITTER_GAIN: Final = 1 / 16
 _MICRO: Final = 1e6
+_BITS: Final = 8
 PROBES_KEPT: Final = 256
 """Probes of our own that an echo may still be of: 12 s of those beside a stream."""
 LOWEST_S: Final = 3.0
@@ -49,6 +51,7 @@ class LinkQos:
         rtt_s: smoothed round-trip time, seconds; None before the first.
         jitter_s: of what is sent from here, seconds.
         loss: the meter of what is lost of that.
+        shallow: which packets found a shallow queue of our own.
         delivery: the meter of its bandwidth; trains set its rate too.
         bandwidth_at: when that was measured last, monotonic seconds; None before.
         flow_at: when a chunk crossed last, either way, monotonic seconds.
@@ -62,6 +65,7 @@ class LinkQos:
         self.rtt_s: float | None = None
         self.jitter_s = 0.0
         self.loss = LossMeter()
+        self.shallow = Shallow()
         self.delivery = DeliveryMeter()
         self.bandwidth_at: float | None = None
         self.flow_at = float("-inf")
@@ -146,6 +150,21 @@ class LinkQos:
             newest = result.acked[-1].train
             if self.delivery.on_ack(result.newly_acked_bytes, newest.sent_at, now, limited=limited):
                 self.bandwidth_at = now
+
+    def on_fates(self, result: AckResult, known: tuple[int, int], now: float) -> None:
+        """Take in which packets arrived or were lost by one ACK.
+
+        Args:
+            result: of the hop's recovery.
+            known: packets of this session whose fate is known, and how many of them were lost.
+            now: monotonic seconds.
+        """
+        shallow = self.shallow
+        shallow.on_acked(result.acked)
+        shallow.on_lost(result.lost)
+        shallow.on_late(result.late)
+        if self.loss.on_flow(known, (shallow.sent, shallow.lost), now):
+            shallow.end_window(2 * (self.delay_s or 0.0) * (self.bandwidth_bps or 0.0) / _BITS)
 
     def on_bandwidth(self, rate_bps: float, now: float) -> None:
         """Take what a train measured, bits per second."""

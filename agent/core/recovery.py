@@ -166,6 +166,7 @@ class Recovery:
             self._delivered_at,
             self._first_sent_at,
             self.delivered < self._app_limited_until,
+            self.in_flight_bytes,
         )
         packets.extend([train] * count)
         self.in_flight += count

@@ -17,6 +17,7 @@ class SentTrain:
         delivered_at: When the last of those was acknowledged, monotonic seconds.
         first_sent_at: When the packet was sent whose acknowledgement that was, monotonic seconds.
         app_limited: Whether the sender had too little to send just then.
+        flight_bytes: Bytes in flight before them.
     """
 
     __slots__ = (
@@ -26,6 +27,7 @@ class SentTrain:
         "delivered",
         "delivered_at",
         "first_sent_at",
+        "flight_bytes",
         "number",
         "sent_at",
         "size",
@@ -42,6 +44,7 @@ class SentTrain:
         delivered_at: float,
         first_sent_at: float,
         app_limited: bool,
+        flight_bytes: int = 0,
     ) -> None:
         self.number = number
         self.count = count
@@ -52,6 +55,7 @@ class SentTrain:
         self.delivered_at = delivered_at
         self.first_sent_at = first_sent_at
         self.app_limited = app_limited
+        self.flight_bytes = flight_bytes
 
 
 class SentRange(NamedTuple):

@@ -69,6 +69,20 @@ def test_a_loaded_link_is_measured_by_what_it_carries(rate_bps: float, delay_s: 
         assert found.bandwidth_bps == pytest.approx(rate_bps, rel=0.2)
 
 
+@pytest.mark.parametrize("rate_bps", [5e6, 20e6])
+@pytest.mark.parametrize("loss", [0.0, 0.01, 0.05])
+def test_what_a_short_buffer_drops_is_not_the_link_s_loss(rate_bps: float, loss: float) -> None:
+    buffer_bytes = max(round(0.02 * rate_bps / 8), 8 * 1_514)
+    link = LinkFigures(rate_bps, delay_s=0.0001, loss=loss, queue_bytes=buffer_bytes)
+    scenario = Scenario("short buffer", ("A", "B"), {("A", "B"): link}, seed=1, declared=False, datagram_bytes=1_472)
+    with Simulation(scenario) as simulation:
+        simulation.settle()
+        simulation.send_file("A", "files", "load.bin", bytes(round(rate_bps * (LOADED_S + 3.0) / 8)))
+        simulation.run_for(LOADED_S)
+        assert simulation.network.dropped("A", "B") > 0 or rate_bps > 5e6
+        check_delay_and_loss(figures(simulation), 0.0001, loss)
+
+
 @pytest.mark.parametrize("rate_bps", RATES_BPS[4:])
 def test_a_fast_loaded_link_is_measured_by_what_it_carries(rate_bps: float) -> None:
     with Simulation(pair(rate_bps, 0.01, 0.01)) as simulation:

@@ -23,16 +23,23 @@ class Flow:
         self.now = 0.0
         self._rng = random.Random(seed)
         self._sent = self._lost = 0
+        self._shallow_sent = self._shallow_lost = 0
 
-    def run(self, seconds: float, *, loss: float, per_second: int = 500, full: float = 0.0) -> None:
-        """Let data flow; a full queue drops a share of every tenth half second."""
+    def run(self, seconds: float, *, loss: float, per_second: int = 500, full: float = 0.0, deep: float = 0.0) -> None:
+        """Let data flow; a full queue drops a share of every tenth half second, or of each other packet all along."""
         for _ in range(round(100 * seconds)):
             self.now += 0.01
             overflows = full > 0 and int(self.now / WINDOW_S) % 10 == 0
             for _ in range(per_second // 100):
                 self._sent += 1
-                self._lost += self._rng.random() < (full if overflows else loss)
-            self.meter.on_flow(self._sent, self._lost, self.now)
+                found_deep = deep > 0 and self._rng.random() < 0.5
+                lost = self._rng.random() < (full if overflows else deep if found_deep else loss)
+                self._lost += lost
+                if deep > 0 and not found_deep:
+                    self._shallow_sent += 1
+                    self._shallow_lost += lost
+            shallow = (self._shallow_sent, self._shallow_lost)
+            self.meter.on_flow((self._sent, self._lost), shallow, self.now)
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.01, 0.05, 0.1])
@@ -59,21 +66,28 @@ def test_what_a_full_queue_drops_now_and_then_is_not_the_link_s_loss() -> None:
     assert flow.meter.share == pytest.approx(0.01, abs=0.01)
 
 
+@pytest.mark.parametrize("loss", [0.0, 0.05])
+def test_what_a_queue_drops_that_is_full_all_the_time_is_not_the_link_s_loss_either(loss: float) -> None:
+    flow = Flow(LossMeter())
+    flow.run(10.0, loss=loss, deep=0.15)
+    assert flow.meter.share == pytest.approx(loss, abs=0.012)
+
+
 def test_packets_that_came_late_are_no_loss() -> None:
     meter = LossMeter()
     for turn in range(40):
-        meter.on_flow(100 * turn, 5 if turn % 2 else 0, 0.5 * turn)
+        meter.on_flow((100 * turn, 5 if turn % 2 else 0), (0, 0), 0.5 * turn)
     assert meter.share <= 0.03
 
 
 def test_a_thin_flow_needs_longer_and_one_of_nothing_has_no_windows() -> None:
     meter = LossMeter()
     for turn in range(30):
-        meter.on_flow(4 * turn, 0, turn * 1.0)
+        meter.on_flow((4 * turn, 0), (0, 0), turn * 1.0)
         meter.on_probes(1, 0, turn * 1.0)
     assert meter.share == 0.0
     for turn in range(20):
-        meter.on_flow(116, 0, 29.0 + turn * WINDOW_MOST_S / 2)
+        meter.on_flow((116, 0), (0, 0), 29.0 + turn * WINDOW_MOST_S / 2)
     assert meter.share == 0.0
 
 

@@ -30,8 +30,8 @@ LEAST_DATAGRAMS: Final = 24
 """Datagrams of a train at least: a slow path's second half needs some, too."""
 PORTION_S: Final = 0.001
 """Seconds of a train that are sent at once: timers are not set finer."""
-REPORT_WITHIN_S: Final = 2.0
-"""Seconds after the last datagram in which a report has to come; a slow path takes as long to let a train through."""
+REPORT_WITHIN_S: Final = 5.0
+"""Seconds after the last datagram in which a report has to come: what a path of 56 kbit/s takes to let one through."""
 STRAGGLERS_S: Final = 0.02
 """Seconds for which a receiver waits for datagrams that the last one has overtaken."""
 SILENT_S: Final = 0.5

@@ -33,9 +33,10 @@ from bench._common import (
     send_file,
     sha256,
 )
-from bench._flow import Flow
+from bench._flow import CHANNEL, Flow
 from common.errors import ConfigError
 from common.ids import DeviceId, LinkKey
+from common.messages import ChannelSpec
 from lab.happenings import Happening, Verb
 from lab.loopback_run import COUNTED
 from lab.netns import NetnsSystem, check_netns
@@ -49,6 +50,10 @@ MOST_CUT: Final = 2
 MOST_DEAD: Final = 2
 FILE_EVERY_S: Final = 15.0
 FILE_BYTES: Final = (200_000, 6_000_000)
+RETENTION_S: Final = 90.0
+"""How long messages are kept for those who come late: less than a quarter of the run, so that memory can be flat."""
+MOST_HARM_S: Final = 30.0
+"""What was cut or killed so long ago is made whole next, before messages are lost that it waits for."""
 MEMORY_EVERY_S: Final = 2.0
 WHOLE_S: Final = 120.0
 """Seconds at the end in which everything has to be everywhere."""
@@ -80,7 +85,8 @@ def soak(
 
 def _scenario(emulator: Path | None) -> tuple[Scenario, bool]:
     """Return the six devices, and whether their links can delay and lose frames here."""
-    six = replace(load_scenario(SIX), name="soak", datagram_bytes=1472)
+    messages = ChannelSpec(name=CHANNEL, kind="message", retention_s=RETENTION_S)
+    six = replace(load_scenario(SIX), name="soak", datagram_bytes=1472, channels=(messages,))
     try:
         check_netns(six, emulator)
     except ConfigError:
@@ -141,23 +147,25 @@ class _Events:
         self._flow = flow
         self._rng = rng
         self._weather = weather
-        self._cut: set[LinkKey] = set()
-        self._worse: set[LinkKey] = set()
-        self._dead: set[DeviceId] = set()
-        self._server_dead = False
+        self._cut: dict[LinkKey, float] = {}
+        self._worse: dict[LinkKey, float] = {}
+        self._dead: dict[DeviceId, float] = {}
+        self._server_dead: float | None = None
+        self._passed = 0.0  # The pauses so far, and no clock: what is drawn follows from the seed alone.
 
     async def until(self, end: float) -> None:
         """Let something happen every few seconds until a time."""
         while (pause := self._rng.uniform(*PAUSE_S)) < end - time.monotonic():
             await asyncio.sleep(pause)
+            self._passed += pause
             self._system.check()
             await self._happen(self._draw())
 
     async def whole(self) -> None:
         """Start and restore everything."""
-        if self._server_dead:
+        if self._server_dead is not None:
             await self._happen(Happening(0.0, Verb.START))
-        for link in sorted(self._cut | self._worse):
+        for link in sorted({*self._cut, *self._worse}):
             await self._happen(Happening(0.0, Verb.RESTORE, link=link))
         for device in sorted(self._dead):
             await self._happen(Happening(0.0, Verb.START, device=device))
@@ -165,7 +173,14 @@ class _Events:
     def _draw(self) -> Happening:
         links = list(self._system.scenario.links)
         devices = [device for device in self._system.scenario.devices if device != SOURCE]
-        can: list[Happening] = [Happening(0.0, Verb.RESTORE, link=link) for link in sorted(self._cut | self._worse)]
+        before = self._passed - MOST_HARM_S
+        due = [Happening(0.0, Verb.RESTORE, link=link) for link, at in self._cut.items() if at < before]
+        due += [Happening(0.0, Verb.START, device=device) for device, at in self._dead.items() if at < before]
+        if self._server_dead is not None and self._server_dead < before:
+            due.append(Happening(0.0, Verb.START))
+        if due:
+            return due[0]
+        can = [Happening(0.0, Verb.RESTORE, link=link) for link in sorted({*self._cut, *self._worse})]
         can += [Happening(0.0, Verb.START, device=device) for device in sorted(self._dead)]
         if len(self._cut) < MOST_CUT:
             can.append(Happening(0.0, Verb.CUT, link=self._rng.choice([x for x in links if x not in self._cut])))
@@ -173,7 +188,7 @@ class _Events:
             alive = [device for device in devices if device not in self._dead]
             can.append(Happening(0.0, Verb.KILL, device=self._rng.choice(alive)))
         can.append(Happening(0.0, Verb.DEGRADE, link=self._rng.choice(links), figures=self._figures()))
-        can.append(Happening(0.0, Verb.START if self._server_dead else Verb.KILL))
+        can.append(Happening(0.0, Verb.KILL if self._server_dead is None else Verb.START))
         return self._rng.choice(can)
 
     def _figures(self) -> dict[str, float]:
@@ -185,23 +200,28 @@ class _Events:
     async def _happen(self, happening: Happening) -> None:
         say(f"{happening}")
         await self._system.happen(happening)
+        if happening.verb is Verb.START and happening.device is not None:
+            await self._flow.follow(happening.device)
+        self.note(happening)
+
+    def note(self, happening: Happening) -> None:
+        """Take down what is cut, worse and dead now."""
         self.done[happening.verb.value + ("" if happening.link or happening.device else " server")] += 1
         link, device = happening.link, happening.device
         match happening.verb:
             case Verb.CUT if link is not None:
-                self._cut.add(link)
+                self._cut[link] = self._passed
             case Verb.DEGRADE if link is not None:
-                self._worse.add(link)
+                self._worse[link] = self._passed
             case Verb.RESTORE if link is not None:
-                self._cut.discard(link)
-                self._worse.discard(link)
+                self._cut.pop(link, None)
+                self._worse.pop(link, None)
             case Verb.KILL if device is not None:
-                self._dead.add(device)
+                self._dead[device] = self._passed
             case Verb.START if device is not None:
-                self._dead.discard(device)
-                await self._flow.follow(device)
+                del self._dead[device]
             case _:
-                self._server_dead = happening.verb is Verb.KILL
+                self._server_dead = self._passed if happening.verb is Verb.KILL else None
 
 
 @dataclass(slots=True)

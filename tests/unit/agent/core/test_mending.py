@@ -194,8 +194,7 @@ def test_what_an_interrupted_neighbour_was_asked_for_and_has_not_is_asked_of_ano
     mesh.cut.add(("B", "C"))
     # C may pass on what nobody is known to have.
     mesh.until(lambda: mesh.hop("D", "C").cursors[short].asked)
-    silenced(mesh, "B", "C")
-    mesh.run(SOON_S)
+    mesh.say("C", "D", Interrupted(short, delivering=False))
     assert not mesh.hop("D", "C").cursors[short].asked
     mesh.plan("A-B A-D C-D")
     mesh.until(lambda: mesh.verified(stream) == ["B", "C", "D"], within=0.3)

@@ -52,6 +52,7 @@ class AckTracker:
     """
 
     __slots__ = (
+        "_acks",
         "_due_at",
         "_immediate_at",
         "_largest",
@@ -71,9 +72,11 @@ class AckTracker:
         self._due_at: float | None = None
         # When the next immediate ACK is allowed.
         self._immediate_at = 0.0
-        # The lowest number that the next ACK is the first to tell of, and those of the ACKs before it, with their time.
+        # The lowest number that the next ACK is the first to tell of; and of the ACKs before it, as far as none after
+        # them told of a lower one: when each went, the how-manieth it was, and that number.
         self._lowest_news: int | None = None
-        self._told: deque[tuple[float, int]] = deque()
+        self._acks = 0
+        self._told: deque[tuple[float, int, int]] = deque()
         self.outside_window = 0
 
     def on_received(self, number: int, now: float, ack_eliciting: bool = True, count: int = 1) -> bool:
@@ -138,12 +141,16 @@ class AckTracker:
             RFC 9000 section 13.2.3, which leaves it to the receiver when to forget.
         """
         told = self._told
-        if self._lowest_news is not None:
-            told.append((now, self._lowest_news))
+        lowest = self._lowest_news
+        if lowest is not None:
+            self._acks += 1
+            while told and told[-1][2] >= lowest:
+                told.pop()
+            told.append((now, self._acks, lowest))
             self._lowest_news = None
-        while len(told) > TOLD_ACKS and now - told[0][0] > TOLD_S:
+        while self._acks - told[0][1] >= TOLD_ACKS and now - told[0][0] > TOLD_S:
             told.popleft()
-        return min([lowest for _, lowest in told], default=self._largest)
+        return told[0][2]
 
     def _expect_ack(self, now: float, in_order: bool, count: int) -> None:
         """Move the time at which an ACK is due."""

@@ -188,10 +188,12 @@ class LossMeter:
         self.doubt = abs(lost - expected) > DOUBT_SIGMA * sqrt(expected + 1)
 
     def _flow(self) -> _Count:
-        """Return what the windows say together; those of deep queues only if there are no others."""
+        """Return what the windows say together: those of shallow queues, or else the lower half of all."""
         windows = [each for each in self._windows if each.shallow]
         if len(windows) < LATEST:
-            windows = list(self._windows)
+            # What a queue drops varies, what a link loses does not.
+            ordered = sorted(self._windows, key=lambda each: each.share)
+            windows = ordered[: (len(ordered) + 1) // 2]
         most = OUTLIER * median(each.share for each in windows) + CHANGED
         usual = [each for each in windows if each.share <= most]
         return _Count(self._windows[-1].at, sum(each.sent for each in usual), sum(each.lost for each in usual))

@@ -344,7 +344,6 @@ class Exchange:
         ]
         heard = bool(retained)
         gaps.pulled = RangeSet()
-        outstanding = gaps.outstanding()
         at_once = dict.fromkeys(hop.peer for hop in (self._neighbours if self._cut_off(stream) else self._near)(stream))
         for hop in self._providers(stream, gaps):
             cursor = hop.cursors.get(stream.short)
@@ -360,10 +359,11 @@ class Exchange:
             gaps.pulled.union_update(found)
             wanted.difference_update(found)
             adrift.difference_update(found)
-            self._ask_of(hop, stream, gaps, found.difference(outstanding), now)
+            found.difference_update(self._awaited(stream, gaps))
+            self._ask_of(hop, stream, gaps, found, now)
         if not stalled:
             return
-        nobody = wanted.difference(outstanding)
+        nobody = wanted.difference(gaps.outstanding())
         if nobody and (others := self._neighbours(stream)):
             # Nobody said that it holds these; but a neighbour that keeps nothing passes what it is asked for on.
             passed = min(others, key=lambda hop: (hop.peer == gaps.passed, hop.peer))
@@ -372,6 +372,15 @@ class Exchange:
         # A file is of no use without its first pieces: they may yet come. Messages go on behind a gap.
         if heard and stream.closing is None and min(retained) > stream.lowest:
             stream.give_up_below(min(retained))
+
+    def _awaited(self, stream: Stream, gaps: Gaps) -> RangeSet:
+        """Return what was asked of those who have it; others were asked in the hope that they pass it on."""
+        numbers = RangeSet()
+        for peer, asked in gaps.asked.items():
+            hop = self._hops.get(peer)
+            if hop is not None:
+                numbers.union_update(asked.numbers.intersection(self._cursor_of(hop, stream).reported))
+        return numbers
 
     def _ask_of(self, hop: Hop, stream: Stream, gaps: Gaps, numbers: RangeSet, now: float) -> None:
         """Ask a peer for so much of some numbers that its answer does not run dry before it is asked again."""
@@ -384,6 +393,8 @@ class Exchange:
             # Neighbours hear it in any case; who is none knows neither what came meanwhile nor how much may come.
             self._send_have(hop, stream, reliable=False)
         ranges = numbers.take(most - waiting)[: WANTS_AT_ONCE * MAX_RANGES]
+        for other in gaps.ask_elsewhere(hop.peer, RangeSet(ranges)):
+            self._give_up(stream, gaps, other)
         for at in range(0, len(ranges), MAX_RANGES):
             # Not reliable: what is asked for again and again must not be asked for by what was true seconds ago.
             hop.send(Want(stream.short, tuple(ranges[at : at + MAX_RANGES])), reliable=False)

@@ -61,6 +61,20 @@ class Gaps:
         asked.numbers.union_update(numbers)
         asked.moved_at = now
 
+    def ask_elsewhere(self, peer: DeviceId, numbers: RangeSet) -> list[DeviceId]:
+        """Expect numbers that another peer is about to be asked for of no one else.
+
+        Returns:
+            The peers of whom nothing more is expected; they are still in ``asked``.
+        """
+        given_up = []
+        for other, asked in self.asked.items():
+            if other != peer:
+                asked.numbers = asked.numbers.difference(numbers)
+                if not asked.numbers:
+                    given_up.append(other)
+        return given_up
+
     def note_missing(self, missing: RangeSet, now: float) -> list[DeviceId]:
         """Take what is missing now, and with it what has come since the last time.
 

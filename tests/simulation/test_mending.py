@@ -5,12 +5,17 @@ How soon a dead link is noticed is the link's own affair, and measured in its te
 
 import random
 import statistics
+from pathlib import Path
 
 import pytest
 
+import lab
 from agent.core.link import LinkState
 from common.ids import DeviceId
+from lab.progress import QuietWatcher
 from lab.report import NEEDLESS_FLOOR, NEEDLESS_SHARE
+from lab.scenario import load_scenario
+from lab.simulated_run import run_simulation
 from lab.simulator import Simulation
 from tests.harness.flow import UNDER_WAY_S, Flow, behind, even_mesh, graph_at, noticed_at, replaceable
 
@@ -58,7 +63,7 @@ def after_a_cut(seed: int, payload: bytes | None) -> tuple[Flow, list[float], li
 def test_messages_flow_again_at_once_on_the_new_tree_at_every_device_behind_the_cut() -> None:
     since_graph: list[float] = []
     since_noticed: list[float] = []
-    for seed in range(10):
+    for seed in range(6):
         _, graph, noticed = after_a_cut(seed, None)
         since_graph += graph
         since_noticed += noticed
@@ -69,7 +74,7 @@ def test_messages_flow_again_at_once_on_the_new_tree_at_every_device_behind_the_
 
 def test_a_file_flows_again_at_once_and_hardly_anything_of_it_crosses_a_link_again() -> None:
     since_graph: list[float] = []
-    for seed in range(5):
+    for seed in range(4):
         flow, graph, _ = after_a_cut(seed, FILE)
         since_graph += graph
         chunks = len(FILE) // 1_000
@@ -103,7 +108,7 @@ def test_every_manner_mends(routing: str, within: float) -> None:
         flow.check()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_relay_that_is_killed_is_gone_round_and_goes_on_from_its_disk_when_it_is_back(seed: int) -> None:
     simulation = Simulation(even_mesh(DEVICES, seed))
     with simulation:
@@ -143,7 +148,7 @@ def _upstream(edges: tuple[tuple[DeviceId, DeviceId], ...], device: DeviceId, so
 
 
 def test_a_link_that_is_cut_for_five_seconds_and_comes_back_brings_nothing_twice() -> None:
-    for seed in range(3):
+    for seed in range(2):
         simulation = Simulation(even_mesh(8, seed, rate_bps=4e6))
         with simulation:
             simulation.settle()
@@ -183,7 +188,7 @@ def test_a_tree_link_that_is_silent_for_a_while_and_nothing_can_replace_takes_up
         assert again - restored_at <= 0.6, "a sign of life, and a round trip"
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_two_tree_links_are_cut_at_once(seed: int) -> None:
     simulation = Simulation(even_mesh(DEVICES, seed))
     with simulation:
@@ -212,7 +217,7 @@ def test_two_tree_links_are_cut_at_once(seed: int) -> None:
             assert again - noticed <= 1.0
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_each_part_of_a_mesh_that_fell_apart_goes_on_and_gets_what_it_missed_when_it_heals(seed: int) -> None:
     simulation = Simulation(even_mesh(8, seed))
     with simulation:
@@ -241,3 +246,15 @@ def test_each_part_of_a_mesh_that_fell_apart_goes_on_and_gets_what_it_missed_whe
                 device != far[-1]
             )
             assert others == expected
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(1, 22))
+def test_the_scenario_of_all_troubles_wastes_nothing(seed: int) -> None:
+    scenario = load_scenario(Path(lab.__file__).parent / "scenarios" / "trouble.toml")
+    payload = random.Random(seed).randbytes(16 << 20)
+    report = run_simulation(
+        scenario, data=payload, name="payload", source="A", seed=seed, within=None, watcher=QuietWatcher()
+    )
+    assert report.wasteful == []
+    assert report.ok

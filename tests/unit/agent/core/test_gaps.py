@@ -81,3 +81,13 @@ def test_who_has_not_answered_since_is_silent_and_more_that_is_asked_is_a_new_be
     gaps.ask("B", spans((7, 8)), 10.2)
     assert gaps.silent(10.1) == ["C"]
     assert gaps.asked["B"].numbers.ranges() == [(1, 3), (7, 8)]
+
+
+def test_what_another_is_asked_for_is_expected_of_nobody_else() -> None:
+    gaps = Gaps()
+    gaps.ask("B", spans((1, 3)), 10.0)
+    gaps.ask("C", spans((3, 9)), 10.0)
+    assert gaps.ask_elsewhere("D", spans((1, 5))) == ["B"]
+    assert gaps.asked["C"].numbers.ranges() == [(5, 9)]
+    assert gaps.ask_elsewhere("C", spans((5, 9))) == ["B"]
+    assert gaps.asked["C"].numbers.ranges() == [(5, 9)]

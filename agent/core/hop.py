@@ -28,7 +28,6 @@ from agent.core.recovery import Recovery
 from agent.core.scheduler import RoundRobin
 from agent.core.sent import AckResult, SentRange
 from agent.core.window import BitmapWindow
-from common import frames
 from common.datagrams import (
     CONTROL_OVERHEAD_BYTES,
     HOP_HEADER,
@@ -37,21 +36,22 @@ from common.datagrams import (
     expand_number,
 )
 from common.errors import DecodeError
-from common.frames import Frame, encode_frame
+from common.frames import Frame, decode_untrusted, encode_frame
 from common.ids import DeviceId
 from common.limits import HOP_WINDOW, MAX_FRAMES_QUEUED
-from common.path_frames import PathAnswer, PathChallenge
+from common.link_frames import Ack, Probe
+from common.path_frames import MtuAnswer, MtuProbe, PathAnswer, PathChallenge, Train
 from common.sealing import Sealer
 
 _MICRO: Final = 1e6
 _CONTROL_BYTE: Final = PacketType.CONTROL << 4
 _REPLAY_WINDOW: Final = 1 << 16
 _UNACKNOWLEDGED: Final = (
-    frames.Ack,
-    frames.Probe,
-    frames.MtuProbe,
-    frames.MtuAnswer,
-    frames.Train,
+    Ack,
+    Probe,
+    MtuProbe,
+    MtuAnswer,
+    Train,
     PathChallenge,
     PathAnswer,
 )
@@ -211,7 +211,7 @@ class Hop:
         header = datagram[:HOP_HEADER_BYTES]
         plain = self._receive_sealer.open(number, header, datagram[HOP_HEADER_BYTES:])
         self._replay.mark(number)
-        found = frames.decode_untrusted(plain)
+        found = decode_untrusted(plain)
         self._anchor = max(self._anchor, number)
         eliciting = any(not isinstance(frame, _UNACKNOWLEDGED) for frame in found)
         self._acks.on_received(number, now, eliciting)
@@ -245,7 +245,7 @@ class Hop:
             count = self._joiner.take_count(low_number, datagrams[0])
         self._acks.on_received(number, now, count=count)
 
-    def on_ack(self, ack: frames.Ack, now: float) -> None:
+    def on_ack(self, ack: Ack, now: float) -> None:
         """Take the peer's acknowledgement: it drives pacing and repair, nothing else."""
         recovery = self.recovery
         result = recovery.on_ack(ack.largest, ack.delay_us / _MICRO, ack.ranges, now)
@@ -268,7 +268,7 @@ class Hop:
         Those of a train are datagrams of their own, and never reliable.
         """
         queue = self._frames if reliable else self._unreliable
-        if isinstance(frame, frames.Train):
+        if isinstance(frame, Train):
             queue = self._trains
         if len(queue) >= MAX_FRAMES_QUEUED:
             self.overflowed = True
@@ -374,7 +374,7 @@ class Hop:
         pending: list[bytes] = []
         if self._acks.ack_due(now) or ((self._frames or self._unreliable) and self._acks.due_at() is not None):
             largest, delay, ranges = self._acks.take_ack(now)
-            pending.append(encode_frame(frames.Ack(largest, min(int(delay * _MICRO), 0xFFFFFFFF), tuple(ranges))))
+            pending.append(encode_frame(Ack(largest, min(int(delay * _MICRO), 0xFFFFFFFF), tuple(ranges))))
         while self._unreliable:
             pending.append(self._unreliable.popleft())
         room = CONTROL_BYTES - CONTROL_OVERHEAD_BYTES

@@ -51,10 +51,11 @@ from common.datagrams import (
     PacketType,
 )
 from common.errors import ConfigError, DecodeError
-from common.frames import ChannelPort, Frame
+from common.frames import Frame
 from common.graph import short_epoch
 from common.ids import ChannelId, DeviceId, GroupId, check_id
 from common.limits import MAX_DATAGRAM_BYTES, MIN_DATAGRAM_BYTES, MIN_STREAM_MEMORY_BYTES, STREAM_MEMORY_BYTES
+from common.link_frames import ChannelPort
 from common.messages import Channels, GraphBody, NeighboursBody, ServerMessage
 from common.sealing import key_id, public_key_of
 from common.stun import HIGHEST_STUN_BYTE

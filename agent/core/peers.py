@@ -19,10 +19,11 @@ from agent.core.survey import Survey
 from common.addresses import Network, is_within, numeric, why_unreachable
 from common.datagrams import Hello, hello_key_id, open_hello
 from common.errors import DecodeError
-from common.frames import Bye, MtuProbe, Probe
 from common.ids import DeviceId
 from common.limits import MAX_DELAY_S, MAX_PEERS, MAX_RATE_BPS, USUAL_DATAGRAM_BYTES
+from common.link_frames import Bye, Probe
 from common.messages import CandidatesReport, QosFigures, RosterEntry, decode_key, split_candidate
+from common.path_frames import MtuProbe
 from common.sealing import NONCE_BYTES, key_id, pair_secret
 
 _BITS: Final = 8

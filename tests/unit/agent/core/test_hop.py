@@ -18,9 +18,11 @@ from agent.core.scheduler import QUANTUM_BYTES
 from agent.core.stream import Stream
 from common.datagrams import BOTH_HEADERS, HOP_HEADER, HOP_HEADER_BYTES, PacketType, peek_chunk
 from common.errors import DecodeError
-from common.frames import Ack, AskOpening, Frame, Probe, Stop, StreamOpening
+from common.frames import Frame
 from common.limits import HOP_WINDOW, MAX_FRAMES_QUEUED
+from common.link_frames import Ack, Probe
 from common.sealing import Sealer
+from common.stream_frames import AskOpening, Stop, StreamOpening
 from tests.unit.agent.core.parts import MESSAGE, make_hop, make_hops, make_stream, of_size, sessions
 
 DATA, REPEAT, PULLED = PacketType.DATA, PacketType.REPEAT, PacketType.PULLED

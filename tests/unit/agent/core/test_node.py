@@ -21,10 +21,11 @@ from common.datagrams import (
     peek_chunk,
 )
 from common.errors import ConfigError
-from common.frames import AskOpening, encode_frame
+from common.frames import encode_frame
 from common.ids import DeviceId
 from common.limits import MIN_STREAM_MEMORY_BYTES
 from common.messages import CandidatesReport, Channels, ChannelSpec
+from common.stream_frames import AskOpening
 from tests.harness.mesh import FILES, MESSAGES, PIECE_BYTES, Crossing, Mesh, data, forged
 
 OWN = ChannelSpec(name="own", kind="file", sockets="per-channel")

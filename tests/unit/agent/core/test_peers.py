@@ -8,10 +8,11 @@ import pytest
 from agent.core.events import LinkChanged
 from agent.core.peers import DeclaredQos, PeerPolicy
 from common.datagrams import HELLO_BYTES, Hello
-from common.frames import AskOpening, Probe
 from common.limits import MAX_FRAMES_QUEUED, MAX_PEERS
+from common.link_frames import Probe
 from common.messages import QosFigures, Roster, RosterEntry, encode_key
 from common.sealing import Sealer, hello_key, key_id, pair_secret, public_key_of
+from common.stream_frames import AskOpening
 from tests.harness.mesh import GROUP, RATE_BPS, Mesh, data, forged
 
 

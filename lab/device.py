@@ -12,7 +12,7 @@ from typing import Final
 from agent.core.events import Event, OpenSocket
 from agent.core.memory_store import BytesReader, MemoryStores
 from agent.core.node import Node, NodeConfig
-from agent.core.peers import DeclaredQos
+from agent.core.policy import DeclaredQos
 from common.addresses import Address
 from common.errors import LocalProtocolError
 from common.ids import DeviceId

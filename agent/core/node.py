@@ -33,7 +33,8 @@ from agent.core.forwarding import Forwarder
 from agent.core.frame_handlers import FrameHandlers
 from agent.core.hop import Hop
 from agent.core.neighbourhood import Neighbourhood
-from agent.core.peers import DeclaredQos, PeerPolicy, Peers
+from agent.core.peers import Peers
+from agent.core.policy import DeclaredQos, PeerPolicy
 from agent.core.reflexive import Reflexive
 from agent.core.routing import GraphTable
 from agent.core.silences import Arrivals

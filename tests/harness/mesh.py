@@ -25,7 +25,7 @@ from agent.core.events import (
 from agent.core.hop import Hop
 from agent.core.memory_store import BytesReader, MemoryStores
 from agent.core.node import Node, NodeConfig
-from agent.core.peers import DeclaredQos
+from agent.core.policy import DeclaredQos
 from agent.core.store import PieceReader
 from agent.core.stream import Stream
 from common.datagrams import BOTH_HEADERS, CHUNK_OVERHEAD_BYTES, HOP_HEADER, PacketType, peek_chunk

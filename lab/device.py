@@ -9,9 +9,10 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from agent.core.config import NodeConfig
 from agent.core.events import Event, OpenSocket
 from agent.core.memory_store import BytesReader, MemoryStores
-from agent.core.node import Node, NodeConfig
+from agent.core.node import Node
 from agent.core.policy import DeclaredQos
 from common.addresses import Address
 from common.errors import LocalProtocolError

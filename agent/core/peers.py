@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from agent.core.congestion import INITIAL_RATE_BYTES_S, ModelController
+from agent.core.counters import HopCounters
 from agent.core.events import Address, Event, LinkChanged
-from agent.core.hop import Hop, HopCounters
+from agent.core.hop import Hop
 from agent.core.link import Link, LinkState, Session
 from agent.core.migration import Migration
 from agent.core.pacer import SharedRate

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from agent.core.congestion import ModelController
+from agent.core.counters import HopCounters
 from agent.core.events import Address
-from agent.core.hop import Hop, HopCounters
+from agent.core.hop import Hop
 from agent.core.link import Link, Session
 from agent.core.memory_store import MemoryStreamStore
 from agent.core.routing import GraphTable

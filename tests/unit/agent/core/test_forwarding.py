@@ -9,8 +9,8 @@ import pytest
 from agent.core import ring as ring_module
 from agent.core import stream as stream_module
 from agent.core import streams as streams_module
+from agent.core.counters import HopCounters
 from agent.core.events import FileFailed, MessageReceived, QueryNeighbours, ReceiptsChanged, Transmit
-from agent.core.hop import HopCounters
 from agent.core.manners import FLUSH_S
 from agent.core.memory_store import MemoryStores, MemoryStreamStore
 from agent.core.rangeset import RangeSet

@@ -236,15 +236,6 @@ def test_more_frames_than_a_queue_takes_are_dropped_and_that_is_noted(reliable: 
     assert hop.overflowed
 
 
-@pytest.mark.parametrize(("first_crossing", "counted"), [(True, (1, 0)), (False, (0, 1))])
-def test_a_chunk_that_is_held_already_is_a_duplicate_or_a_repair(
-    first_crossing: bool, counted: tuple[int, int]
-) -> None:
-    counters = make_hops()[0].counters
-    counters.note_repeated(first_crossing=first_crossing)
-    assert (counters.duplicates_received, counters.repairs_received) == counted
-
-
 # --- what is forged -----------------------------------------------------------------------------------------------
 
 

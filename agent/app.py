@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from agent.api.local import LocalAgent
 from agent.api.serve import ApiServer, bind_control_socket, make_api
+from agent.core.config import NodeConfig
 from agent.core.events import (
     Address,
     ControlFailed,
@@ -29,7 +30,7 @@ from agent.core.events import (
     MessageGap,
     MessageReceived,
 )
-from agent.core.node import Node, NodeConfig
+from agent.core.node import Node
 from agent.services.control import ControlClient
 from agent.services.control_rest import RestClient
 from agent.services.discovery import Discovery

@@ -16,7 +16,7 @@ from typing import Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from agent.core.events import Address
-from agent.core.peers import DeclaredQos
+from agent.core.policy import DeclaredQos
 from common.addresses import Network, is_within
 from common.errors import ConfigError
 from common.ids import DeviceId, GroupId, check_id

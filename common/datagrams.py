@@ -32,6 +32,8 @@ BOTH_HEADERS: Final = struct.Struct("!BBIIHIQ")
 
 FRAGMENT_HEADER: Final = struct.Struct("!IBB")
 """Stream short form; as what the chunk goes (a type); index in the upper half, count of fragments in the lower."""
+FRAME_HEADER: Final = struct.Struct("!BH")
+"""Type and length of a frame's body, in front of each frame of a control datagram."""
 
 HOP_HEADER_BYTES: Final = HOP_HEADER.size
 CHUNK_HEADER_BYTES: Final = CHUNK_HEADER.size
@@ -39,6 +41,7 @@ HEADERS_BYTES: Final = HOP_HEADER_BYTES + CHUNK_HEADER_BYTES
 FRAGMENT_HEADERS_BYTES: Final = HOP_HEADER_BYTES + FRAGMENT_HEADER.size
 CHUNK_OVERHEAD_BYTES: Final = HEADERS_BYTES + TAG_BYTES
 CONTROL_OVERHEAD_BYTES: Final = HOP_HEADER_BYTES + TAG_BYTES
+FRAME_HEADER_BYTES: Final = FRAME_HEADER.size
 NEXT_IN_RUN: Final = (1 << 8 * (HEADERS_BYTES - 6)) + 1
 """By how much both headers, read as one number, grow from a chunk to the next: hop number and chunk number by one."""
 

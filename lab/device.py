@@ -9,10 +9,11 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from agent.core.config import NodeConfig
 from agent.core.events import Event, OpenSocket
 from agent.core.memory_store import BytesReader, MemoryStores
-from agent.core.node import Node, NodeConfig
-from agent.core.peers import DeclaredQos
+from agent.core.node import Node
+from agent.core.policy import DeclaredQos
 from common.addresses import Address
 from common.errors import LocalProtocolError
 from common.ids import DeviceId

@@ -15,7 +15,7 @@ from agent.core.routing import GraphTable, Known
 from agent.core.stream import Stream
 from agent.core.streams import StreamTable
 from common.errors import DecodeError
-from common.frames import LostEdges
+from common.graph_frames import LostEdges
 from common.ids import DeviceId
 
 

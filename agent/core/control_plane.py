@@ -8,11 +8,12 @@ those that changed so that it matters (`bulletin`).
 from __future__ import annotations
 
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from agent.core.bulletin import Bulletin
 from agent.core.candidates import OwnCandidates
 from agent.core.channels import ChannelTable
+from agent.core.config import NodeConfig
 from agent.core.events import ControlFailed, ControlRequest, QueryGraph, QueryNeighbours
 from agent.core.peers import Peers
 from agent.core.routing import GraphTable
@@ -34,9 +35,6 @@ from common.messages import (
     ServerMessage,
     Subscribe,
 )
-
-if TYPE_CHECKING:
-    from agent.core.node import NodeConfig
 
 REPORT_EVERY_S: Final = 5.0
 MAX_REQUESTS: Final = 256

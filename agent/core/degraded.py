@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from common.frames import LostEdges
+from common.graph_frames import LostEdges
 from common.ids import DeviceId, LinkKey, link_key
 from common.limits import MAX_LOST_EDGES, MAX_LOST_WORDS
 

@@ -12,9 +12,9 @@ from agent.core.routing import Known
 from agent.core.stream import Stream
 from agent.core.streams import StreamTable
 from common.errors import DecodeError, LocalProtocolError
-from common.frames import GraphRecord
 from common.graph import AcyclicGraph
 from common.graph import decode_untrusted as decode_graph
+from common.graph_frames import GraphRecord
 from common.limits import MAX_GRAPH_PARTS
 from common.sealing import NONCE_BYTES
 

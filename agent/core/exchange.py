@@ -19,9 +19,10 @@ from agent.core.hop import Hop
 from agent.core.rangeset import RangeSet
 from agent.core.stream import Stream
 from common.datagrams import PacketType
-from common.frames import Have, Ranges, Stop, Want
 from common.ids import DeviceId
 from common.limits import MAX_RANGES
+from common.ranges import Ranges
+from common.stream_frames import Have, Stop, Want
 
 HAVE_EVERY_S: Final = 0.1
 STALL_S: Final = 0.2

@@ -22,8 +22,8 @@ from agent.core.stream import Stream, split_word
 from agent.core.streams import StreamTable
 from common.datagrams import BOTH_HEADERS, CHUNK_HEADER_BYTES, HOP_HEADER_BYTES, PacketType
 from common.errors import DecodeError
-from common.frames import AskGraph
 from common.graph import short_epoch
+from common.graph_frames import AskGraph
 from common.ids import ChannelId, DeviceId
 from common.sealing import TAG_BYTES
 

@@ -18,33 +18,15 @@ from agent.core.stream import Stream
 from agent.core.streams import StreamTable
 from agent.core.upkeep import Upkeep
 from common.errors import DecodeError
-from common.frames import (
-    Ack,
-    AskGraph,
-    AskOpening,
-    Bye,
-    Cancel,
-    ChannelPort,
-    Frame,
-    GraphRecord,
-    Have,
-    Interrupted,
-    LostEdges,
-    MtuAnswer,
-    MtuProbe,
-    Probe,
-    Receipts,
-    Stop,
-    StreamOpening,
-    Train,
-    TrainReport,
-    Want,
-)
+from common.frames import Frame
 from common.graph import AcyclicGraph, short_epoch
 from common.graph import decode_untrusted as decode_graph
+from common.graph_frames import AskGraph, GraphRecord, LostEdges
 from common.ids import DeviceId
 from common.limits import MAX_PEERS, MAX_STREAMS
-from common.path_frames import PathAnswer, PathChallenge
+from common.link_frames import Ack, Bye, ChannelPort, Probe
+from common.path_frames import MtuAnswer, MtuProbe, PathAnswer, PathChallenge, Train, TrainReport
+from common.stream_frames import AskOpening, Cancel, Have, Interrupted, Receipts, Stop, StreamOpening, Want
 
 
 @dataclass(slots=True)

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 from agent.core.acks import AckTracker
 from agent.core.carry import Carrier
 from agent.core.congestion import Controller
+from agent.core.content import ChunkContent, FrameContent
+from agent.core.counters import HopCounters
 from agent.core.cursor import Cursor, OwedRun
 from agent.core.events import Address
 from agent.core.fragments import Joiner, split
@@ -28,7 +30,6 @@ from agent.core.recovery import Recovery
 from agent.core.scheduler import RoundRobin
 from agent.core.sent import AckResult, SentRange
 from agent.core.window import BitmapWindow
-from common import frames
 from common.datagrams import (
     CONTROL_OVERHEAD_BYTES,
     HOP_HEADER,
@@ -37,93 +38,28 @@ from common.datagrams import (
     expand_number,
 )
 from common.errors import DecodeError
-from common.frames import Frame, encode_frame
+from common.frames import Frame, decode_untrusted, encode_frame
 from common.ids import DeviceId
 from common.limits import HOP_WINDOW, MAX_FRAMES_QUEUED
-from common.path_frames import PathAnswer, PathChallenge
+from common.link_frames import Ack, Probe
+from common.path_frames import MtuAnswer, MtuProbe, PathAnswer, PathChallenge, Train
 from common.sealing import Sealer
 
 _MICRO: Final = 1e6
 _CONTROL_BYTE: Final = PacketType.CONTROL << 4
 _REPLAY_WINDOW: Final = 1 << 16
 _UNACKNOWLEDGED: Final = (
-    frames.Ack,
-    frames.Probe,
-    frames.MtuProbe,
-    frames.MtuAnswer,
-    frames.Train,
+    Ack,
+    Probe,
+    MtuProbe,
+    MtuAnswer,
+    Train,
     PathChallenge,
     PathAnswer,
 )
 """Frames that are answered in their own way, or not at all."""
 CONTROL_BYTES: Final = 1_200
 """Control datagrams keep to the size that every path takes."""
-
-
-@dataclass(slots=True)
-class HopCounters:
-    """What crossed this hop, by kind."""
-
-    chunks_sent: int = 0
-    repeats_sent: int = 0
-    pulled_sent: int = 0
-    chunks_received: int = 0
-    duplicates_received: int = 0
-    """Chunks held already that came as first crossings: a link carried a chunk twice."""
-    repairs_received: int = 0
-    """Chunks held already that came as repeats or pulled."""
-    data_bytes_sent: int = 0
-    bytes_sent: int = 0
-    bytes_received: int = 0
-
-    def note_repeated(self, *, first_crossing: bool) -> None:
-        """Count a chunk that is held already."""
-        if first_crossing:
-            self.duplicates_received += 1
-        else:
-            self.repairs_received += 1
-
-    def note_sent(self, kind: PacketType, count: int) -> None:
-        """Count chunks that were sent."""
-        if kind is PacketType.DATA:
-            self.chunks_sent += count
-        elif kind is PacketType.PULLED:
-            self.pulled_sent += count
-        else:
-            self.repeats_sent += count
-
-
-@dataclass(slots=True)
-class _ChunkContent:
-    """What a train of chunks carried, in case some of it is lost."""
-
-    cursor: Cursor
-    number: int
-    """Of the first chunk; the others follow it."""
-    epoch: int
-    tree: int
-    kind: PacketType
-    """As what they go again: REPEAT, or PULLED as before."""
-    fragments: int = 1
-    """Packets that one chunk took; a train of more than one is a single chunk."""
-    lost: bool = False
-    """Whether the single chunk of such a train is on its way again already."""
-    copy: bool = False
-    """Whether another train under way carries the same: if this one is lost, nothing is."""
-
-    def numbers(self, sent: SentRange) -> tuple[int, int]:
-        """Return the chunk numbers, from and to, of some packets of the train."""
-        if self.fragments > 1:
-            return self.number, self.number + 1
-        start = self.number + sent.offset
-        return start, start + sent.stop - sent.start
-
-
-@dataclass(slots=True)
-class _FrameContent:
-    """The reliable frames that a control datagram carried, in case it is lost."""
-
-    frames: list[bytes] = field(default_factory=list)
 
 
 class Hop:
@@ -167,7 +103,7 @@ class Hop:
         self._controller = controller
         self._joiner = Joiner()
         self._pacer = Pacer(controller.rate_bytes_s, now, session.packet_bytes, shared)
-        self._carrier: Carrier[_ChunkContent] = Carrier(controller.rate_bytes_s, now)
+        self._carrier: Carrier[ChunkContent] = Carrier(controller.rate_bytes_s, now)
         self._frames: deque[bytes] = deque()
         self._unreliable: deque[bytes] = deque()
         self._trains: deque[bytes] = deque()
@@ -211,7 +147,7 @@ class Hop:
         header = datagram[:HOP_HEADER_BYTES]
         plain = self._receive_sealer.open(number, header, datagram[HOP_HEADER_BYTES:])
         self._replay.mark(number)
-        found = frames.decode_untrusted(plain)
+        found = decode_untrusted(plain)
         self._anchor = max(self._anchor, number)
         eliciting = any(not isinstance(frame, _UNACKNOWLEDGED) for frame in found)
         self._acks.on_received(number, now, eliciting)
@@ -245,13 +181,13 @@ class Hop:
             count = self._joiner.take_count(low_number, datagrams[0])
         self._acks.on_received(number, now, count=count)
 
-    def on_ack(self, ack: frames.Ack, now: float) -> None:
+    def on_ack(self, ack: Ack, now: float) -> None:
         """Take the peer's acknowledgement: it drives pacing and repair, nothing else."""
         recovery = self.recovery
         result = recovery.on_ack(ack.largest, ack.delay_us / _MICRO, ack.ranges, now)
         for sent in result.late + result.acked if result.late else result.acked:
             content = sent.train.content
-            if isinstance(content, _ChunkContent):
+            if isinstance(content, ChunkContent):
                 start, stop = content.numbers(sent)
                 content.cursor.acked.add_range(start, stop)
                 content.cursor.flying.remove_range(start, stop)
@@ -268,7 +204,7 @@ class Hop:
         Those of a train are datagrams of their own, and never reliable.
         """
         queue = self._frames if reliable else self._unreliable
-        if isinstance(frame, frames.Train):
+        if isinstance(frame, Train):
             queue = self._trains
         if len(queue) >= MAX_FRAMES_QUEUED:
             self.overflowed = True
@@ -277,7 +213,7 @@ class Hop:
 
     def seal_apart(self, frame: Frame, now: float) -> bytes:
         """Return a control datagram with one unreliable frame, to be sent to an address of its own."""
-        return self._seal_control(encode_frame(frame), _FrameContent(), now)
+        return self._seal_control(encode_frame(frame), FrameContent(), now)
 
     def owe(self, cursor: Cursor, start: int, stop: int, epoch: int, tree: int, kind: PacketType) -> None:
         """Owe consecutive chunks to the peer."""
@@ -374,28 +310,28 @@ class Hop:
         pending: list[bytes] = []
         if self._acks.ack_due(now) or ((self._frames or self._unreliable) and self._acks.due_at() is not None):
             largest, delay, ranges = self._acks.take_ack(now)
-            pending.append(encode_frame(frames.Ack(largest, min(int(delay * _MICRO), 0xFFFFFFFF), tuple(ranges))))
+            pending.append(encode_frame(Ack(largest, min(int(delay * _MICRO), 0xFFFFFFFF), tuple(ranges))))
         while self._unreliable:
             pending.append(self._unreliable.popleft())
         room = CONTROL_BYTES - CONTROL_OVERHEAD_BYTES
         body = bytearray()
-        content = _FrameContent()
+        content = FrameContent()
         for reliable, queue in ((False, deque(pending)), (True, self._frames)):
             while queue:
                 frame = queue.popleft()
                 if body and len(body) + len(frame) > room:
                     out.append(self._seal_control(bytes(body), content, now))
-                    body, content = bytearray(), _FrameContent()
+                    body, content = bytearray(), FrameContent()
                 body += frame
                 if reliable:
                     content.frames.append(frame)
         if body:
             out.append(self._seal_control(bytes(body), content, now))
         while self._trains:
-            out.append(self._seal_control(self._trains.popleft(), _FrameContent(), now))
+            out.append(self._seal_control(self._trains.popleft(), FrameContent(), now))
         return out
 
-    def _seal_control(self, body: bytes, content: _FrameContent, now: float) -> bytes:
+    def _seal_control(self, body: bytes, content: FrameContent, now: float) -> bytes:
         number = self._number
         self._number += 1
         header = HOP_HEADER.pack(_CONTROL_BYTE, self._session_byte, number & 0xFFFFFFFF, number >> 32, 0)
@@ -454,7 +390,7 @@ class Hop:
                 size = self._send(content.kind, chunks, replace(content, copy=True), now, trains)
                 self._pacer.spend(size, now)
 
-    def _sent_content(self, cursor: Cursor, run: OwedRun, count: int) -> _ChunkContent:
+    def _sent_content(self, cursor: Cursor, run: OwedRun, count: int) -> ChunkContent:
         """Note the first chunks of a run as sent; return what is wanted back if they are lost."""
         start, stop, kind, owed = run.start, run.start + count, run.kind, run.owed
         cursor.taken(run, stop)
@@ -462,13 +398,13 @@ class Hop:
         cursor.flying.add_range(start, stop)
         self.counters.note_sent(kind, count)
         again = kind if kind is PacketType.PULLED else PacketType.REPEAT
-        return _ChunkContent(cursor, start, owed.epoch, owed.tree, again)
+        return ChunkContent(cursor, start, owed.epoch, owed.tree, again)
 
     def _send(
         self,
         kind: PacketType,
         parts: list[bytes],
-        content: _ChunkContent,
+        content: ChunkContent,
         now: float,
         trains: list[tuple[str | None, list[bytes]]],
     ) -> int:
@@ -502,9 +438,9 @@ class Hop:
     def _requeue(self, lost: list[SentRange]) -> None:
         for sent in lost:
             content = sent.train.content
-            if isinstance(content, _FrameContent):
+            if isinstance(content, FrameContent):
                 self._frames.extend(content.frames)
-            elif isinstance(content, _ChunkContent) and self.cursors.get(content.cursor.stream.short) is content.cursor:
+            elif isinstance(content, ChunkContent) and self.cursors.get(content.cursor.stream.short) is content.cursor:
                 if content.copy or (content.fragments > 1 and content.lost):
                     continue
                 content.lost = True

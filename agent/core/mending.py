@@ -20,8 +20,8 @@ from agent.core.peers import Peers
 from agent.core.routing import Known
 from agent.core.stream import Stream
 from agent.core.streams import StreamTable
-from common.frames import Interrupted
 from common.ids import DeviceId
+from common.stream_frames import Interrupted
 
 
 class Mending:

@@ -12,8 +12,8 @@ from agent.core.peers import Peers
 from agent.core.routing import GraphTable, Known
 from agent.core.stream import Stream
 from agent.core.streams import StreamTable
-from common.frames import StreamOpening
 from common.ids import DeviceId
+from common.stream_frames import StreamOpening
 
 
 class Neighbourhood:

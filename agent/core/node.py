@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 from agent.core.candidates import OwnCandidates
+from agent.core.channel_sockets import ChannelSockets
 from agent.core.channels import ChannelTable
+from agent.core.config import NodeConfig
 from agent.core.control_plane import ControlPlane
 from agent.core.degraded import Degraded
 from agent.core.events import (
@@ -33,34 +34,30 @@ from agent.core.forwarding import Forwarder
 from agent.core.frame_handlers import FrameHandlers
 from agent.core.hop import Hop
 from agent.core.neighbourhood import Neighbourhood
-from agent.core.peers import DeclaredQos, PeerPolicy, Peers
+from agent.core.peers import Peers
+from agent.core.policy import PeerPolicy
 from agent.core.reflexive import Reflexive
 from agent.core.routing import GraphTable
+from agent.core.runs import run_length
 from agent.core.silences import Arrivals
 from agent.core.status import NodeStatus, neighbours_of, status_of
 from agent.core.store import PieceReader, Stores
 from agent.core.streams import StreamTable
 from agent.core.upkeep import Upkeep
-from common.addresses import Network
 from common.datagrams import (
     CHUNK_OVERHEAD_BYTES,
     CHUNK_TYPES,
     CONTROL_OVERHEAD_BYTES,
-    HEADERS_BYTES,
-    NEXT_IN_RUN,
     PacketType,
 )
-from common.errors import ConfigError, DecodeError
-from common.frames import ChannelPort, Frame
+from common.errors import DecodeError
+from common.frames import Frame
 from common.graph import short_epoch
-from common.ids import ChannelId, DeviceId, GroupId, check_id
-from common.limits import MAX_DATAGRAM_BYTES, MIN_DATAGRAM_BYTES, MIN_STREAM_MEMORY_BYTES, STREAM_MEMORY_BYTES
+from common.ids import ChannelId
 from common.messages import Channels, GraphBody, NeighboursBody, ServerMessage
-from common.sealing import key_id, public_key_of
+from common.sealing import key_id
 from common.stun import HIGHEST_STUN_BYTE
 
-MOST_IN_RUN: Final = 64
-"""Chunks that are handled together at most: about a train."""
 TICK_S: Final = 0.05
 """How often streams that move are looked after."""
 TICK_IDLE_S: Final = 0.5
@@ -68,60 +65,6 @@ SETTLE_S: Final = 2.0
 """How long after its start a device may wait for the server's word on how large a new stream's chunks are to be."""
 TICK_VERIFYING_S: Final = 0.005
 """The same while chunks of an earlier run are being checked."""
-
-Scope = Literal["graph", "neighbours"]
-
-
-@dataclass(frozen=True)
-class NodeConfig:
-    """What a device is told about itself.
-
-    Attributes:
-        device: its id.
-        group: its group.
-        private_key: X25519, 32 bytes, made on the device.
-        scope: what to subscribe to (M5): the whole graph, or this device's own neighbours.
-        declared: declared figures by peer.
-        max_rate_bps: what all hops together may send, bits per second of chunk datagrams; None for no cap.
-        max_rates: the same for the hop to one peer.
-        only_peers: the peers it may speak with; None allows every member.
-        peers: addresses given by the operator, by peer.
-        candidates: own addresses ("host:port") for the roster, those of interfaces aside.
-        only_advertised: tell the group no other.
-        denied: networks of which no address is told, tried or accepted.
-        datagram_bytes: the largest UDP payload it sends and takes.
-        stream_memory_bytes: what one stream may take of its memory.
-    """
-
-    device: DeviceId
-    group: GroupId
-    private_key: bytes = field(repr=False)
-    scope: Scope = "graph"
-    declared: Mapping[DeviceId, DeclaredQos] = field(default_factory=dict)
-    max_rate_bps: float | None = None
-    max_rates: Mapping[DeviceId, float] = field(default_factory=dict)
-    only_peers: frozenset[DeviceId] | None = None
-    peers: Mapping[DeviceId, Address] = field(default_factory=dict)
-    candidates: tuple[str, ...] = ()
-    only_advertised: bool = False
-    denied: tuple[Network, ...] = ()
-    datagram_bytes: int = MIN_DATAGRAM_BYTES
-    stream_memory_bytes: int = STREAM_MEMORY_BYTES
-
-    def __post_init__(self) -> None:
-        check_id(self.device, "device")
-        check_id(self.group, "group")
-        if not MIN_DATAGRAM_BYTES <= self.datagram_bytes <= MAX_DATAGRAM_BYTES:
-            limits = f"{MIN_DATAGRAM_BYTES} to {MAX_DATAGRAM_BYTES}"
-            raise ConfigError(f"datagram size {self.datagram_bytes} is not within {limits} bytes")
-        if self.stream_memory_bytes < MIN_STREAM_MEMORY_BYTES:
-            least = f"at least {MIN_STREAM_MEMORY_BYTES} are needed"
-            raise ConfigError(f"{self.stream_memory_bytes} bytes of memory for a stream; {least}")
-
-    @property
-    def public_key(self) -> bytes:
-        """The device's public key, 32 bytes."""
-        return public_key_of(self.private_key)
 
 
 class Node:
@@ -200,6 +143,7 @@ class Node:
             self.table,
             self.drops,
         )
+        self._sockets = ChannelSockets(self.channels, self._events)
         self.reflexive = Reflexive(self.drops, entropy)
         self.own = OwnCandidates(
             config.candidates, self.reflexive, denied=config.denied, only_advertised=config.only_advertised
@@ -269,7 +213,7 @@ class Node:
         self._upkeep.ask_openings(self.control.to_ask)
         self.control.to_ask.clear()
         if isinstance(message, Channels):
-            self._open_channel_sockets(self.peers.hops.values())
+            self._sockets.ask(self.peers.hops.values())
         self._upkeep.embed_sources(now)
         self._after_input(now)
 
@@ -294,13 +238,7 @@ class Node:
             port: the UDP port it is bound to.
             now: monotonic seconds.
         """
-        channel = self.channels.by_name.get(request.channel)
-        if channel is None:
-            return
-        self.channels.add_socket(channel, request.peer, socket, port)
-        hop = self.peers.hops.get(request.peer)
-        if hop is not None:
-            hop.send(ChannelPort(request.channel, port))
+        self._sockets.on_opened(request, socket, port, self.peers.hops.get(request.peer))
         self._after_input(now)
 
     def on_unreachable(self, address: Address, *, now: float) -> None:
@@ -344,7 +282,7 @@ class Node:
         self.forwarder.release(now)
         for hop in list(self.peers.hops.values()):
             for channel, datagrams in hop.poll(now):
-                out.append(self._transmit(hop, channel, datagrams))
+                out.append(self._sockets.transmit(hop, channel, datagrams))
         return out
 
     def poll_control(self) -> ControlRequest | None:
@@ -481,7 +419,7 @@ class Node:
         self._now = now
         while self.peers.closed:
             self._upkeep.on_closed(self.peers.closed.popleft(), now)
-        self._open_channel_sockets(self.peers.opened)
+        self._sockets.ask(self.peers.opened)
         while self.peers.opened:
             self._upkeep.on_opened(self.peers.opened.popleft(), now)
         if self.table.epoch is not None and self.table.epoch != self._told_epoch:
@@ -514,41 +452,3 @@ class Node:
             self._tick_at = min(self._tick_at, now)
         elif self._tick_at > now + TICK_S and self.streams.moving(now):
             self._tick_at = now + TICK_S
-
-    def _open_channel_sockets(self, hops: Iterable[Hop]) -> None:
-        for hop in hops:
-            for channel in self.channels.by_name.values():
-                if channel.spec.sockets != "per-channel":
-                    continue
-                if hop.peer in channel.sockets:
-                    hop.send(ChannelPort(channel.spec.name, channel.sockets[hop.peer][1]))
-                elif hop.peer not in channel.asked:
-                    channel.asked[hop.peer] = None
-                    self._events.append(OpenSocket(channel.spec.name, hop.peer))
-
-    def _transmit(self, hop: Hop, channel: ChannelId | None, datagrams: list[bytes]) -> Transmit:
-        address = hop.session.address
-        listed = self.channels.by_name.get(channel) if channel is not None else None
-        if listed is not None and channel is not None:
-            own, port = listed.sockets.get(hop.peer), hop.ports.get(channel)
-            if own is not None and port is not None:
-                return Transmit(own[0], (address[0], port), datagrams)
-        return Transmit(0, address, datagrams)
-
-
-def run_length(batch: Sequence[tuple[bytes, Address]], at: int) -> int:
-    """Return how many datagrams from ``at`` on carry consecutive chunks of one stream over one hop.
-
-    Hop number and chunk number both rise by one from each to the next; nothing else in their headers differs.
-    """
-    first, address = batch[at]
-    expected = int.from_bytes(first[:HEADERS_BYTES], "big")
-    count = 1
-    for datagram, source in batch[at + 1 : at + MOST_IN_RUN]:
-        expected += NEXT_IN_RUN
-        if int.from_bytes(datagram[:HEADERS_BYTES], "big") != expected or source != address:
-            break
-        if len(datagram) < CHUNK_OVERHEAD_BYTES:
-            break
-        count += 1
-    return count

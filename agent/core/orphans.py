@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agent.core.hop import Hop
-from common.frames import AskOpening, Have
 from common.ids import ChannelId, DeviceId
 from common.limits import MAX_HELD_CHUNKS, MAX_STREAMS
+from common.stream_frames import AskOpening, Have
 
 ASK_EVERY_S: Final = 0.1
 HOLD_S: Final = 2.0

@@ -4,90 +4,32 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from agent.core.congestion import INITIAL_RATE_BYTES_S, ModelController
+from agent.core.counters import HopCounters
 from agent.core.events import Address, Event, LinkChanged
-from agent.core.hop import Hop, HopCounters
+from agent.core.hop import Hop
 from agent.core.link import Link, LinkState, Session
 from agent.core.migration import Migration
 from agent.core.pacer import SharedRate
-from agent.core.reachability import Attempt
+from agent.core.policy import PeerPolicy
+from agent.core.reachability import Attempt, attempt_of
 from agent.core.survey import Survey
-from common.addresses import Network, is_within, numeric, why_unreachable
+from common.addresses import is_within
 from common.datagrams import Hello, hello_key_id, open_hello
 from common.errors import DecodeError
-from common.frames import Bye, MtuProbe, Probe
 from common.ids import DeviceId
 from common.limits import MAX_DELAY_S, MAX_PEERS, MAX_RATE_BPS, USUAL_DATAGRAM_BYTES
-from common.messages import CandidatesReport, QosFigures, RosterEntry, decode_key, split_candidate
+from common.link_frames import Bye, Probe
+from common.messages import CandidatesReport, QosFigures, RosterEntry, decode_key
+from common.path_frames import MtuProbe
 from common.sealing import NONCE_BYTES, key_id, pair_secret
 
 _BITS: Final = 8
 _SPREADS: Final = 4
 """Mean deviations that a round trip may take longer (RFC 6298 section 2.3)."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeclaredQos:
-    """What the operator says about a link; it counts until bandwidth is measured.
-
-    Attributes:
-        rate_bps: bits per second.
-        delay_s: one way, seconds; None leaves it to measurement.
-    """
-
-    rate_bps: float
-    delay_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PeerPolicy:
-    """Which peers a device speaks with, and where.
-
-    Attributes:
-        only: the peers allowed; None allows every member.
-        addresses: addresses given by the operator, by peer.
-        declared: declared figures, by peer.
-        max_rate_bps: what all hops together may send, bits per second; None for no cap.
-        max_rates: the same for one hop, by peer.
-        denied: networks of which no address is tried, and no hello taken.
-    """
-
-    only: frozenset[DeviceId] | None
-    addresses: Mapping[DeviceId, Address]
-    declared: Mapping[DeviceId, DeclaredQos]
-    max_rate_bps: float | None = None
-    max_rates: Mapping[DeviceId, float] = field(default_factory=dict)
-    denied: tuple[Network, ...] = ()
-
-    def allows(self, peer: DeviceId) -> bool:
-        """Tell whether the device may speak with a peer."""
-        return self.only is None or peer in self.only
-
-    def usable(self, address: Address) -> bool:
-        """Tell whether a peer's address is worth a datagram: numeric, of one host, and in no denied network."""
-        host = address[0]
-        return numeric(host) is not None and why_unreachable(host) is None and not is_within(host, self.denied)
-
-    def rate_bps(self, peer: DeviceId) -> float | None:
-        """Return what a link is taken to give, declared or capped; None where nothing is said."""
-        said = [self.max_rates[peer]] if peer in self.max_rates else []
-        if peer in self.declared:
-            said.append(self.declared[peer].rate_bps)
-        return min(said, default=None)
-
-    def declared_bps(self, peer: DeviceId) -> float | None:
-        """Return what a link is declared to give, bits per second; None where nothing is."""
-        declared = self.declared.get(peer)
-        return None if declared is None else declared.rate_bps
-
-    def cap_bps(self, peer: DeviceId) -> float | None:
-        """Return what may be sent to a peer at most, bits per second; None where there is no cap."""
-        caps = [cap for cap in (self.max_rate_bps, self.max_rates.get(peer)) if cap is not None]
-        return min(caps, default=None)
 
 
 class Peers:
@@ -181,7 +123,7 @@ class Peers:
                 self._add(entry, now)
             link = self.links.get(peer)
             if link is not None:
-                link.set_addresses(self._addresses(entry), now)
+                link.set_addresses(self._policy.addresses_of(entry), now)
 
     def receive_hello(self, datagram: bytes, address: Address, now: float) -> None:
         """Take a hello from anywhere."""
@@ -324,34 +266,11 @@ class Peers:
             own: where this device may be reached, and what its NAT does.
             now: monotonic seconds.
         """
-        entry, link = self.roster[peer], self.links.get(peer)
-        told = [split_candidate(candidate) for candidate in entry.candidates]
-        if peer in self._policy.addresses:
-            told.append(self._policy.addresses[peer])
-        tried = [address for address in told if self._policy.usable(address)]
-        families = {candidate.startswith("[") for candidate in own.candidates}
-        return Attempt(
-            allowed=self._policy.allows(peer),
-            told=len(told),
-            denied=sum(is_within(host, self._policy.denied) for host, _ in told),
-            tried=len(tried),
-            families=not families or any((":" in host) in families for host, _ in tried),
-            state=None if link is None else link.state,
-            session=link is not None and link.session is not None,
-            seconds=0.0 if link is None else now - link.tried_since,
-            own=own.mapping,
-            its=entry.mapping,
-        )
+        return attempt_of(self.roster[peer], self.links.get(peer), self._policy, own, now)
 
     def poll_hello(self) -> tuple[Address, bytes] | None:
         """Return a hello, or a question about a path, to be sent from the shared socket."""
         return self._hellos.popleft() if self._hellos else self.migration.poll()
-
-    def _addresses(self, entry: RosterEntry) -> tuple[Address, ...]:
-        given = self._policy.addresses.get(entry.device)
-        found = [] if given is None else [given]
-        found.extend(split_candidate(candidate) for candidate in entry.candidates)
-        return tuple(dict.fromkeys(filter(self._policy.usable, found)))
 
     def _add(self, entry: RosterEntry, now: float) -> None:
         if entry.device in self.links:

@@ -23,8 +23,8 @@ from agent.core.delivery import DeliveryMeter
 from agent.core.loss import LossMeter
 from agent.core.sent import AckResult
 from agent.core.shallow import Shallow
-from common.frames import Probe
 from common.limits import MAX_DELAY_S
+from common.link_frames import Probe
 
 _RTT_GAIN: Final = 1 / 8
 _JITTER_GAIN: Final = 1 / 16

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from agent.core.link import LinkState
-from common.messages import NatMapping
+from agent.core.link import Link, LinkState
+from agent.core.policy import PeerPolicy
+from common.addresses import is_within
+from common.messages import CandidatesReport, NatMapping, RosterEntry, split_candidate
 
 PATIENCE_S: Final = 10.0
 """Seconds without an answer before NATs are named as the likely cause: hellos cross within a second or two."""
@@ -39,6 +41,35 @@ class Attempt:
     seconds: float
     own: NatMapping
     its: NatMapping
+
+
+def attempt_of(entry: RosterEntry, link: Link | None, policy: PeerPolicy, own: CandidatesReport, now: float) -> Attempt:
+    """Return what is known of the way to a member.
+
+    Args:
+        entry: what the roster says of it.
+        link: to it; None where there is none to be had.
+        policy: which peers, and where.
+        own: where this device may be reached, and what its NAT does.
+        now: monotonic seconds.
+    """
+    told = [split_candidate(candidate) for candidate in entry.candidates]
+    if entry.device in policy.addresses:
+        told.append(policy.addresses[entry.device])
+    tried = [address for address in told if policy.usable(address)]
+    families = {candidate.startswith("[") for candidate in own.candidates}
+    return Attempt(
+        allowed=policy.allows(entry.device),
+        told=len(told),
+        denied=sum(is_within(host, policy.denied) for host, _ in told),
+        tried=len(tried),
+        families=not families or any((":" in host) in families for host, _ in tried),
+        state=None if link is None else link.state,
+        session=link is not None and link.session is not None,
+        seconds=0.0 if link is None else now - link.tried_since,
+        own=own.mapping,
+        its=entry.mapping,
+    )
 
 
 def why_no_link(attempt: Attempt) -> str:

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from typing import Final, cast
 
 from agent.core.events import Receipt, ReceiptState
-from common.frames import ReceiptEntry
 from common.ids import DeviceId
 from common.limits import MAX_DEVICES_PER_GROUP, MAX_REASON_BYTES
+from common.stream_frames import ReceiptEntry
 
 PROGRESS_EVERY_S: Final = 1.0
 _FINAL: Final = ("verified", "refused", "cancelled")

@@ -30,10 +30,10 @@ from common.datagrams import (
     PacketType,
 )
 from common.errors import DecodeError
-from common.frames import NO_LIMIT
 from common.limits import STREAM_MEMORY_BYTES
 from common.messages import ChannelSpec
 from common.opening import Opening
+from common.ranges import NO_LIMIT
 from common.sealing import NONCE_BYTES, TAG_BYTES, Sealer
 
 RING_PART: Final = 2

@@ -8,8 +8,8 @@ The two may come to be known in either order, for the new tree's first chunk rac
 
 from __future__ import annotations
 
-from common.frames import NO_LIMIT
 from common.ids import DeviceId
+from common.ranges import NO_LIMIT
 
 
 class Supply:

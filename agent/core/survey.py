@@ -20,9 +20,9 @@ from agent.core.hop import Hop
 from agent.core.link import Link
 from agent.core.train import MOST_BYTES_S, PORTION_S, Outgoing, RateSearch, TrainReceiver
 from common.errors import DecodeError
-from common.frames import Train, TrainReport
 from common.ids import DeviceId
 from common.limits import USUAL_DATAGRAM_BYTES
+from common.path_frames import Train, TrainReport
 
 FIRST_S: Final = 0.5
 """Seconds after a link is there until its first train."""

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from common.errors import DecodeError
-from common.frames import Train, TrainReport
 from common.limits import MAX_TRAIN_DATAGRAMS
+from common.path_frames import Train, TrainReport
 
 TRAIN_S: Final = 0.05
 """Seconds that a train takes: at 1.8 times the path's rate a bucket of 20 ms is empty after 25."""

@@ -23,10 +23,10 @@ from agent.core.source import FileSource
 from agent.core.stream import Stream
 from agent.core.streams import StreamTable
 from common.errors import DecodeError, RefusedError
-from common.frames import AskOpening, Cancel, ReceiptEntry, Receipts
 from common.ids import DeviceId
 from common.limits import MAX_REASON_BYTES, MAX_RECEIPTS_PER_FRAME
 from common.sealing import NONCE_BYTES
+from common.stream_frames import AskOpening, Cancel, ReceiptEntry, Receipts
 
 PURPOSE_CANCEL: Final = b"cancel"
 PROGRESS_EVERY_S: Final = 0.1

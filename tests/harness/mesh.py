@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from agent.core.config import NodeConfig
 from agent.core.events import (
     Address,
     ControlFailed,
@@ -24,8 +25,8 @@ from agent.core.events import (
 )
 from agent.core.hop import Hop
 from agent.core.memory_store import BytesReader, MemoryStores
-from agent.core.node import Node, NodeConfig
-from agent.core.peers import DeclaredQos
+from agent.core.node import Node
+from agent.core.policy import DeclaredQos
 from agent.core.store import PieceReader
 from agent.core.stream import Stream
 from common.datagrams import BOTH_HEADERS, CHUNK_OVERHEAD_BYTES, HOP_HEADER, PacketType, peek_chunk

@@ -9,10 +9,12 @@ from agent.core.memory_store import MemoryStores, MemoryStreamStore
 from agent.core.recovery import Recovery
 from agent.core.store import StoreError
 from common.datagrams import FRAGMENT_HEADER, HOP_HEADER, PacketType, peek_chunk
-from common.frames import Bye, Have, MtuAnswer, Probe
 from common.limits import MAX_DELAY_S
+from common.link_frames import Bye, Probe
 from common.messages import ChannelSpec
 from common.opening import Opening
+from common.path_frames import MtuAnswer
+from common.stream_frames import Have
 from tests.harness.mesh import FILES, Crossing, Mesh, data
 from tests.unit.agent.core.parts import make_stream
 

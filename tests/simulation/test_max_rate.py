@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.core.node import NodeConfig
+from agent.core.config import NodeConfig
 from common.ids import DeviceId
 from lab.device import SimulatedDevice
 from lab.scenario import LinkFigures, Scenario

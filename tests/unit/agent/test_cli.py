@@ -8,7 +8,7 @@ import pytest
 
 from agent import app as app_module
 from agent import cli
-from agent.core.peers import DeclaredQos
+from agent.core.policy import DeclaredQos
 from agent.settings import AgentSettings
 from common.errors import RefusedError, TransportError
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.peers import DeclaredQos
+from agent.core.policy import DeclaredQos
 from agent.settings import (
     AgentSettings,
     check_server,

@@ -8,14 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 from agent.core.congestion import ModelController
-from agent.core.hop import Hop, HopCounters
+from agent.core.counters import HopCounters
+from agent.core.events import Address
+from agent.core.hop import Hop
 from agent.core.link import Link, Session
 from agent.core.memory_store import MemoryStreamStore
 from agent.core.routing import GraphTable
 from agent.core.sinks import Sink
 from agent.core.store import Role, StreamStore
 from agent.core.stream import Stream
-from common.datagrams import Hello
+from common.datagrams import BOTH_HEADERS, Hello, PacketType
 from common.frames import Frame
 from common.graph import AcyclicGraph, Tree
 from common.ids import DeviceId, link_key
@@ -24,9 +26,12 @@ from common.messages import ChannelSpec
 from common.opening import Opening
 from common.sealing import session_key
 
+Datagram = tuple[bytes, Address]
+
 GROUP = "lab"
 SECRET = bytes(range(32))
 ADDRESS = ("127.0.0.1", 7_400)
+HERE = ("10.0.0.1", 4_000)
 FILE = Opening(bytes(range(16)), "files", "A", "file", bytes(32), 1_000, "model.bin", 2_500, 1_000.0, 2_000.0)
 MESSAGE = Opening(bytes(range(1, 17)), "messages", "A", "message", bytes([1]) * 32, 1_000, "", None, 1_000.0, 2_000.0)
 
@@ -141,3 +146,27 @@ class SentFrames(Hop):
 
     def send(self, frame: Frame, *, reliable: bool = True) -> None:
         self.sent.append(frame)
+
+
+def a_chunk(
+    hop_number: int,
+    number: int,
+    *,
+    kind: PacketType = PacketType.DATA,
+    tree: int = 3,
+    session: int = 0x61,
+    epoch: int = 0xFFFFFFFF,
+    age: int = 0,
+    stream: int = 0xFFFFFFFF,
+    flags: int = 0,
+    size: int = 100,
+    source: Address = HERE,
+) -> Datagram:
+    """Return what claims to be a chunk, with the address it came from."""
+    header = BOTH_HEADERS.pack(kind << 4 | tree, session, hop_number, epoch, age, stream, flags << 56 | number)
+    return header + bytes(size - len(header)), source
+
+
+def run_at(hop_number: int, number: int, count: int) -> list[Datagram]:
+    """Return consecutive chunks."""
+    return [a_chunk(hop_number + step, number + step) for step in range(count)]

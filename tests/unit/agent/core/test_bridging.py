@@ -8,7 +8,7 @@ from agent.core.degraded import AWAY_WAIT_S, FORGET_S, GRAPH_WAIT_S
 from agent.core.events import MessageGap, ReceiptsChanged, StreamCancelled
 from agent.core.rhythm import PROBE_IN_TREE_S, SILENT_PROBES, SLACK_S
 from common.datagrams import PacketType
-from common.frames import LostEdges
+from common.graph_frames import LostEdges
 from common.messages import ChannelSpec
 from tests.harness.mesh import FILES, MESSAGES, PIECE_BYTES, Mesh, data
 

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from agent.core.degraded import AWAY_WAIT_S, FORGET_S, GRAPH_WAIT_S, SAY_EVERY_S, Degraded
-from common.frames import LostEdges
+from common.graph_frames import LostEdges
 from common.limits import MAX_LOST_EDGES, MAX_LOST_WORDS
 
 WALL_OFFSET = 1_800_000_000.0

@@ -11,8 +11,10 @@ from agent.core.node import TICK_S
 from agent.core.rangeset import RangeSet
 from agent.core.stream import Stream
 from common.datagrams import PacketType, peek_chunk
-from common.frames import Bye, Frame, Have, Stop, Want
+from common.frames import Frame
 from common.limits import MAX_RANGES
+from common.link_frames import Bye
+from common.stream_frames import Have, Stop, Want
 from tests.harness.mesh import FILES, MESSAGES, PIECE_BYTES, Crossing, Mesh, data
 
 _F = TypeVar("_F", bound=Frame)

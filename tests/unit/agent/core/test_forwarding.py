@@ -9,19 +9,20 @@ import pytest
 from agent.core import ring as ring_module
 from agent.core import stream as stream_module
 from agent.core import streams as streams_module
+from agent.core.counters import HopCounters
 from agent.core.events import FileFailed, MessageReceived, QueryNeighbours, ReceiptsChanged, Transmit
-from agent.core.hop import HopCounters
 from agent.core.manners import FLUSH_S
 from agent.core.memory_store import MemoryStores, MemoryStreamStore
 from agent.core.rangeset import RangeSet
 from agent.core.source import CUT_AT_ONCE
 from agent.core.store import StoreError
 from common.datagrams import BOTH_HEADERS, HOP_HEADER_BYTES, PacketType, peek_chunk
-from common.frames import AskGraph, AskOpening, StreamOpening, Want
 from common.graph import AcyclicGraph, Tree, short_epoch
+from common.graph_frames import AskGraph
 from common.limits import HOP_WINDOW, MAX_HELD_CHUNKS, STREAM_MEMORY_BYTES
 from common.messages import Channels, ChannelSpec, GraphBody, GraphUpdate
 from common.sealing import TAG_BYTES
+from common.stream_frames import AskOpening, StreamOpening, Want
 from tests.harness.mesh import FILES, FIRST_EPOCH, MESSAGES, PIECE_BYTES, Crossing, Mesh, data, forged, with_number
 
 

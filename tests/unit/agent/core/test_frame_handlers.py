@@ -6,26 +6,14 @@ from agent.core.events import LinkChanged, StreamCancelled
 from agent.core.frame_handlers import _Parts
 from agent.core.upkeep import PURPOSE_CANCEL
 from common.datagrams import PacketType
-from common.frames import (
-    Ack,
-    AskGraph,
-    AskOpening,
-    Bye,
-    Cancel,
-    ChannelPort,
-    GraphRecord,
-    Have,
-    ReceiptEntry,
-    Receipts,
-    Stop,
-    StreamOpening,
-    Want,
-)
 from common.graph import AcyclicGraph, Tree, short_epoch
+from common.graph_frames import AskGraph, GraphRecord
 from common.limits import MAX_PEERS
+from common.link_frames import Ack, Bye, ChannelPort
 from common.messages import ChannelSpec, GraphBody, GraphUpdate
 from common.opening import Opening
 from common.sealing import GroupKeys
+from common.stream_frames import AskOpening, Cancel, Have, ReceiptEntry, Receipts, Stop, StreamOpening, Want
 from tests.harness.mesh import FILES, FIRST_EPOCH, GROUP, MESSAGES, PIECE_BYTES, Mesh, data
 
 EMBEDDED = ChannelSpec(name="messages", kind="message", routing="embedded")

@@ -18,9 +18,11 @@ from agent.core.scheduler import QUANTUM_BYTES
 from agent.core.stream import Stream
 from common.datagrams import BOTH_HEADERS, HOP_HEADER, HOP_HEADER_BYTES, PacketType, peek_chunk
 from common.errors import DecodeError
-from common.frames import Ack, AskOpening, Frame, Probe, Stop, StreamOpening
+from common.frames import Frame
 from common.limits import HOP_WINDOW, MAX_FRAMES_QUEUED
+from common.link_frames import Ack, Probe
 from common.sealing import Sealer
+from common.stream_frames import AskOpening, Stop, StreamOpening
 from tests.unit.agent.core.parts import MESSAGE, make_hop, make_hops, make_stream, of_size, sessions
 
 DATA, REPEAT, PULLED = PacketType.DATA, PacketType.REPEAT, PacketType.PULLED
@@ -232,15 +234,6 @@ def test_more_frames_than_a_queue_takes_are_dropped_and_that_is_noted(reliable: 
     assert not hop.overflowed
     hop.send(Stop(0), reliable=reliable)
     assert hop.overflowed
-
-
-@pytest.mark.parametrize(("first_crossing", "counted"), [(True, (1, 0)), (False, (0, 1))])
-def test_a_chunk_that_is_held_already_is_a_duplicate_or_a_repair(
-    first_crossing: bool, counted: tuple[int, int]
-) -> None:
-    counters = make_hops()[0].counters
-    counters.note_repeated(first_crossing=first_crossing)
-    assert (counters.duplicates_received, counters.repairs_received) == counted
 
 
 # --- what is forged -----------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from agent.core.hop import Hop
 from agent.core.mtu import SUSPECT_LOST
 from common.datagrams import CHUNK_OVERHEAD_BYTES, HOP_HEADER_BYTES, PacketType, peek_chunk
 from common.errors import DecodeError
-from common.frames import MtuProbe
+from common.path_frames import MtuProbe
 from tests.unit.agent.core.parts import FILE, make_hop, make_stream, sessions
 
 DATA, REPEAT, PULLED, FRAGMENT = PacketType.DATA, PacketType.REPEAT, PacketType.PULLED, PacketType.FRAGMENT

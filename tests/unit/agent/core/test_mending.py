@@ -4,8 +4,9 @@ import pytest
 
 from agent.core.link import LinkState
 from common.datagrams import PacketType, peek_chunk
-from common.frames import Bye, Have, Interrupted
 from common.ids import DeviceId, link_key
+from common.link_frames import Bye
+from common.stream_frames import Have, Interrupted
 from tests.harness.mesh import PIECE_BYTES, Mesh, data
 
 RTT_S = 0.002

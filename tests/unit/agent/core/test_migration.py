@@ -1,9 +1,11 @@
 """Sessions that move: to where a peer speaks from, and to a nearer candidate."""
 
 from agent.core.migration import MOST_TRIED
-from common.frames import Probe, Stop, encode_frame
+from common.frames import encode_frame
+from common.link_frames import Probe
 from common.messages import Roster
 from common.path_frames import PathAnswer, PathChallenge
+from common.stream_frames import Stop
 from tests.harness.mesh import Mesh, forged
 
 MOVED = ("10.1.0.2", 4000)

@@ -2,8 +2,8 @@
 
 from agent.core.link import LinkState
 from agent.core.neighbourhood import Neighbourhood
-from common.frames import LostEdges
 from common.graph import AcyclicGraph, Tree
+from common.graph_frames import LostEdges
 from common.messages import ChannelSpec, GraphBody, GraphUpdate
 from tests.harness.mesh import FILES, Mesh, data
 

@@ -1,31 +1,26 @@
 """A device as its shell sees it: inputs, outputs, and what comes of bad ones."""
 
 import random
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.core.events import Address, GraphChanged, LinkChanged, OpenSocket
-from agent.core.node import TICK_VERIFYING_S, NodeConfig, run_length
+from agent.core.events import Address, GraphChanged, LinkChanged
+from agent.core.node import TICK_VERIFYING_S
 from agent.core.rangeset import RangeSet
 from common import stun
 from common.datagrams import (
-    BOTH_HEADERS,
     CHUNK_OVERHEAD_BYTES,
-    FLAG_CLOSING,
-    HEADERS_BYTES,
-    NUMBER_MASK,
     PacketType,
     peek_chunk,
 )
-from common.errors import ConfigError
-from common.frames import AskOpening, encode_frame
+from common.frames import encode_frame
 from common.ids import DeviceId
-from common.limits import MIN_STREAM_MEMORY_BYTES
-from common.messages import CandidatesReport, Channels, ChannelSpec
+from common.messages import CandidatesReport, ChannelSpec
+from common.stream_frames import AskOpening
 from tests.harness.mesh import FILES, MESSAGES, PIECE_BYTES, Crossing, Mesh, data, forged
+from tests.unit.agent.core.parts import Datagram, run_at
 
 OWN = ChannelSpec(name="own", kind="file", sockets="per-channel")
 
@@ -45,25 +40,6 @@ def untouched(mesh: Mesh, name: str) -> tuple[object, ...]:
         len(mesh.devices[name].requests),
         len(mesh.crossings),
     )
-
-
-@pytest.mark.parametrize(
-    ("settings_", "what"),
-    [
-        ({"device": "-A"}, "device"),
-        ({"group": "no group"}, "group"),
-        ({"datagram_bytes": 1_199}, "1200 to 9000"),
-        ({"stream_memory_bytes": MIN_STREAM_MEMORY_BYTES - 1}, str(MIN_STREAM_MEMORY_BYTES)),
-    ],
-)
-def test_settings_out_of_bounds_are_refused(settings_: dict[str, object], what: str) -> None:
-    good: dict[str, object] = {"device": "A", "group": "lab", "private_key": bytes(32)}
-    with pytest.raises(ConfigError, match=what):
-        NodeConfig(**{**good, **settings_})  # type: ignore[arg-type]
-
-
-def test_the_private_key_is_not_shown() -> None:
-    assert "private" not in repr(NodeConfig(device="A", group="lab", private_key=bytes(32)))
 
 
 @given(garbage=st.binary(max_size=64))
@@ -155,59 +131,6 @@ def test_hellos_are_taken_on_the_shared_socket_alone() -> None:
     assert mesh.drops("B") == {"datagram-not-understood": 1}
 
 
-def test_a_socket_is_asked_for_once_for_each_channel_of_its_own_and_peer() -> None:
-    mesh = Mesh("A-B A-C", channels=(FILES, OWN)).linked()
-    asked = mesh.events("A", OpenSocket)
-    assert asked == [OpenSocket("own", "B"), OpenSocket("own", "C")]
-    assert mesh.hop("A", "B").ports == {"own": 4001}
-    mesh.kill("B")
-    mesh.start("B")
-    mesh.linked()
-    mesh.run(0.5)
-    assert mesh.events("A", OpenSocket) == asked
-    stream = mesh.send_file("A", data(3 * PIECE_BYTES), channel="own")
-    mesh.until(lambda: mesh.verified(stream) == ["B", "C"])
-    assert {c.socket for c in mesh.crossings if peek_chunk(c.datagram) is not None} == {1, 2}
-
-
-def test_a_channel_that_comes_later_gets_its_sockets_too() -> None:
-    mesh = Mesh("A-B").linked()
-    for name in "AB":
-        mesh.control(name, Channels(version=2, channels=(FILES, OWN)))
-    mesh.run(0.1)
-    assert mesh.events("A", OpenSocket) == [OpenSocket("own", "B")]
-    stream = mesh.send_file("A", data(10), channel="own")
-    mesh.until(lambda: mesh.verified(stream) == ["B"])
-    assert {c.socket for c in mesh.crossings if peek_chunk(c.datagram) is not None} == {1}
-
-
-def test_a_socket_for_a_channel_or_peer_that_is_gone_is_not_announced() -> None:
-    mesh = Mesh("A-B", channels=(FILES, OWN)).linked()
-    node = mesh.node("A")
-    node.socket_opened(OpenSocket("gone", "B"), 7, 4007, now=mesh.now)
-    assert 7 not in node.channels.by_socket
-    node.socket_opened(OpenSocket("own", "gone"), 8, 4008, now=mesh.now)
-    assert node.channels.by_socket[8] == ("own", "gone")
-
-
-def test_a_chunk_goes_by_the_shared_socket_until_the_peer_has_told_its_port() -> None:
-    mesh = Mesh("A-B", channels=(FILES, OWN)).linked()
-    mesh.hop("A", "B").ports.clear()
-    stream = mesh.send_file("A", data(10), channel="own")
-    mesh.until(lambda: mesh.verified(stream) == ["B"])
-    assert {c.socket for c in mesh.crossings if peek_chunk(c.datagram) is not None} == {0}
-
-
-def test_a_chunk_of_a_channel_that_was_dropped_goes_by_the_shared_socket() -> None:
-    mesh = Mesh("A-B", channels=(FILES, OWN)).linked()
-    stream = mesh.send_file("A", data(300 * PIECE_BYTES), channel="own")
-    mesh.run(0.01)
-    for name in "AB":
-        mesh.control(name, Channels(version=2, channels=(FILES, MESSAGES)))
-    mesh.until(lambda: mesh.verified(stream) == ["B"])
-    assert mesh.crossings[-1].socket == 0
-
-
 def test_a_device_that_leaves_says_so_and_its_links_close_at_once() -> None:
     mesh = Mesh("A-B").linked()
     mesh.node("A").leave(now=mesh.now)
@@ -279,124 +202,7 @@ def test_files_pass_both_ways_over_a_link_that_loses_a_tenth(seed: int) -> None:
     assert mesh.content("A", up) == data(100 * PIECE_BYTES, seed=2)
 
 
-def test_a_socket_that_the_shell_could_not_open_is_not_asked_for_again() -> None:
-    mesh = Mesh("A-B", channels=(FILES, OWN)).linked()
-    mesh.node("A").channels.by_name["own"].sockets.clear()
-    before = len(mesh.events("A", OpenSocket))
-    mesh.control("A", Channels(version=2, channels=(FILES, OWN)))
-    assert len(mesh.events("A", OpenSocket)) == before
-
-
-# --- runs ---------------------------------------------------------------------------------------------------------
-
-Datagram = tuple[bytes, Address]
-HERE = ("10.0.0.1", 4_000)
-
-
-def a_chunk(
-    hop_number: int,
-    number: int,
-    *,
-    kind: PacketType = PacketType.DATA,
-    tree: int = 3,
-    session: int = 0x61,
-    epoch: int = 0xFFFFFFFF,
-    age: int = 0,
-    stream: int = 0xFFFFFFFF,
-    flags: int = 0,
-    size: int = 100,
-    source: Address = HERE,
-) -> Datagram:
-    """Return what claims to be a chunk, with the address it came from."""
-    header = BOTH_HEADERS.pack(kind << 4 | tree, session, hop_number, epoch, age, stream, flags << 56 | number)
-    return header + bytes(size - len(header)), source
-
-
-def run_at(hop_number: int, number: int, count: int) -> list[Datagram]:
-    """Return consecutive chunks."""
-    return [a_chunk(hop_number + step, number + step) for step in range(count)]
-
-
-def test_consecutive_chunks_are_one_run_whatever_their_size() -> None:
-    batch = run_at(7, 100, 30)
-    batch[4] = a_chunk(11, 104, size=CHUNK_OVERHEAD_BYTES)
-    batch[9] = a_chunk(16, 109, size=9_000)
-    assert [run_length(batch, at) for at in (0, 1, 29)] == [30, 29, 1]
-    assert run_length(batch[:5], 0) == 5
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"hop_number": 13},
-        {"hop_number": 11},
-        {"hop_number": 1 << 31},
-        {"number": 106},
-        {"number": 104},
-        {"number": 0},
-        {"kind": PacketType.REPEAT},
-        {"kind": PacketType.CONTROL},
-        {"tree": 2},
-        {"session": 0x62},
-        {"epoch": 0xFFFFFFFE},
-        {"epoch": 0},
-        {"age": 1},
-        {"stream": 0xFFFFFFFE},
-        {"stream": 0},
-        {"flags": FLAG_CLOSING},
-        {"source": ("10.0.0.1", 4_001)},
-        {"source": ("10.0.0.2", 4_000)},
-        {"size": CHUNK_OVERHEAD_BYTES - 1},
-        {"size": HEADERS_BYTES},
-    ],
-    ids=lambda other: next(iter(other)),
-)
-def test_a_run_ends_before_what_differs_in_anything_but_the_next_numbers(other: dict[str, Any]) -> None:
-    batch = run_at(7, 100, 10)
-    batch[5] = a_chunk(**{"hop_number": 12, "number": 105, **other})
-    assert run_length(batch, 0) == 5
-    assert run_length(batch, 6) == 4
-
-
-@pytest.mark.parametrize("length", range(CHUNK_OVERHEAD_BYTES))
-def test_a_run_ends_before_a_datagram_that_is_too_short_for_a_chunk(length: int) -> None:
-    batch = run_at(7, 100, 3)
-    batch[1] = (batch[1][0][:length], HERE)
-    assert run_length(batch, 0) == 1
-
-
-def test_a_run_ends_where_the_low_32_bits_of_the_hop_number_begin_anew() -> None:
-    """Both numbers go on, but what is written does not: the next run begins there."""
-    batch = [a_chunk((0xFFFFFFFC + step) & 0xFFFFFFFF, 100 + step) for step in range(10)]
-    assert run_length(batch, 0) == 4
-    assert run_length(batch, 4) == 6
-
-
-def test_a_run_ends_with_the_highest_chunk_number() -> None:
-    batch = [a_chunk(7, NUMBER_MASK), a_chunk(8, 0)]
-    assert run_length(batch, 0) == 1
-
-
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 3), st.integers(1, 3), st.sampled_from([0, 1]), st.sampled_from([100, 100, 100, 39])),
-        max_size=12,
-    )
-)
-def test_the_runs_of_a_batch_are_told_apart_as_by_their_fields(steps: list[tuple[int, int, int, int]]) -> None:
-    hop_number, number = 5, 50
-    batch, fields = [], []
-    for hop_step, step, stream, size in steps:
-        hop_number, number = hop_number + hop_step, number + step
-        batch.append(a_chunk(hop_number, number, stream=stream, size=size))
-        fields.append((hop_number - len(batch), number - len(batch), stream, size >= CHUNK_OVERHEAD_BYTES))
-    at = 0
-    while at < len(batch):
-        length = run_length(batch, at)
-        assert all(each == fields[at] for each in fields[at + 1 : at + length] if fields[at][3])
-        if at + length < len(batch) and fields[at][3]:
-            assert fields[at + length] != fields[at]
-        at += length
+# --- batches ------------------------------------------------------------------------------------------------------
 
 
 def test_a_batch_of_runs_control_and_garbage_is_taken_whole() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from agent.core import orphans as module
 from agent.core.orphans import ASK_EVERY_S, HOLD_S, Orphans
-from common.frames import AskOpening, Have
+from common.stream_frames import AskOpening, Have
 from tests.unit.agent.core.parts import SentFrames
 
 DROP = "chunk-of-unknown-stream"

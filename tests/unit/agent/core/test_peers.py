@@ -6,12 +6,13 @@ import random
 import pytest
 
 from agent.core.events import LinkChanged
-from agent.core.peers import DeclaredQos, PeerPolicy
+from agent.core.policy import DeclaredQos, PeerPolicy
 from common.datagrams import HELLO_BYTES, Hello
-from common.frames import AskOpening, Probe
 from common.limits import MAX_FRAMES_QUEUED, MAX_PEERS
+from common.link_frames import Probe
 from common.messages import QosFigures, Roster, RosterEntry, encode_key
 from common.sealing import Sealer, hello_key, key_id, pair_secret, public_key_of
+from common.stream_frames import AskOpening
 from tests.harness.mesh import GROUP, RATE_BPS, Mesh, data, forged
 
 
@@ -201,13 +202,6 @@ def test_no_declared_figure_makes_a_link_better_than_was_measured() -> None:
     assert peers.figures("B").delay_s == measured.delay_s
     peers._policy = policy(None, {}, {})
     assert peers.figures("B").bandwidth_bps == 3e5
-
-
-def test_a_capped_link_gives_no_more_than_the_cap() -> None:
-    capped = PeerPolicy(
-        None, {}, {"B": DeclaredQos(8e6), "C": DeclaredQos(1e6)}, max_rates={"B": 2e6, "C": 2e6, "D": 3e6}
-    )
-    assert [capped.rate_bps(peer) for peer in "BCDE"] == [2e6, 1e6, 3e6, None]
 
 
 def test_a_link_without_declared_figures_opens_too() -> None:

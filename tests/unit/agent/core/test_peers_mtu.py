@@ -6,8 +6,9 @@ from agent.core.events import LinkChanged
 from agent.core.mtu import TRIES
 from agent.core.node import SETTLE_S
 from common.datagrams import CHUNK_OVERHEAD_BYTES, FRAGMENT_HEADERS_BYTES, PacketType
-from common.frames import MtuAnswer, MtuProbe, encode_frame
+from common.frames import encode_frame
 from common.messages import AdjacencyReport, MtuUpdate, QosReport
+from common.path_frames import MtuAnswer, MtuProbe
 from tests.harness.mesh import FILES, Crossing, Mesh, data
 
 WIDE = 1_472

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from agent.core.qos import FLOW_LOWEST_S, LOWEST_S, OWN_QUEUE_S, LinkQos, micros
 from agent.core.sent import AckResult, SentRange, SentTrain
-from common.frames import Probe
 from common.limits import MAX_DELAY_S
+from common.link_frames import Probe
 
 
 def exchange(one: LinkQos, other: LinkQos, now: float, delay_s: float, *, lost: bool = False) -> None:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from agent.core.events import Receipt
 from agent.core.receipts import PROGRESS_EVERY_S, ReceiptBook
-from common.frames import RECEIPT_STATES, ReceiptEntry
 from common.limits import MAX_DEVICES_PER_GROUP, MAX_REASON_BYTES
+from common.stream_frames import RECEIPT_STATES, ReceiptEntry
 
 entries = st.lists(
     st.builds(

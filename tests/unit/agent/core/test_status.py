@@ -4,7 +4,7 @@ import ipaddress
 import json
 from dataclasses import asdict
 
-from agent.core.peers import PeerPolicy
+from agent.core.policy import PeerPolicy
 from agent.core.status import LinkStatus, MissingLink
 from common import stun
 from common.messages import Channels, RosterEntry, encode_key

@@ -12,8 +12,8 @@ from agent.core.stream import CREDIT_PART, RING_PART, SEALED_AT_ONCE, Stream, sp
 from agent.core.window import MIN_WINDOW
 from common.datagrams import CHUNK_HEADER, FLAG_CLOSING, FLAG_END, FLAG_START, KNOWN_FLAGS, NUMBER_MASK, PacketType
 from common.errors import DecodeError
-from common.frames import NO_LIMIT
 from common.opening import Opening
+from common.ranges import NO_LIMIT
 from common.sealing import TAG_BYTES
 from tests.unit.agent.core.parts import FILE, MESSAGE, make_stream
 

@@ -1,7 +1,7 @@
 """Who brings a stream unasked, and what of it nobody is bringing."""
 
 from agent.core.supply import Supply
-from common.frames import NO_LIMIT
+from common.ranges import NO_LIMIT
 
 
 def brought_by(*steps: tuple[str, int]) -> Supply:

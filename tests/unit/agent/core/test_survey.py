@@ -15,8 +15,8 @@ from agent.core.survey import (
 )
 from agent.core.train import MOST_BYTES_S, REPORT_WITHIN_S
 from common.datagrams import CONTROL_OVERHEAD_BYTES, PacketType
-from common.frames import Train, TrainReport
 from common.messages import AdjacencyReport
+from common.path_frames import Train, TrainReport
 from tests.harness.mesh import Crossing, Mesh
 
 PADDED = 1_200

@@ -23,8 +23,8 @@ from agent.core.train import (
     TrainReceiver,
 )
 from common.errors import DecodeError
-from common.frames import Train, TrainReport
 from common.limits import MAX_TRAIN_DATAGRAMS
+from common.path_frames import Train, TrainReport
 
 SIZE = 1_472
 

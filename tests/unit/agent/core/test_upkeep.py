@@ -18,9 +18,11 @@ from agent.core.memory_store import MemoryStores, MemoryStreamStore
 from agent.core.store import StoreError
 from common.datagrams import PacketType, peek_chunk
 from common.errors import RefusedError
-from common.frames import AskOpening, Bye, Cancel, Frame, Receipts, Stop
+from common.frames import Frame
 from common.limits import MAX_RECEIPTS_PER_FRAME
+from common.link_frames import Bye
 from common.messages import ChannelSpec
+from common.stream_frames import AskOpening, Cancel, Receipts, Stop
 from tests.harness.mesh import PIECE_BYTES, Crossing, Mesh, data
 
 

@@ -208,7 +208,8 @@ class Peers:
     def figures(self, peer: DeviceId) -> QosFigures:
         """Return what this end knows of a link (M2): no declared figure makes it better than was measured."""
         qos, declared = self.hops[peer].qos, self._policy.declared.get(peer)
-        rates = [rate for rate in (self._policy.rate_bps(peer), qos.bandwidth_bps) if rate is not None]
+        bounds = self._policy.rate_bps(peer), self._policy.cap_bps(peer), qos.bandwidth_bps
+        rates = [rate for rate in bounds if rate is not None]
         said = None if declared is None else declared.delay_s
         delays = [delay for delay in (said, qos.delay_s) if delay is not None]
         return QosFigures(
@@ -315,6 +316,7 @@ class Peers:
         self._drop_hop(link.peer)
         controller = self._make_controller(link.peer, session)
         hop = Hop(link.peer, session, controller, self.counters[link.peer], now, self._shared)
+        self.survey.recall(hop, now)
         self.hops[link.peer] = hop
         self.by_address[session.address] = hop
         self.migration.open(hop, now)

@@ -38,6 +38,8 @@ CHANGED_S: Final = 10.0
 """Seconds that a result counts at least, however much the link changes."""
 FAILED_S: Final = 30.0
 """Seconds after a search that came to nothing."""
+REMEMBERED_S: Final = 300.0
+"""Seconds for which a bandwidth outlives its session."""
 QUIET_S: Final = 1.0
 """Seconds without any chunk after which nothing flows."""
 CHANGED_DELAY: Final = 0.3
@@ -77,6 +79,8 @@ class _Path:
         self.pause_s = AGAIN_FIRST_S
         self.seen: tuple[float, float] = (0.0, 0.0)
         """Delay in seconds and share of loss when the bandwidth was measured last."""
+        self.recalled = hop.qos.bandwidth_at is not None
+        """Whether the bandwidth is that of a session before."""
 
     def flows(self, now: float) -> bool:
         """Whether a stream flows over it."""
@@ -84,6 +88,8 @@ class _Path:
 
     def changed(self) -> bool:
         """Whether the link is clearly another one than when its bandwidth was measured."""
+        if self.recalled:
+            return True
         delay_s, loss = self.seen
         now_s = self.hop.qos.delay_s or 0.0
         longer = abs(now_s - delay_s) > max(CHANGED_DELAY * delay_s, CHANGED_DELAY_S)
@@ -91,6 +97,7 @@ class _Path:
 
     def note(self) -> None:
         """Remember what the link is like."""
+        self.recalled = False
         self.seen = (self.hop.qos.delay_s or 0.0, self.hop.qos.loss.share)
 
 
@@ -120,6 +127,7 @@ class Survey:
         self._cap_bps = cap_bps
         self._rng = rng
         self._paths: dict[DeviceId, _Path] = {}
+        self._known: dict[DeviceId, tuple[float, float]] = {}
         self._train: Outgoing | None = None
         self._turn: _Path | None = None
         self._look_at = 0.0
@@ -145,6 +153,15 @@ class Survey:
             return due
         return at if due is None else min(at, due)
 
+    def recall(self, hop: Hop, now: float) -> None:
+        """Let a new session begin with the bandwidth that the link had in the last one; it is looked at again soon."""
+        path = self._paths.get(hop.peer)
+        if path is not None:
+            self._remember(path)
+        rate_bps, at = self._known.get(hop.peer, (0.0, float("-inf")))
+        if now <= at + REMEMBERED_S:
+            hop.qos.on_bandwidth(rate_bps, at)
+
     def on_train(self, hop: Hop, frame: Train, now: float) -> None:
         """Take one datagram of a peer's train."""
         receiver = self._path(hop, now).receiver
@@ -165,10 +182,11 @@ class Survey:
                 return  # Late, sent again, or of a train that was given up.
             raise DecodeError("a report of no train")
         measured = train.on_report(report, now)
-        if path.in_series:
-            hop.qos.loss.on_series(measured.sent, measured.arrived, now, first=not path.hop.qos.loss.series_wanted)
-        elif path.search is not None:
-            path.search.on_measured(measured)
+        search = None if path.in_series else path.search
+        if search is None:
+            hop.qos.loss.on_series(measured.sent, measured.arrived, now, first=not hop.qos.loss.series_wanted)
+        else:
+            search.on_measured(measured)
         self._end(path, now)
 
     # --- inside ---------------------------------------------------------------------------------------------------
@@ -178,6 +196,11 @@ class Survey:
         if path is None or path.hop is not hop:
             path = self._paths[hop.peer] = _Path(hop, now)
         return path
+
+    def _remember(self, path: _Path) -> None:
+        qos = path.hop.qos
+        if qos.bandwidth_bps is not None and qos.bandwidth_at is not None:
+            self._known[path.hop.peer] = qos.bandwidth_bps, qos.bandwidth_at
 
     def _send_reports(self, now: float) -> None:
         self._report_at = None
@@ -230,7 +253,8 @@ class Survey:
         """Look for a link that wants a train; the one that had one last comes last."""
         self._look_at = now + LOOK_S
         for peer in [peer for peer, path in self._paths.items() if self._hops.get(peer) is not path.hop]:
-            del self._paths[peer]
+            self._remember(self._paths.pop(peer))
+        self._known = {peer: known for peer, known in self._known.items() if peer in self._links}
         for peer, hop in self._hops.items():
             if self._links[peer].usable:
                 self._path(hop, now)

@@ -9,6 +9,8 @@ from agent.core.survey import (
     BELOW_DECLARED,
     CHANGED_S,
     FAILED_S,
+    REMEMBERED_S,
+    SERIES_AGAIN_S,
     SERIES_DATAGRAMS,
     Survey,
     _Path,
@@ -114,6 +116,7 @@ def test_a_capped_link_is_sent_no_train_above_its_cap() -> None:
     mesh.linked()
     mesh.until(lambda: bandwidth(mesh) is not None)
     assert bandwidth(mesh) == pytest.approx(2e6, rel=0.1)
+    assert mesh.node("A").peers.figures("B").bandwidth_bps == bandwidth(mesh)
     times = trains(mesh)
     assert 8 * PADDED * len([at for at in times if at < times[0] + 0.1]) <= 2e6 * 0.1 + 16 * PADDED
 
@@ -174,6 +177,18 @@ def test_a_series_takes_no_more_than_a_tenth_of_a_slow_link() -> None:
     assert 8 * sum(len(each.datagram) for each in sent) <= 0.15 * 100e3 * (mesh.now - began)
 
 
+def test_a_series_whose_report_stays_away_is_tried_again_later() -> None:
+    mesh = Mesh("A-B").linked()
+    mesh.drop = lambda crossing: crossing.source == "B" and is_report(crossing)
+    qos = mesh.hop("A", "B").qos
+    qos.loss.on_probes(1, 1, mesh.now)
+    mesh.run(1.5)
+    mesh.until(lambda: path(mesh).in_series)
+    mesh.until(lambda: not path(mesh).in_series)
+    mesh.drop = lambda _: False
+    mesh.until(lambda: not qos.loss.doubt, within=2 * SERIES_AGAIN_S)
+
+
 def test_a_search_whose_reports_stay_away_is_tried_again_later() -> None:
     mesh = Mesh("A-B", rate_bps=None).linked()
     mesh.drop = lambda crossing: crossing.source == "A" and len(crossing.datagram) == PADDED
@@ -183,6 +198,34 @@ def test_a_search_whose_reports_stay_away_is_tried_again_later() -> None:
     mesh.drop = lambda _: False
     mesh.run(1.5 * FAILED_S)
     assert bandwidth(mesh) is not None
+
+
+def test_a_new_session_begins_with_the_bandwidth_of_the_last_one_and_looks_at_it_again_soon() -> None:
+    mesh = searched()
+    found = bandwidth(mesh)
+    for _ in range(2):
+        mesh.kill("B")
+        mesh.start("B")
+        hop = mesh.hop("A", "B")
+        mesh.until(lambda hop=hop: mesh.node("A").peers.hops.get("B") not in (hop, None))  # type: ignore[misc]
+        assert bandwidth(mesh) == found
+    before = len(trains(mesh))
+    mesh.run(2 * CHANGED_S)
+    assert len(trains(mesh)) > before
+    mesh.cut.add(("A", "B"))
+    mesh.run(20.0)
+    mesh.cut.clear()
+    mesh.linked()
+    assert bandwidth(mesh) is not None
+
+
+def test_a_bandwidth_of_long_ago_is_not_remembered() -> None:
+    mesh = searched()
+    mesh.cut.add(("A", "B"))
+    mesh.run(1.1 * REMEMBERED_S)
+    mesh.cut.clear()
+    mesh.linked()
+    assert bandwidth(mesh) is None
 
 
 def test_a_new_session_forgets_the_train_of_the_old_one_and_measures_anew() -> None:
@@ -233,7 +276,7 @@ def test_a_peer_that_claims_100_gbit_s_is_counted_and_ignored() -> None:
 
 
 def is_report(crossing: Crossing) -> bool:
-    return CONTROL_OVERHEAD_BYTES + 15 <= len(crossing.datagram) < CONTROL_OVERHEAD_BYTES + 40
+    return CONTROL_OVERHEAD_BYTES + 15 <= len(crossing.datagram) < CONTROL_OVERHEAD_BYTES + 37
 
 
 def test_a_train_of_a_peer_that_is_gone_meanwhile_gets_no_report() -> None:

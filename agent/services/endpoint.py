@@ -305,8 +305,9 @@ class Endpoint:
     def _take_refusals(self, each: _Socket) -> bool:
         """Take what the network refused; tell whether there was anything."""
         refused = take_refusals(each.raw)
-        for target in refused:
-            self._note_unreachable(target)
+        for refusal in refused:
+            if refusal.unreachable:
+                self._note_unreachable(refusal.target)
         return bool(refused)
 
     def _note_unreachable(self, target: tuple[str, int]) -> None:

@@ -167,7 +167,7 @@ class Peers:
             hop.recovery.seed_rtt(hop.qos.rtt_s)
         rhythm, rtt = self.links[hop.peer].rhythm, hop.recovery.rtt
         rhythm.on_promise(probe.next_ms / 1000)
-        rhythm.loss = hop.qos.loss.share
+        rhythm.on_number(probe.sent)
         rhythm.spread_s = _SPREADS * (rtt.variance if rtt.samples else hop.qos.jitter_s)
 
     def on_mtu_answer(self, hop: Hop, size_bytes: int, now: float) -> None:

@@ -26,6 +26,8 @@ SILENT_PROBES: Final = 4
 """Promised times of silence that make a link suspect."""
 MOST_SILENT_PROBES: Final = 10
 """The same on the worst of links."""
+LOSS_GAIN: Final = 1 / 32
+"""Weight of one of the peer's probes in the share of them that get lost."""
 FALSE_ALARMS: Final = 1e-4
 """How likely so many probes in a row may be lost by chance: at 20 probes a second once in eight minutes, at most."""
 SLACK_S: Final = 0.02
@@ -40,6 +42,7 @@ MOST_GRACE_S: Final = 0.25
 """Seconds that it then gives the others, at most."""
 MOST_GRACES: Final = 2
 """How often it does so in one silence."""
+_HALF: Final = 1 << 31
 
 
 class Rhythm:
@@ -51,7 +54,7 @@ class Rhythm:
     Attributes:
         in_tree: whether the link is a tree edge.
         spread_s: how much its round trips vary, seconds.
-        loss: share of the probes that get lost, 0 to 1.
+        loss: share of the peer's probes that get lost on their way here, 0 to 1.
     """
 
     def __init__(self, now: float) -> None:
@@ -65,6 +68,7 @@ class Rhythm:
         self._flowing_until = now
         self._heard_at = now
         self._promised = PROBE_IDLE_S
+        self._number: int | None = None
         self._refused_at: float | None = None
         self._grace_until = now
         self._graces = 0
@@ -73,6 +77,7 @@ class Rhythm:
         """Begin with a new session: a probe goes at once."""
         self.on_heard(now)
         self._promised = PROBE_IDLE_S
+        self._number = None
         self._next = now
 
     def stop(self) -> None:
@@ -121,6 +126,22 @@ class Rhythm:
     def on_promise(self, seconds: float) -> None:
         """Note within which time the peer's next probe comes; it is believed within the bounds of the rhythms."""
         self._promised = min(max(seconds, PROBE_FLOWING_S), PROBE_IDLE_S)
+
+    def on_number(self, number: int) -> None:
+        """Note which of its probes the peer sent: those before it that did not come are lost.
+
+        So many in a row that the link was suspect meanwhile are no share of anything: they are an outage.
+
+        Args:
+            number: low 32 bits of how many probes it has sent.
+        """
+        ahead = 1 if self._number is None else (number - self._number) & 0xFFFFFFFF
+        if not ahead or ahead > _HALF:
+            return  # overtaken
+        self._number = number
+        if ahead <= MOST_SILENT_PROBES:
+            self.loss = 1 - (1 - self.loss) * (1 - LOSS_GAIN) ** (ahead - 1)
+            self.loss -= self.loss * LOSS_GAIN
 
     def on_refused(self, now: float) -> None:
         """Note that the network says that the peer cannot be reached; that may be a forgery, so a sign of life wins."""

@@ -1,5 +1,6 @@
 """When probes go, what they promise, and how much silence is too much."""
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import pytest
@@ -10,6 +11,7 @@ from agent.core.rhythm import (
     LATE_S,
     MOST_GRACE_S,
     MOST_GRACES,
+    MOST_SILENT_PROBES,
     MOST_SPREAD_S,
     PROBE_FLOWING_S,
     PROBE_IDLE_S,
@@ -120,6 +122,28 @@ def test_where_many_probes_get_lost_more_have_to_stay_away(loss: float, count: i
     rhythm.on_promise(PROBE_FLOWING_S)
     rhythm.loss = loss
     assert silence(rhythm) == round(count * PROBE_FLOWING_S + 0.02, 6)
+
+
+def numbered(rhythm: Rhythm, numbers: Iterable[int]) -> Rhythm:
+    """Hear probes of these numbers."""
+    for number in numbers:
+        rhythm.on_number(number)
+    return rhythm
+
+
+@pytest.mark.parametrize(("every", "share"), [(2, 0.5), (4, 0.25), (10, 0.1)])
+def test_the_peers_numbers_tell_how_many_of_its_probes_get_lost_on_their_way_here(every: int, share: float) -> None:
+    rhythm = numbered(started(), (number for number in range(2**32 - 500, 2**32) if number % every))
+    assert rhythm.loss == pytest.approx(share, abs=0.03)
+    numbered(rhythm, range(200))
+    assert rhythm.loss < 0.01
+
+
+def test_an_outage_a_probe_overtaken_and_a_new_session_are_no_loss() -> None:
+    rhythm = numbered(started(), [1, 2 + MOST_SILENT_PROBES, 1, 2 + MOST_SILENT_PROBES, 3 + MOST_SILENT_PROBES])
+    assert rhythm.loss == 0.0
+    rhythm.start(1.0)
+    assert numbered(rhythm, [900]).loss == 0.0
 
 
 def test_what_the_network_says_shortens_the_silence_but_never_beats_a_sign_of_life() -> None:

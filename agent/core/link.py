@@ -1,9 +1,10 @@
 """A link to one peer: its handshake, its state, and whether it still lives.
 
 Theory of operation. While there is no session, hellos go to every address at which the peer may be, with growing
-pauses. A hello names a fresh random session id of its sender; a session stands once the peer has echoed ours, so
-nothing that was recorded earlier can open one. Both sides may begin at once. An established session that the peer
-asks to replace (it restarted) stays until the new one has been echoed too.
+pauses. A hello names a fresh random session id of its sender, another one for each address; a session stands once the
+peer has echoed ours from the address that was told it. So nothing that was recorded earlier can open one, and none
+stands at an address whose host has not read what was sent there. Both sides may begin at once. An established session
+that the peer asks to replace (it restarted) stays until the new one has been echoed too.
 
 An open link is probed (`Rhythm`). A link that stays silent for too long is suspect, and closed if it stays so. A
 suspect link is probed on, and hellos go to all addresses of the peer as well: it may have moved, or a NAT between may
@@ -17,6 +18,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from hashlib import sha256
 from typing import Final
 
 from agent.core.events import Address
@@ -137,6 +139,7 @@ class Link:
         self._rng = rng
         self._entropy = entropy
         self._offered = entropy(SESSION_ID_BYTES)
+        """Of which every address gets a session id of its own."""
         self._pause = HELLO_FIRST_S
         self._next_hello = now
         self._suspect_at = now
@@ -163,18 +166,19 @@ class Link:
         current = self.session
         if current is not None and hello.session == current.remote:
             return (None if hello.confirmed else self._hello(current.local, current.remote, confirmed=True)), False
-        if hello.echo != self._offered:
-            if current is not None and hello.echo not in (_NO_SESSION, current.local):
+        offer = self._offer(address)
+        if hello.echo != offer:
+            if current is not None and hello.echo != current.local and not self._offered_somewhere(hello.echo):
                 # It echoes a session of the past: late or replayed. An answer would begin a new handshake.
                 return None, False
-            return self._hello(self._offered, hello.session, confirmed=False), False
+            return self._hello(offer, hello.session, confirmed=False), False
         self.session = session = Session(
-            local=self._offered,
+            local=offer,
             remote=hello.session,
             address=address,
             datagram_bytes=min(self._datagram_bytes, hello.datagram_bytes),
-            send_key=session_key(self._secret, self._group, self._offered, hello.session),
-            receive_key=session_key(self._secret, self._group, hello.session, self._offered),
+            send_key=session_key(self._secret, self._group, offer, hello.session),
+            receive_key=session_key(self._secret, self._group, hello.session, offer),
         )
         self._offered = self._entropy(SESSION_ID_BYTES)
         self.rhythm.start(now)
@@ -198,13 +202,14 @@ class Link:
             self._transition(LinkInput.LEFT)
             self._drop_session(now)
 
-    def poll_hello(self, now: float) -> Hello | None:
-        """Return the hello that is due, to be sent to every address of the peer."""
+    def poll_hellos(self, now: float) -> list[tuple[Address, Hello]]:
+        """Return the hellos that are due, one for every address of the peer."""
         if self.state not in (LinkState.PROBING, LinkState.SUSPECT) or now < self._next_hello:
-            return None
+            return []
         self._next_hello = now + self._pause * self._rng.uniform(0.8, 1.2)
         self._pause = min(2 * self._pause, HELLO_MOST_S)
-        return self._hello(self._offered, _NO_SESSION, confirmed=False)
+        offers = [(address, self._offer(address)) for address in self.addresses]
+        return [(address, self._hello(offer, _NO_SESSION, confirmed=False)) for address, offer in offers]
 
     def handle_timeout(self, now: float) -> bool:
         """Let a silent link become suspect, then closed; return whether the state changed."""
@@ -241,6 +246,14 @@ class Link:
         self._pause = HELLO_FIRST_S
         self._next_hello = now
         self._transition(LinkInput.RETRY)
+
+    def _offer(self, address: Address) -> bytes:
+        """Return the session id that an address is told: who has not read it there cannot echo it from there."""
+        return sha256(self._offered + f"{address[0]} {address[1]}".encode()).digest()[:SESSION_ID_BYTES]
+
+    def _offered_somewhere(self, echo: bytes) -> bool:
+        """Whether a hello echoes nothing yet, or what another address of the peer was told."""
+        return echo == _NO_SESSION or any(echo == self._offer(address) for address in self.addresses)
 
     def _hello(self, session: bytes, echo: bytes, *, confirmed: bool) -> Hello:
         return Hello(session, echo, self._datagram_bytes, confirmed)

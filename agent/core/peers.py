@@ -378,10 +378,8 @@ class Peers:
     def _hello_if_due(self, link: Link, now: float) -> None:
         if not link.addresses:
             return
-        hello = link.poll_hello(now)
-        if hello is not None:
-            for address in link.addresses:
-                self._queue_hello(link, hello, address)
+        for address, hello in link.poll_hellos(now):
+            self._queue_hello(link, hello, address)
 
     def _queue_hello(self, link: Link, hello: Hello, address: Address) -> None:
         self._hellos.append((address, hello.encode(self._own_key_id, link.sealer, self._entropy(NONCE_BYTES))))

@@ -82,9 +82,8 @@ def make_link(peer: DeviceId = "B", seed: int = 1, *, now: float = 0.0, datagram
 
 
 def hello_due(link: Link, now: float = 0.0) -> Hello:
-    """Return the hello that a link owes the network now."""
-    hello = link.poll_hello(now)
-    assert hello is not None
+    """Return the hello that a link owes the network now, that to the first address."""
+    (_, hello), *_ = link.poll_hellos(now)
     return hello
 
 

@@ -157,6 +157,11 @@ class Wire:
     flying: list[tuple[int, Hello]] = field(default_factory=list)
     seen: list[tuple[int, Hello]] = field(default_factory=list)
 
+    def say(self, at: int, now: float) -> None:
+        """Let one end say hello, if it is time to."""
+        for _, hello in self.ends[at].poll_hellos(now):
+            self.put(1 - at, hello)
+
     def put(self, to: int, hello: Hello | None) -> None:
         if hello is not None:
             self.flying.append((to, hello))
@@ -178,7 +183,7 @@ class Wire:
             for at, link in enumerate(self.ends):
                 link.handle_timeout(now)
                 if lossless:
-                    self.put(1 - at, link.poll_hello(now))
+                    self.say(at, now)
                 if link.rhythm.poll_probe(now) is not None and lossless and matches(*self.ends):
                     self.ends[1 - at].on_heard(now)
             if lossless:
@@ -200,8 +205,7 @@ def test_links_over_a_network_that_loses_reorders_and_repeats_end_with_one_sessi
     now = 0.0
     for turn, step in enumerate(plan):
         if step.startswith("hello"):
-            at = int(step[-1])
-            wire.put(1 - at, wire.ends[at].poll_hello(now))
+            wire.say(int(step[-1]), now)
         elif step.startswith("restart"):
             fresh = make_link("?", 10 + turn, now=now)
             wire.ends = (fresh, wire.ends[1]) if step[-1] == "0" else (wire.ends[0], fresh)
@@ -232,7 +236,7 @@ def test_no_hello_that_was_recorded_replaces_a_session(
         fresh = make_link("?", 10 + turn, now=now)
         wire.ends = (fresh, wire.ends[1]) if end == 0 else (wire.ends[0], fresh)
         if cross:
-            wire.put(1 - end, fresh.poll_hello(now))
+            wire.say(end, now)
         now = wire.live(now, now + 0.5)
     assert matches(*wire.ends)
     before = [link.session for link in wire.ends]
@@ -251,7 +255,7 @@ def test_pauses_between_hellos_double_up_to_their_most() -> None:
     now, pauses = 0.0, []
     for _ in range(8):
         hello_due(link, now)
-        assert link.poll_hello(now) is None
+        assert link.poll_hellos(now) == []
         at = link.poll_timeout()
         assert at is not None
         pauses.append(at - now)
@@ -266,7 +270,7 @@ def test_new_addresses_are_tried_at_once_and_known_ones_are_not_news() -> None:
     for at in (0.0, 1.0, 3.0):
         hello_due(link, at)
     link.set_addresses((ADDRESS,), 3.1)
-    assert link.poll_hello(3.1) is None
+    assert link.poll_hellos(3.1) == []
     link.set_addresses((OTHER_ADDRESS, ADDRESS), 3.1)
     hello_due(link, 3.1)
     hello_due(link, 3.1 + 1.2 * HELLO_FIRST_S)
@@ -280,7 +284,7 @@ def test_a_link_without_an_address_waits_for_one() -> None:
 
 def test_no_hello_goes_out_while_a_session_stands() -> None:
     one, _ = opened()
-    assert one.poll_hello(100.0) is None
+    assert one.poll_hellos(100.0) == []
 
 
 # --- silence ------------------------------------------------------------------------------------------------------
@@ -328,11 +332,11 @@ def test_a_device_that_was_held_up_looks_again_before_it_suspects_a_link() -> No
 def test_a_suspect_link_says_hello_after_a_moment_and_keeps_its_session() -> None:
     one, _ = opened()
     at = silent(one)
-    assert one.poll_hello(at) is None
-    assert one.poll_hello(at + HELLO_SUSPECT_S) is not None
+    assert one.poll_hellos(at) == []
+    assert [address for address, _ in one.poll_hellos(at + HELLO_SUSPECT_S)] == [ADDRESS]
     assert one.session is not None
     one.on_heard(at + 1.0)
-    assert one.poll_hello(at + 100.0) is None
+    assert one.poll_hellos(at + 100.0) == []
 
 
 def test_a_hello_of_a_suspect_link_finds_a_peer_that_has_moved() -> None:
@@ -340,14 +344,32 @@ def test_a_hello_of_a_suspect_link_finds_a_peer_that_has_moved() -> None:
     at = silent(one) + HELLO_SUSPECT_S
     answer, _ = other.handle_hello(hello_due(one, at), ADDRESS, at)
     assert answer is not None
-    confirmed, new = one.handle_hello(answer, OTHER_ADDRESS, at)
-    assert new
+    offer, new = one.handle_hello(answer, OTHER_ADDRESS, at)
+    assert offer is not None
+    assert not new, "it has not been seen yet that what goes to this address arrives"
+    confirmed, _ = other.handle_hello(offer, ADDRESS, at)
     assert confirmed is not None
-    other.handle_hello(confirmed, ADDRESS, at)
-    assert matches(one, other)
-    assert one.usable
+    assert one.handle_hello(confirmed, OTHER_ADDRESS, at) == (None, True)
     assert one.session is not None
     assert one.session.address == OTHER_ADDRESS
+    assert one.usable
+    assert matches(one, other)
+
+
+@pytest.mark.parametrize("standing", [False, True])
+def test_no_session_stands_at_an_address_that_has_not_read_what_was_sent_there(standing: bool) -> None:
+    one = opened()[0] if standing else make_link("B", 1)
+    before = one.session
+    # The peer asks from where it is, and answers under another host's address.
+    offer, _ = one.handle_hello(Hello(b"x" * 16, bytes(16), 1_200), ADDRESS, 1.0)
+    assert offer is not None
+    forged = Hello(b"x" * 16, offer.session, 1_200, confirmed=True)
+    answer, new = one.handle_hello(forged, OTHER_ADDRESS, 1.0)
+    assert not new
+    assert one.session is before
+    assert answer is not None
+    assert answer.session != offer.session
+    assert one.handle_hello(forged, ADDRESS, 1.0)[1]
 
 
 def test_a_suspect_link_that_stays_silent_drops_its_session_and_says_hello_again() -> None:

@@ -14,12 +14,13 @@ tree and never needed for long, so it is entered late and left at once:
 A gap concerns everybody, not only the two devices that see it: a link that leads across may be anywhere. Whoever has
 lost an edge therefore says so, and everybody passes that on over every open link, once (LostEdges). A word names its
 epoch, for it says nothing of another graph; it has a stamp, so that the newer one counts; it is said again every
-`SAY_EVERY_S` and forgotten after `FORGET_S`, so that nothing outlives the device that said it.
+`SAY_EVERY_S` and counts for no more than `FORGET_S`. Its stamp is remembered for longer, lest two devices that heard of
+it at different times tell each other again and again: nothing outlives the device that said it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -34,6 +35,8 @@ AWAY_WAIT_S: Final = 0.25
 SAY_EVERY_S: Final = 5.0
 FORGET_S: Final = 16.0
 """How long a word counts that is not said again: three times, and a little."""
+REMEMBER_S: Final = 4 * FORGET_S
+"""How long its stamp is remembered, so that it is no news."""
 _MICRO: Final = 1e6
 
 Said = tuple[DeviceId, int]
@@ -77,6 +80,9 @@ class Degraded:
         self._own: dict[int, _Own] = {}
         self._words: dict[Said, LostEdges] = {}
         self._heard_at: dict[Said, float] = {}
+        self._forgotten: dict[Said, tuple[int, float]] = {}
+        """The stamps of words that count no more, and since when."""
+        self._oldest = 0
         self._stamp = 0
         self._connected = False
         self._own_epochs: frozenset[int] = frozenset()
@@ -99,9 +105,11 @@ class Degraded:
         for epoch, peers in gone.items():
             own = self._own.setdefault(epoch, _Own())
             own.gone_at = {peer: own.gone_at.get(peer, now) for peer in peers}
-        oldest = min(gone, default=0)
+        self._oldest = min(gone, default=0)
+        self._forgotten = {said: (stamp, at) for said, (stamp, at) in self._forgotten.items() if now < at + REMEMBER_S}
         for said, word in list(self._words.items()):
-            if word.epoch < oldest or now >= self._heard_at[said] + FORGET_S:
+            if word.epoch < self._oldest or now >= self._heard_at[said] + FORGET_S:
+                self._forgotten[said] = word.stamp, now
                 del self._words[said], self._heard_at[said]
         wait = self._wait()
         for own in self._own.values():
@@ -115,10 +123,16 @@ class Degraded:
         """Take another device's word; return whether it is news, to be passed on."""
         said = word.device, word.epoch
         before = self._words.get(said)
-        if word.device == self._device or (before is not None and before.stamp >= word.stamp):
+        newest = self._forgotten.get(said, (-1, 0.0))[0] if before is None else before.stamp
+        if word.device == self._device or newest >= word.stamp:
             return False
-        if before is None and len(self._words) >= MAX_LOST_WORDS:
+        kept: Sized = self._forgotten if word.epoch < self._oldest else self._words
+        if before is None and len(kept) >= MAX_LOST_WORDS:
             return False
+        if word.epoch < self._oldest:
+            # It says nothing here, but may concern those who have an older graph.
+            self._forgotten[said] = word.stamp, now
+            return True
         self._words[said] = word
         self._heard_at[said] = now
         self._sum_up(now)

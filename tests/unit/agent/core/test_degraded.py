@@ -141,6 +141,37 @@ def test_a_word_that_is_not_said_again_is_forgotten() -> None:
     assert device.poll_timeout() is None
 
 
+def test_a_word_that_was_forgotten_is_no_news_when_somebody_says_it_who_heard_of_it_later() -> None:
+    early, late = alone(), Degraded("B", WALL_OFFSET)
+    for device in (early, late):
+        device.look({7: ()}, 10.0, connected=False)
+    assert early.on_word(word(), 10.0)
+    told, now = 0, 10.0
+    # Their link comes and goes, and each time they tell each other all they know.
+    while now < 10.0 + 10 * FORGET_S:
+        now += 0.6 * FORGET_S
+        for one, other in ((early, late), (late, early)):
+            one.look({7: ()}, now, connected=False)
+            other.look({7: ()}, now, connected=False)
+            told += sum(other.on_word(each, now) for each in one.words())
+    assert told == 1
+    assert not early.bridges(7)
+    assert not late.bridges(7)
+    assert early.on_word(word(stamp=2), now), "a newer one counts"
+
+
+def test_a_word_of_an_older_graph_is_passed_on_once_however_often_links_change_meanwhile() -> None:
+    device = alone()
+    device.look({7: ()}, 10.0, connected=True)
+    assert device.on_word(word(epoch=6), 10.0)
+    assert device.since is None
+    device.look({7: ()}, 10.1, connected=True)
+    assert not device.on_word(word(epoch=6), 10.1)
+    for number in range(MAX_LOST_WORDS - 1):
+        assert device.on_word(word(device=f"D{number}", epoch=6), 10.0)
+    assert not device.on_word(word(device="one-more", epoch=6), 10.0)
+
+
 def test_more_words_than_the_limit_are_not_remembered() -> None:
     device = alone()
     for number in range(MAX_LOST_WORDS):

@@ -52,6 +52,7 @@ class Mending:
 
     def look(self) -> None:
         """Look for links that fell silent, or are heard again; call when some link has changed."""
+        self._silent = {peer: hop for peer, hop in self._silent.items() if peer in self._peers.links}
         for peer, link in self._peers.links.items():
             hop = self._peers.hops.get(peer)
             if link.state is LinkState.SUSPECT and hop is not None:

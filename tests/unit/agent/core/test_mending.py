@@ -235,3 +235,15 @@ def test_a_device_that_restarts_asks_for_what_it_misses_as_soon_as_a_neighbour_s
     mesh.start("B")
     mesh.until(lambda: "A" in mesh.node("B").peers.hops)
     mesh.until(lambda: mesh.verified(stream) == ["B"], within=0.15)
+
+
+def test_a_peer_that_is_evicted_while_it_is_silent_leaves_nothing_behind() -> None:
+    mesh = Mesh("A-B A-C", edges="A-B A-C").linked()
+    silenced(mesh, "A", "B")
+    mending = mesh.node("A")._upkeep.mending
+    assert list(mending._silent) == ["B"]
+    left = [entry for entry in mesh.roster.devices if entry.device != "B"]
+    mesh.control("A", mesh.roster.model_copy(update={"version": mesh.roster.version + 1, "devices": tuple(left)}))
+    mesh.run(0.1)
+    assert "B" not in mesh.node("A").peers.links
+    assert mending._silent == {}

@@ -117,7 +117,10 @@ class Bridging:
     def _gone(self) -> dict[int, tuple[DeviceId, ...]]:
         """Return, for every epoch in use, the neighbours to whom no link speaks."""
         tables = [self._table]
-        tables += [entry.stream.graphs for entry in self._streams.by_short.values()]
+        # Whoever lacks something of a stream that is whole here says so itself; its source may be gone for good, and
+        # puts no newer graph into it.
+        streams = (entry.stream for entry in self._streams.by_short.values())
+        tables += [stream.graphs for stream in streams if stream.role != "done"]
         gone: dict[int, tuple[DeviceId, ...]] = {}
         for known in (table.current for table in tables):
             if known is not None and known.epoch not in gone:

@@ -117,6 +117,18 @@ def test_a_source_without_a_neighbour_left_cuts_no_further_ahead_than_is_pulled(
     mesh.until(lambda: mesh.verified(stream) == ["B", "C"], within=10.0)
 
 
+def test_the_graph_of_a_file_that_is_whole_is_no_matter_of_anybody_when_its_source_has_gone() -> None:
+    channels = (ChannelSpec(name="files", kind="file", routing="embedded"),)
+    mesh = Mesh("A-B B-C", channels=channels).linked()
+    stream = mesh.send_file("A", data(10 * PIECE_BYTES))
+    mesh.until(lambda: mesh.verified(stream) == ["B", "C"])
+    mesh.kill("A")
+    mesh.run(3.0)
+    mesh.plan("B-C")
+    mesh.run(FORGET_S + 1.0)
+    assert degraded(mesh) == []
+
+
 def test_a_source_without_any_link_waits() -> None:
     mesh = Mesh("A-B").linked()
     mesh.run(0.5)

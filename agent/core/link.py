@@ -142,6 +142,8 @@ class Link:
         """Of which every address gets a session id of its own."""
         self._pause = HELLO_FIRST_S
         self._next_hello = now
+        self._renewed_at = now - HELLO_MOST_S
+        """When new addresses were last tried at once."""
         self._suspect_at = now
 
     @property
@@ -150,12 +152,17 @@ class Link:
         return self.state is LinkState.OPEN and self.mtu_bytes is not None
 
     def set_addresses(self, addresses: tuple[Address, ...], now: float) -> None:
-        """Take the addresses at which the peer may be; new ones are tried at once."""
+        """Take the addresses at which the peer may be; new ones are tried at once, every few seconds at most.
+
+        Whoever tells others all the time does not choose how much goes to them.
+        """
         if addresses != self.addresses:
             self.addresses = addresses
             self.tried_since = now
-            self._pause = HELLO_FIRST_S
-            self._next_hello = now
+            if now - self._renewed_at >= HELLO_MOST_S:
+                self._renewed_at = now
+                self._pause = HELLO_FIRST_S
+                self._next_hello = now
 
     def handle_hello(self, hello: Hello, address: Address, now: float) -> tuple[Hello | None, bool]:
         """Take an authentic hello.

@@ -267,13 +267,22 @@ def test_pauses_between_hellos_double_up_to_their_most() -> None:
 
 def test_new_addresses_are_tried_at_once_and_known_ones_are_not_news() -> None:
     link = make_link()
-    for at in (0.0, 1.0, 3.0):
+    for at in (0.0, 1.0, 3.0, 5.0):
         hello_due(link, at)
-    link.set_addresses((ADDRESS,), 3.1)
-    assert link.poll_hellos(3.1) == []
-    link.set_addresses((OTHER_ADDRESS, ADDRESS), 3.1)
-    hello_due(link, 3.1)
-    hello_due(link, 3.1 + 1.2 * HELLO_FIRST_S)
+    link.set_addresses((ADDRESS,), 5.1)
+    assert link.poll_hellos(5.1) == []
+    link.set_addresses((OTHER_ADDRESS, ADDRESS), 5.1)
+    hello_due(link, 5.1)
+    hello_due(link, 5.1 + 1.2 * HELLO_FIRST_S)
+
+
+def test_a_peer_that_tells_ever_new_addresses_does_not_choose_how_much_goes_there() -> None:
+    link = make_link()
+    sent = 0
+    for turn in range(1_200):  # for a minute, every 50 ms
+        link.set_addresses(tuple((f"192.0.2.{turn % 2 + 1}", port) for port in range(1, 17)), turn / 20)
+        sent += len(link.poll_hellos(turn / 20))
+    assert sent <= 16 * 60 * 1.3
 
 
 def test_a_link_without_an_address_waits_for_one() -> None:

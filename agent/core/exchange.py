@@ -18,6 +18,7 @@ from agent.core.gaps import Gaps
 from agent.core.hop import Hop
 from agent.core.rangeset import RangeSet
 from agent.core.stream import Stream
+from agent.core.supply import Concerned
 from common.datagrams import PacketType
 from common.ids import DeviceId
 from common.limits import MAX_RANGES
@@ -159,7 +160,7 @@ class Exchange:
         last.numbers.union_update(wanted)
         hop.wake(cursor)
 
-    def on_interrupted(self, stream: Stream, peer: DeviceId, *, delivering: bool) -> bool:
+    def on_interrupted(self, stream: Stream, peer: DeviceId, *, delivering: bool) -> Concerned:
         """Note that a peer brings no more of a stream.
 
         Args:
@@ -168,7 +169,7 @@ class Exchange:
             delivering: whether what it has reported is still on its way.
 
         Returns:
-            Whether it had been the one to bring the stream.
+            Whom else that concerns.
         """
         progress = self._of(stream)
         if not delivering:
@@ -177,7 +178,7 @@ class Exchange:
             self._keep_asking(stream, progress.gaps, peer, delivering=delivering)
         self.pressing = True
         if stream.role != "receive" or stream.complete:
-            return False
+            return Concerned.NOBODY
         return stream.supply.interrupted(peer, delivering=delivering)
 
     def wait_anew(self, stream: Stream) -> None:
@@ -377,9 +378,9 @@ class Exchange:
     def _awaited(self, stream: Stream, gaps: Gaps) -> RangeSet:
         """Return what was asked of those who have it; others were asked in the hope that they pass it on."""
         numbers = RangeSet()
-        for peer, asked in gaps.asked.items():
-            hop = self._hops.get(peer)
-            if hop is not None:
+        for peer, hop in self._hops.items():
+            asked = gaps.asked.get(peer)
+            if asked is not None:
                 numbers.union_update(asked.numbers.intersection(self._cursor_of(hop, stream).reported))
         return numbers
 

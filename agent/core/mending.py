@@ -20,6 +20,7 @@ from agent.core.peers import Peers
 from agent.core.routing import Known
 from agent.core.stream import Stream
 from agent.core.streams import StreamTable
+from agent.core.supply import Concerned
 from common.ids import DeviceId
 from common.stream_frames import Interrupted
 
@@ -73,10 +74,11 @@ class Mending:
         self._interrupt(stream, hop.peer, delivering=frame.delivering)
 
     def _interrupt(self, stream: Stream, peer: DeviceId, *, delivering: bool) -> None:
-        if not self._exchange.on_interrupted(stream, peer, delivering=delivering):
+        concerned = self._exchange.on_interrupted(stream, peer, delivering=delivering)
+        if concerned is Concerned.NOBODY:
             return
         for hop in self._neighbourhood.hops_of(stream):
-            if hop.peer != peer:
+            if hop.peer != peer and (concerned is Concerned.BEHIND or hop.peer == stream.supply.bringer):
                 self._exchange.tell(hop, stream)
                 hop.send(Interrupted(stream.short, delivering=True))
 

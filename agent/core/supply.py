@@ -8,8 +8,18 @@ The two may come to be known in either order, for the new tree's first chunk rac
 
 from __future__ import annotations
 
+from enum import Enum
+
 from common.ids import DeviceId
 from common.ranges import NO_LIMIT
+
+
+class Concerned(Enum):
+    """Whom else it concerns that a peer brings no more."""
+
+    NOBODY = "nobody"
+    BEHIND = "those behind this device"
+    BRINGER = "who brings the stream now: it may have been behind this device until then, and lack the same"
 
 
 class Supply:
@@ -37,7 +47,7 @@ class Supply:
         self.bringer = peer
         self.adrift_below = min(self.adrift_below, number)
 
-    def interrupted(self, peer: DeviceId | None, *, delivering: bool = False) -> bool:
+    def interrupted(self, peer: DeviceId | None, *, delivering: bool = False) -> Concerned:
         """Note that a peer brings no more.
 
         Args:
@@ -45,19 +55,21 @@ class Supply:
             delivering: whether what it has reported is still on its way.
 
         Returns:
-            Whether it had been the one to bring the stream, so that those behind this device are concerned too.
+            Whom else that concerns.
         """
         if peer == self.left_to and not delivering:
             self.left_to = None
         if peer == self.bringer:
             self.bringer, self.adrift_below = None, NO_LIMIT
+            concerned = Concerned.BEHIND
         elif peer == self._former:
             self.adrift_below = max(self.adrift_below, self._former_below)
+            concerned = Concerned.BRINGER
         else:
-            return False
+            return Concerned.NOBODY
         self.left_to = peer if delivering else None
         self._former = None
-        return self.bringer is None
+        return concerned
 
     def whole(self) -> None:
         """Note that nothing is missing: what will be is not adrift, as long as somebody brings the stream."""

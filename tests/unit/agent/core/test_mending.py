@@ -247,3 +247,19 @@ def test_a_peer_that_is_evicted_while_it_is_silent_leaves_nothing_behind() -> No
     mesh.run(0.1)
     assert "B" not in mesh.node("A").peers.links
     assert mending._silent == {}
+
+
+def test_news_that_come_late_go_on_to_who_was_behind_and_now_is_before() -> None:
+    mesh = Mesh("A-B A-C B-E C-D D-E", edges="A-B A-C C-D D-E").linked()
+    speaking(mesh)
+    mesh.drop = lambda crossing: {crossing.source, crossing.target} == {"A", "C"} and crossing.source == "A"
+    mesh.publish("A", b"1")
+    mesh.run(0.01)
+    # The server has heard of it from A, before C knows.
+    mesh.plan("A-B B-E C-D D-E")
+    mesh.publish("A", b"2")
+    mesh.run(0.01)
+    assert [mesh.payloads(name) for name in "CDE"] == [[b"0"]] * 3, "2 is there, and 1 is not"
+    mesh.until(lambda: mesh.node("C").peers.links["A"].state is LinkState.SUSPECT)
+    mesh.run(2 * SOON_S)
+    assert [mesh.payloads(name) for name in "CDE"] == [[b"0", b"1", b"2"]] * 3

@@ -6,6 +6,7 @@ import pytest
 
 from agent.core.survey import (
     AGAIN_FIRST_S,
+    AGAIN_MOST_S,
     BELOW_DECLARED,
     CHANGED_S,
     FAILED_S,
@@ -60,7 +61,7 @@ def test_a_link_of_unknown_bandwidth_is_searched_soon_and_then_left_alone() -> N
     assert len(trains(mesh)) == before
     mesh.run(0.7 * AGAIN_FIRST_S)
     assert len(trains(mesh)) > before
-    assert path(mesh).pause_s == 4 * AGAIN_FIRST_S
+    assert path(mesh).pause_s == AGAIN_MOST_S
 
 
 def test_the_links_of_a_device_are_measured_one_after_the_other() -> None:

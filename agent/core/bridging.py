@@ -77,8 +77,10 @@ class Bridging:
         """Take what a peer passes on about lost edges.
 
         Raises:
-            DecodeError: it is about a device that is no member.
+            DecodeError: it is about a device that is no member, or of a time that has not come.
         """
+        if max(word.stamp, word.epoch) > self._degraded.latest(now):
+            raise DecodeError("lost edges of the future")
         if word.device not in self._peers.members:
             raise DecodeError("lost edges of a stranger")
         if self._degraded.on_word(word, now):

@@ -26,7 +26,7 @@ from typing import Final
 
 from common.graph_frames import LostEdges
 from common.ids import DeviceId, LinkKey, link_key
-from common.limits import MAX_LOST_EDGES, MAX_LOST_WORDS
+from common.limits import EPOCH_CLAIM_AHEAD_S, MAX_LOST_EDGES, MAX_LOST_WORDS
 
 GRAPH_WAIT_S: Final = 1.0
 """How long a server that is there may take to replace an edge: ten times what it needs."""
@@ -137,6 +137,10 @@ class Degraded:
         self._heard_at[said] = now
         self._sum_up(now)
         return True
+
+    def latest(self, now: float) -> int:
+        """Return the highest epoch, or stamp, that a word may have: both are µs of a clock, and clocks differ."""
+        return int((now + self._wall_offset + EPOCH_CLAIM_AHEAD_S) * _MICRO)
 
     # --- outputs --------------------------------------------------------------------------------------------------
 

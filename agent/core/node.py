@@ -244,8 +244,6 @@ class Node:
     def on_unreachable(self, address: Address, *, now: float) -> None:
         """Take the network's word that nobody is at an address (ICMP, or no route)."""
         self.peers.on_unreachable(address, now)
-        self.peers.handle_timeout(now)
-        self._after_input(now)
 
     def set_candidates(self, candidates: Iterable[Address], *, now: float) -> None:
         """Take the addresses of this host's interfaces, each with the shared socket's port; a change is reported."""

@@ -24,7 +24,7 @@ from common.ids import DeviceId
 from common.limits import MAX_DELAY_S, MAX_PEERS, MAX_RATE_BPS, USUAL_DATAGRAM_BYTES
 from common.link_frames import Bye, Probe
 from common.messages import CandidatesReport, QosFigures, RosterEntry, decode_key
-from common.path_frames import MtuProbe
+from common.path_frames import TOKEN_BYTES, MtuProbe, PathChallenge
 from common.sealing import NONCE_BYTES, key_id, pair_secret
 
 _BITS: Final = 8
@@ -154,10 +154,10 @@ class Peers:
             self._changed(link)
 
     def on_unreachable(self, address: Address, now: float) -> None:
-        """Note that the network says that nobody is at an address; the next timeout draws the conclusion."""
+        """Note that the network says that nobody is at an address: whoever is there has to answer, soon."""
         hop = self.by_address.get(address)
-        if hop is not None:
-            self.links[hop.peer].rhythm.on_refused(now)
+        if hop is not None and self.links[hop.peer].rhythm.on_refused(hop.qos.rtt_s or 0.0, now):
+            hop.send(PathChallenge(self._entropy(TOKEN_BYTES)), reliable=False)
 
     def on_probe(self, hop: Hop, probe: Probe, now: float) -> None:
         """Take a probe."""

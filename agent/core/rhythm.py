@@ -35,7 +35,9 @@ SLACK_S: Final = 0.02
 MOST_SPREAD_S: Final = 0.08
 """Seconds that the round trip's variation may add."""
 REFUSED_S: Final = 0.1
-"""Seconds of silence that are enough once the network has said that the peer cannot be reached."""
+"""Seconds in which the peer has to answer once the network has said that it cannot be reached …"""
+REFUSED_RTTS: Final = 3
+"""… and round trips, if they are longer."""
 LATE_S: Final = 0.03
 """Seconds by which a timer has to be late for this device to count as held up."""
 MOST_GRACE_S: Final = 0.25
@@ -69,7 +71,7 @@ class Rhythm:
         self._heard_at = now
         self._promised = PROBE_IDLE_S
         self._number: int | None = None
-        self._refused_at: float | None = None
+        self._answer_by: float | None = None
         self._grace_until = now
         self._graces = 0
 
@@ -120,7 +122,7 @@ class Rhythm:
     def on_heard(self, now: float) -> None:
         """Note an authentic sign of life."""
         self._heard_at = now
-        self._refused_at = None
+        self._answer_by = None
         self._graces = 0
 
     def on_promise(self, seconds: float) -> None:
@@ -143,18 +145,27 @@ class Rhythm:
             self.loss = 1 - (1 - self.loss) * (1 - LOSS_GAIN) ** (ahead - 1)
             self.loss -= self.loss * LOSS_GAIN
 
-    def on_refused(self, now: float) -> None:
-        """Note that the network says that the peer cannot be reached; that may be a forgery, so a sign of life wins."""
-        if self._refused_at is None:
-            self._refused_at = now
+    def on_refused(self, rtt_s: float, now: float) -> bool:
+        """Note that the network says that the peer cannot be reached; that may be a forgery, so a sign of life wins.
+
+        Args:
+            rtt_s: a round trip to the peer, seconds.
+            now: monotonic seconds.
+
+        Returns:
+            Whether that is news: then the peer has to be asked for a sign of life.
+        """
+        if self._answer_by is not None:
+            return False
+        self._answer_by = now + max(REFUSED_S, REFUSED_RTTS * rtt_s)
+        return True
 
     def silent_at(self) -> float:
         """Return when the silence has lasted too long."""
-        if self._refused_at is not None:
-            at = max(self._heard_at + REFUSED_S, self._refused_at)
-        else:
-            slack = SLACK_S + min(self.spread_s, MOST_SPREAD_S)
-            at = self._heard_at + _silent_probes(self.loss) * self._promised + slack
+        slack = SLACK_S + min(self.spread_s, MOST_SPREAD_S)
+        at = self._heard_at + _silent_probes(self.loss) * self._promised + slack
+        if self._answer_by is not None:
+            at = min(at, self._answer_by)
         return max(at, self._grace_until)
 
     def may_judge(self, now: float) -> bool:

@@ -197,6 +197,18 @@ def test_the_word_of_who_is_no_member_is_refused_and_no_word_outlives_who_said_i
     assert degraded(mesh) == []
 
 
+@pytest.mark.parametrize("ahead", [(0, 1), (1, 0)])
+def test_a_word_of_a_time_that_has_not_come_is_refused(ahead: tuple[int, int]) -> None:
+    mesh = Mesh("A-B B-C").linked()
+    latest = mesh.node("B").degraded.latest(mesh.now)
+    stamp, epoch = (latest + more for more in ahead)
+    mesh.say("A", "B", LostEdges("A", stamp, epoch, ("C",)))
+    assert mesh.drops("B") == {"lostedges-refused": 1}
+    assert degraded(mesh) == []
+    mesh.say("A", "B", LostEdges("A", latest, latest, ("C",)))
+    assert mesh.drops("B") == {"lostedges-refused": 1}
+
+
 @pytest.mark.parametrize("routing", ["query", "overflow", "embedded"])
 def test_manners_that_are_told_nothing_ask_the_server_when_they_hear_of_a_lost_edge(routing: str) -> None:
     channels = (FILES.model_copy(update={"routing": routing}), MESSAGES.model_copy(update={"routing": routing}))

@@ -249,14 +249,20 @@ def test_a_hop_whose_queue_of_frames_overflows_is_closed_and_the_link_begins_ane
     mesh.until(lambda: mesh.verified(again) == ["B"])
 
 
-def test_an_address_that_the_network_says_is_dead_makes_its_link_suspect_unless_the_peer_speaks() -> None:
-    mesh = Mesh("A-B").linked()
-    node = mesh.node("A")
-    node.on_unreachable(("10.9.9.9", 1), now=mesh.now)
-    node.on_unreachable(mesh.address("B"), now=mesh.now)
-    assert node.peers.usable() == ("B",)
-    mesh.kill("B")
-    mesh.run(0.5)
-    node.on_unreachable(mesh.address("B"), now=mesh.now)
+def refuse(mesh: Mesh, address: tuple[str, int]) -> None:
+    mesh.node("A").on_unreachable(address, now=mesh.now)
     mesh._drain("A")
+
+
+def test_a_link_whose_peer_the_network_says_is_gone_is_suspect_unless_the_peer_answers() -> None:
+    mesh = Mesh("A-B").linked()
+    mesh.run(5.0)
+    refuse(mesh, ("10.9.9.9", 1))
+    refuse(mesh, mesh.address("B"))
+    refuse(mesh, mesh.address("B"))
+    mesh.run(0.5)
+    assert mesh.node("A").peers.usable() == ("B",), "it may have been a forgery"
+    mesh.kill("B")
+    refuse(mesh, mesh.address("B"))
+    mesh.run(0.11)
     assert mesh.events("A", LinkChanged)[-1] == LinkChanged("B", "suspect")

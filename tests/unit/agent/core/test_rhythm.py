@@ -146,21 +146,23 @@ def test_an_outage_a_probe_overtaken_and_a_new_session_are_no_loss() -> None:
     assert numbered(rhythm, [900]).loss == 0.0
 
 
-def test_what_the_network_says_shortens_the_silence_but_never_beats_a_sign_of_life() -> None:
+def test_a_peer_that_the_network_says_is_gone_has_to_answer_soon() -> None:
     rhythm = started()
     rhythm.on_heard(1.0)
-    rhythm.on_refused(1.01)
-    rhythm.on_refused(1.05)
-    assert silence(rhythm) == 1.0 + REFUSED_S
-    rhythm.on_heard(1.06)
-    assert silence(rhythm) == 1.06 + 4.02
+    assert rhythm.on_refused(0.001, 2.0)
+    assert not rhythm.on_refused(0.001, 2.05)
+    assert silence(rhythm) == 2.0 + REFUSED_S
+    rhythm.on_heard(2.06)
+    assert silence(rhythm) == 2.06 + 4.02
+    assert rhythm.on_refused(0.2, 3.0)
+    assert silence(rhythm) == 3.0 + 0.6
 
 
-def test_a_peer_silent_for_long_is_judged_at_once_when_the_network_refuses() -> None:
+def test_what_the_network_says_gives_nobody_more_time() -> None:
     rhythm = started()
-    rhythm.on_refused(3.0)
-    assert silence(rhythm) == 3.0
-    assert rhythm.may_judge(3.0)
+    rhythm.on_promise(PROBE_FLOWING_S)
+    rhythm.on_refused(1.0, 0.1)
+    assert silence(rhythm) == 0.22
 
 
 def test_whoever_is_late_itself_gives_the_others_time_twice_at_most() -> None:

@@ -9,7 +9,6 @@ Source: RFC 9002 sections 5 and 6, by way of ``recovery``; docs/protocol.md.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
@@ -22,6 +21,7 @@ from agent.core.counters import HopCounters
 from agent.core.cursor import Cursor, OwedRun
 from agent.core.events import Address
 from agent.core.fragments import Joiner, split
+from agent.core.frame_queue import FrameQueue
 from agent.core.link import Session
 from agent.core.mtu import PathMtu
 from agent.core.pacer import Pacer, SharedRate
@@ -31,7 +31,6 @@ from agent.core.scheduler import RoundRobin
 from agent.core.sent import AckResult, SentRange
 from agent.core.window import BitmapWindow
 from common.datagrams import (
-    CONTROL_OVERHEAD_BYTES,
     HOP_HEADER,
     HOP_HEADER_BYTES,
     PacketType,
@@ -40,7 +39,7 @@ from common.datagrams import (
 from common.errors import DecodeError
 from common.frames import Frame, decode_untrusted, encode_frame
 from common.ids import DeviceId
-from common.limits import HOP_WINDOW, MAX_FRAMES_QUEUED
+from common.limits import HOP_WINDOW
 from common.link_frames import Ack, Probe
 from common.path_frames import MtuAnswer, MtuProbe, PathAnswer, PathChallenge, Train
 from common.sealing import Sealer
@@ -58,8 +57,6 @@ _UNACKNOWLEDGED: Final = (
     PathAnswer,
 )
 """Frames that are answered in their own way, or not at all."""
-CONTROL_BYTES: Final = 1_200
-"""Control datagrams keep to the size that every path takes."""
 
 
 class Hop:
@@ -104,12 +101,9 @@ class Hop:
         self._joiner = Joiner()
         self._pacer = Pacer(controller.rate_bytes_s, now, session.packet_bytes, shared)
         self._carrier: Carrier[ChunkContent] = Carrier(controller.rate_bytes_s, now)
-        self._frames: deque[bytes] = deque()
-        self._unreliable: deque[bytes] = deque()
-        self._trains: deque[bytes] = deque()
+        self.frames = FrameQueue()
         self._files: RoundRobin[Cursor] = RoundRobin()
         self._messages: RoundRobin[Cursor] = RoundRobin()
-        self.overflowed = False
 
     def move(self, address: Address, controller: Controller | None, now: float) -> None:
         """Go on at another address of the peer.
@@ -203,13 +197,7 @@ class Hop:
 
         Those of a train are datagrams of their own, and never reliable.
         """
-        queue = self._frames if reliable else self._unreliable
-        if isinstance(frame, Train):
-            queue = self._trains
-        if len(queue) >= MAX_FRAMES_QUEUED:
-            self.overflowed = True
-            return
-        queue.append(encode_frame(frame))
+        self.frames.put(frame, reliable=reliable)
 
     def seal_apart(self, frame: Frame, now: float) -> bytes:
         """Return a control datagram with one unreliable frame, to be sent to an address of its own."""
@@ -249,7 +237,7 @@ class Hop:
     @property
     def idle(self) -> bool:
         """Whether there is nothing to send but an acknowledgement that may be due."""
-        return not (self._files or self._messages or self._frames or self._unreliable or self._trains)
+        return not (self._files or self._messages or self.frames)
 
     def poll(self, now: float) -> list[tuple[str | None, list[bytes]]]:
         """Return the datagrams that may go now: trains, each with the channel whose socket it takes (None: shared)."""
@@ -285,7 +273,7 @@ class Hop:
         times = [self._acks.due_at(), self.recovery.loss_at(), self.recovery.pto_at()]
         if (self._files or self._messages) and self.room():
             times.append(self._pacer.next_at(now))
-        if self._frames or self._unreliable or self._trains:
+        if self.frames:
             times.append(now)
         due = [at for at in times if at is not None]
         return min(due) if due else None
@@ -306,30 +294,11 @@ class Hop:
         return number
 
     def _control(self, now: float) -> list[bytes]:
-        out: list[bytes] = []
-        pending: list[bytes] = []
-        if self._acks.ack_due(now) or ((self._frames or self._unreliable) and self._acks.due_at() is not None):
+        ack = None
+        if self._acks.ack_due(now) or (self.frames.sharing and self._acks.due_at() is not None):
             largest, delay, ranges = self._acks.take_ack(now)
-            pending.append(encode_frame(Ack(largest, min(int(delay * _MICRO), 0xFFFFFFFF), tuple(ranges))))
-        while self._unreliable:
-            pending.append(self._unreliable.popleft())
-        room = CONTROL_BYTES - CONTROL_OVERHEAD_BYTES
-        body = bytearray()
-        content = FrameContent()
-        for reliable, queue in ((False, deque(pending)), (True, self._frames)):
-            while queue:
-                frame = queue.popleft()
-                if body and len(body) + len(frame) > room:
-                    out.append(self._seal_control(bytes(body), content, now))
-                    body, content = bytearray(), FrameContent()
-                body += frame
-                if reliable:
-                    content.frames.append(frame)
-        if body:
-            out.append(self._seal_control(bytes(body), content, now))
-        while self._trains:
-            out.append(self._seal_control(self._trains.popleft(), FrameContent(), now))
-        return out
+            ack = Ack(largest, min(int(delay * _MICRO), 0xFFFFFFFF), tuple(ranges))
+        return [self._seal_control(body, content, now) for body, content in self.frames.take(ack)]
 
     def _seal_control(self, body: bytes, content: FrameContent, now: float) -> bytes:
         number = self._number
@@ -439,7 +408,7 @@ class Hop:
         for sent in lost:
             content = sent.train.content
             if isinstance(content, FrameContent):
-                self._frames.extend(content.frames)
+                self.frames.put_again(content)
             elif isinstance(content, ChunkContent) and self.cursors.get(content.cursor.stream.short) is content.cursor:
                 if content.copy or (content.fragments > 1 and content.lost):
                     continue

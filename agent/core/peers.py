@@ -232,7 +232,7 @@ class Peers:
             self._hello_if_due(link, now)
             if hop is None:
                 continue
-            if hop.overflowed:
+            if hop.frames.overflowed:
                 self._drops["hop-overflowed"] += 1
                 self.on_bye(hop, now)
                 continue

@@ -131,7 +131,7 @@ class Watch:
             node = self.simulation.node(device)
             left[f"orphans at {device}"] += node.forwarder.orphans._held
             for hop in node.peers.hops.values():
-                left[f"frames from {device}"] += len(hop._frames)
+                left[f"frames from {device}"] += len(hop.frames.reliable)
                 for cursor in hop.cursors.values():
                     left[f"owed and flying from {device}"] += cursor.owed_count() + len(cursor.flying)
         return +left
@@ -140,7 +140,7 @@ class Watch:
         self.peaks[what] = max(self.peaks[what], value)
 
     def _note_hop(self, hop: Hop) -> None:
-        self._note("frames", len(hop._frames) + len(hop._unreliable))
+        self._note("frames", len(hop.frames.reliable) + len(hop.frames.unreliable))
         self._note("flying bytes", hop.recovery.in_flight_bytes)
         self._note("packets", len(hop.recovery._packets))
         self._note("ranges to acknowledge", hop._acks._received.spans())

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from agent.core.acks import PACKETS_PER_ACK
 from agent.core.cursor import Cursor
-from agent.core.hop import CONTROL_BYTES, Hop
+from agent.core.frame_queue import CONTROL_BYTES
+from agent.core.hop import Hop
 from agent.core.memory_store import MemoryStreamStore
 from agent.core.rangeset import RangeSet
 from agent.core.scheduler import QUANTUM_BYTES
@@ -224,16 +225,6 @@ def test_acknowledgements_and_probes_are_not_acknowledged() -> None:
     (datagram,) = poll(one, 0.0)
     other.open_control(datagram, 0.0)
     assert other.poll_timeout(0.0) is None
-
-
-@pytest.mark.parametrize("reliable", [True, False])
-def test_more_frames_than_a_queue_takes_are_dropped_and_that_is_noted(reliable: bool) -> None:
-    hop, _ = make_hops()
-    for number in range(MAX_FRAMES_QUEUED):
-        hop.send(Stop(number), reliable=reliable)
-    assert not hop.overflowed
-    hop.send(Stop(0), reliable=reliable)
-    assert hop.overflowed
 
 
 # --- what is forged -----------------------------------------------------------------------------------------------

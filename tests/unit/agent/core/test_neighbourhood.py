@@ -77,9 +77,9 @@ def test_a_peer_has_one_place_in_a_stream_and_learns_its_opening_once() -> None:
     assert near.cursor(hop, there) is cursor
     assert near.introduce(hop, there, None) is cursor
     assert cursor.opening_sent
-    before = len(hop._frames)
+    before = len(hop.frames.reliable)
     near.introduce(hop, there, mesh.node("A").table.current)
-    assert len(hop._frames) == before
+    assert len(hop.frames.reliable) == before
 
 
 def test_an_embedded_graph_is_sent_once_and_only_if_it_is_there() -> None:
@@ -90,10 +90,10 @@ def test_an_embedded_graph_is_sent_once_and_only_if_it_is_there() -> None:
     epoch = there.graphs.epoch or 0
     assert near.table_of(there) is there.graphs
     assert epoch in near.cursor(hop, there).graphs_sent
-    before = len(hop._frames)
+    before = len(hop.frames.reliable)
     near.send_graph(hop, there, epoch)
     near.send_graph(hop, there, epoch + 1)
-    assert len(hop._frames) == before
+    assert len(hop.frames.reliable) == before
     assert epoch + 1 not in near.cursor(hop, there).graphs_sent
 
 

@@ -28,7 +28,7 @@ OWN = ChannelSpec(name="own", kind="file", sockets="per-channel")
 def untouched(mesh: Mesh, name: str) -> tuple[object, ...]:
     """Return all that a bad datagram must leave as it is."""
     node = mesh.node(name)
-    hops = {peer: (hop.session, hop._anchor, len(hop._frames)) for peer, hop in node.peers.hops.items()}
+    hops = {peer: (hop.session, hop._anchor, len(hop.frames.reliable)) for peer, hop in node.peers.hops.items()}
     streams = {short: (list(entry.stream.held), entry.stream.stop) for short, entry in node.streams.by_short.items()}
     return (
         hops,

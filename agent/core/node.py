@@ -3,9 +3,9 @@
 After any input, drain ``poll_transmit`` until it returns nothing, ``poll_control`` and ``poll_event`` until they
 return None, and call ``handle_timeout`` at the time that ``poll_timeout`` names. All calls come from one thread.
 
-The parts: ``peers`` holds links and hops, ``channels`` the rules and manners, ``streams`` what is sent and received,
-``forwarding`` a chunk's way through this device, ``upkeep`` all else that streams need, ``control_plane`` what is
-said to the server.
+The parts: ``intake`` tells apart what arrives, ``peers`` holds links and hops, ``channels`` the rules and manners,
+``streams`` what is sent and received, ``forwarding`` a chunk's way through this device, ``upkeep`` all else that
+streams need, ``control_plane`` what is said to the server.
 """
 
 from __future__ import annotations
@@ -32,31 +32,22 @@ from agent.core.events import (
 )
 from agent.core.forwarding import Forwarder
 from agent.core.frame_handlers import FrameHandlers
-from agent.core.hop import Hop
+from agent.core.intake import Intake
 from agent.core.neighbourhood import Neighbourhood
 from agent.core.peers import Peers
 from agent.core.policy import PeerPolicy
 from agent.core.reflexive import Reflexive
 from agent.core.routing import GraphTable
-from agent.core.runs import run_length
 from agent.core.silences import Arrivals
 from agent.core.status import NodeStatus, neighbours_of, status_of
 from agent.core.store import PieceReader, Stores
 from agent.core.streams import StreamTable
 from agent.core.upkeep import Upkeep
-from common.datagrams import (
-    CHUNK_OVERHEAD_BYTES,
-    CHUNK_TYPES,
-    CONTROL_OVERHEAD_BYTES,
-    PacketType,
-)
 from common.errors import DecodeError
-from common.frames import Frame
 from common.graph import short_epoch
 from common.ids import ChannelId
 from common.messages import Channels, GraphBody, NeighboursBody, ServerMessage
 from common.sealing import key_id
-from common.stun import HIGHEST_STUN_BYTE
 
 TICK_S: Final = 0.05
 """How often streams that move are looked after."""
@@ -133,7 +124,7 @@ class Node:
             self.forwarder,
             self._events,
         )
-        self._frames = FrameHandlers(
+        frames = FrameHandlers(
             self.peers,
             self.channels,
             self.streams,
@@ -145,6 +136,7 @@ class Node:
         )
         self._sockets = ChannelSockets(self.channels, self._events)
         self.reflexive = Reflexive(self.drops, entropy)
+        self._intake = Intake(self.peers, self.channels, self.forwarder, frames, self.reflexive, self.drops)
         self.own = OwnCandidates(
             config.candidates, self.reflexive, denied=config.denied, only_advertised=config.only_advertised
         )
@@ -168,35 +160,7 @@ class Node:
             socket: which socket they came in on; 0 is the shared one.
             now: monotonic seconds.
         """
-        by_address = self.peers.by_address
-        listed = self.channels.by_socket.get(socket) if socket else None
-        forwarder = self.forwarder
-        at = 0
-        while at < len(batch):
-            datagram, address = batch[at]
-            kind = datagram[0] >> 4 if datagram else 0
-            hop = by_address.get(address) if listed is None else self.peers.hops.get(listed[1])
-            count = 1
-            if kind in CHUNK_TYPES and len(datagram) > CHUNK_OVERHEAD_BYTES - 1:
-                count = run_length(batch, at)
-                if hop is None:
-                    self.drops["chunk-from-stranger"] += count
-                elif listed is not None and address[0] != hop.session.address[0]:
-                    self.drops["chunk-from-wrong-host"] += count
-                else:
-                    run = [datagram for datagram, _ in batch[at : at + count]]
-                    forwarder.receive_run(hop, run, None if listed is None else listed[0], now)
-            elif kind == PacketType.FRAGMENT and hop is not None:
-                self._receive_fragment(hop, datagram, None if listed is None else listed[0], address, now)
-            elif kind == PacketType.HELLO and socket == 0:
-                self.peers.receive_hello(datagram, address, now)
-            elif kind == PacketType.CONTROL and len(datagram) > CONTROL_OVERHEAD_BYTES and (hop or socket == 0):
-                self._receive_control_datagram(hop, datagram, address, now)
-            elif socket == 0 and datagram and datagram[0] <= HIGHEST_STUN_BYTE:
-                self.reflexive.receive(datagram, address, now)
-            else:
-                self.drops["datagram-not-understood"] += 1
-            at += count
+        self._intake.receive(batch, socket, now)
         self._after_input(now)
 
     def receive_control(
@@ -373,45 +337,6 @@ class Node:
         if self.streams.verification:
             return TICK_VERIFYING_S
         return TICK_S if self.streams.moving(now) else TICK_IDLE_S
-
-    def _receive_control_datagram(self, known: Hop | None, datagram: bytes, address: Address, now: float) -> None:
-        opened = self._open_control(known, datagram, address, now)
-        if opened is None:
-            self.drops["control-not-authentic" if known else "control-from-stranger"] += 1
-            return
-        hop, found = opened
-        hop.counters.bytes_received += len(datagram)
-        self.peers.on_heard(hop.peer, now)
-        for frame in found:
-            if self.peers.hops.get(hop.peer) is not hop:
-                break  # the one before was a farewell
-            self._frames.handle(hop, frame, address, now)
-
-    def _open_control(
-        self, known: Hop | None, datagram: bytes, address: Address, now: float
-    ) -> tuple[Hop, list[Frame]] | None:
-        """Open a control datagram: of the peer at that address, or of one that has moved there."""
-        if known is not None:
-            try:
-                return known, known.open_control(datagram, now)
-            except DecodeError:
-                # A NAT may have given the address of one peer to another.
-                pass
-        return self.peers.migration.open_strange(datagram, address, now)
-
-    def _receive_fragment(
-        self, hop: Hop, datagram: bytes, socket_channel: ChannelId | None, address: Address, now: float
-    ) -> None:
-        if socket_channel is not None and address[0] != hop.session.address[0]:
-            self.drops["fragment-from-wrong-host"] += 1
-            return
-        try:
-            joined = hop.join(datagram, now)
-        except DecodeError:
-            self.drops["fragment-refused"] += 1
-            return
-        if joined is not None:
-            self.forwarder.receive_run(hop, [joined], socket_channel, now)
 
     def _after_input(self, now: float) -> None:
         self._now = now

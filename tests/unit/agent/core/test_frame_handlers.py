@@ -165,7 +165,7 @@ def test_an_embedded_graph_in_several_parts_is_put_together_in_any_order() -> No
 
 def test_graphs_in_parts_are_held_for_a_bounded_number_of_peers() -> None:
     mesh = Mesh("A-B").linked()
-    frames = mesh.node("B")._frames
+    frames = mesh.node("B")._intake.frames
     for index in range(MAX_PEERS + 1):
         frames._graphs[f"p{index}"] = _Parts(0, 1)
     mesh.say("A", "B", GraphRecord(0, LATER, 0, 2, b"half"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from agent.core.manners import Manner, manner_of
+from agent.core.manner import Manner
+from agent.core.manners import manner_of
 from agent.core.routing import GraphTable
 from agent.core.stream import Stream
 from common.ids import ChannelId, DeviceId

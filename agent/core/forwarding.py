@@ -11,7 +11,7 @@ from agent.core.degraded import Degraded
 from agent.core.entry import Entry
 from agent.core.flooding import Flooding
 from agent.core.hop import Hop
-from agent.core.manners import Decision, Forwarding
+from agent.core.manner import Decision, Forwarding
 from agent.core.neighbourhood import Neighbourhood
 from agent.core.orphans import Orphans
 from agent.core.peers import Peers

@@ -30,12 +30,7 @@ from agent.core.recovery import Recovery
 from agent.core.scheduler import RoundRobin
 from agent.core.sent import AckResult, SentRange
 from agent.core.window import BitmapWindow
-from common.datagrams import (
-    HOP_HEADER,
-    HOP_HEADER_BYTES,
-    PacketType,
-    expand_number,
-)
+from common.datagrams import HOP_HEADER, HOP_HEADER_BYTES, PacketType, expand_number
 from common.errors import DecodeError
 from common.frames import Frame, decode_untrusted, encode_frame
 from common.ids import DeviceId

@@ -21,15 +21,7 @@ from agent.core.channels import ChannelTable
 from agent.core.config import NodeConfig
 from agent.core.control_plane import ControlPlane
 from agent.core.degraded import Degraded
-from agent.core.events import (
-    Address,
-    ControlFailed,
-    ControlRequest,
-    Event,
-    GraphChanged,
-    OpenSocket,
-    Transmit,
-)
+from agent.core.events import Address, ControlFailed, ControlRequest, Event, GraphChanged, OpenSocket, Transmit
 from agent.core.forwarding import Forwarder
 from agent.core.frame_handlers import FrameHandlers
 from agent.core.intake import Intake

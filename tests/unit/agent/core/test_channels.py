@@ -4,7 +4,10 @@ import random
 
 from agent.core.channels import ChannelTable
 from agent.core.events import QueryNeighbours
-from agent.core.manners import LINKS_WAIT_S, OverflowManner, QueryManner, SubscribeManner
+from agent.core.manner import LINKS_WAIT_S
+from agent.core.manners import SubscribeManner
+from agent.core.overflow_manner import OverflowManner
+from agent.core.query_manner import QueryManner
 from agent.core.routing import GraphTable
 from common.messages import ChannelSpec
 from tests.unit.agent.core.parts import FILE, graph, make_stream

@@ -11,8 +11,8 @@ from agent.core import stream as stream_module
 from agent.core import streams as streams_module
 from agent.core.counters import HopCounters
 from agent.core.events import FileFailed, MessageReceived, QueryNeighbours, ReceiptsChanged, Transmit
-from agent.core.manners import FLUSH_S
 from agent.core.memory_store import MemoryStores, MemoryStreamStore
+from agent.core.overflow_manner import FLUSH_S
 from agent.core.rangeset import RangeSet
 from agent.core.source import CUT_AT_ONCE
 from agent.core.store import StoreError

@@ -8,9 +8,7 @@ from agent.core.events import GraphChanged, LinkChanged
 from agent.core.node import TICK_VERIFYING_S
 from agent.core.rangeset import RangeSet
 from common import stun
-from common.datagrams import (
-    CHUNK_OVERHEAD_BYTES,
-)
+from common.datagrams import CHUNK_OVERHEAD_BYTES
 from common.messages import CandidatesReport
 from tests.harness.mesh import PIECE_BYTES, Mesh, data
 

@@ -16,8 +16,9 @@ from agent.core.node import Node
 from agent.core.policy import DeclaredQos
 from common.addresses import Address
 from common.errors import LocalProtocolError
+from common.fields import encode_key
 from common.ids import DeviceId
-from common.messages import Enrolment, encode_key
+from common.messages import Enrolment
 from lab.clock import Agenda, Alarm
 from lab.control_plane import GROUP, Answer, ControlClient, Membership, SimulatedServer
 from lab.internet import STUN_HOST, STUN_PORTS

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 
 from agent.core.reflexive import Reflexive
 from common.addresses import Address, Network, is_within, numeric, why_unreachable, write_address
+from common.fields import split_candidate
 from common.limits import MAX_CANDIDATES
-from common.messages import CandidatesReport, split_candidate
+from common.messages import CandidatesReport
 
 
 class OwnCandidates:

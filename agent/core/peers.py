@@ -20,10 +20,11 @@ from agent.core.survey import Survey
 from common.addresses import is_within
 from common.datagrams import Hello, hello_key_id, open_hello
 from common.errors import DecodeError
+from common.fields import decode_key
 from common.ids import DeviceId
 from common.limits import MAX_DELAY_S, MAX_PEERS, MAX_RATE_BPS, USUAL_DATAGRAM_BYTES
 from common.link_frames import Bye, Probe
-from common.messages import CandidatesReport, QosFigures, RosterEntry, decode_key
+from common.messages import CandidatesReport, QosFigures, RosterEntry
 from common.path_frames import TOKEN_BYTES, MtuProbe, PathChallenge
 from common.sealing import NONCE_BYTES, key_id, pair_secret
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from agent.core.events import Address
 from common.addresses import Network, is_within, numeric, why_unreachable
+from common.fields import split_candidate
 from common.ids import DeviceId
-from common.messages import RosterEntry, split_candidate
+from common.messages import RosterEntry
 
 
 @dataclass(frozen=True, slots=True)

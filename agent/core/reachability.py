@@ -8,7 +8,8 @@ from typing import Final
 from agent.core.link import Link, LinkState
 from agent.core.policy import PeerPolicy
 from common.addresses import is_within
-from common.messages import CandidatesReport, NatMapping, RosterEntry, split_candidate
+from common.fields import NatMapping, split_candidate
+from common.messages import CandidatesReport, RosterEntry
 
 PATIENCE_S: Final = 10.0
 """Seconds without an answer before NATs are named as the likely cause: hellos cross within a second or two."""

@@ -17,8 +17,8 @@ from typing import Final
 
 from common.addresses import Address, numeric, why_unreachable
 from common.errors import DecodeError
+from common.fields import NatMapping
 from common.limits import MAX_STUN_SERVERS
-from common.messages import NatMapping
 from common.stun import COOKIE, TRANSACTION_BYTES, BindingRequest, BindingSuccess, decode_untrusted, encode_request
 
 EVERY_S: Final = 25.0

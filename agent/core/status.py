@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from agent.core.degraded import Degraded
 from agent.core.reachability import why_no_link
 from common.addresses import write_address
+from common.fields import NatMapping
 from common.ids import ChannelId, DeviceId, GroupId, LinkKey
 from common.limits import MAX_PEERS
-from common.messages import CandidatesReport, NatMapping
+from common.messages import CandidatesReport
 
 if TYPE_CHECKING:
     from agent.core.node import Node

@@ -22,9 +22,10 @@ from agent.core.stream import RING_PART, Stream
 from agent.core.verification import Verification
 from common.datagrams import CHUNK_OVERHEAD_BYTES
 from common.errors import DecodeError, RefusedError
+from common.fields import decode_key
 from common.ids import ChannelId, DeviceId, GroupId
 from common.limits import MAX_FILE_BYTES, MAX_NAME_BYTES, MAX_STREAMS, MIN_DATAGRAM_BYTES
-from common.messages import Roster, decode_key
+from common.messages import Roster
 from common.opening import STREAM_ID_BYTES, STREAM_KEY_BYTES, Opening, StreamKind
 from common.sealing import NONCE_BYTES, GroupKeys, key_epoch_of
 

@@ -14,16 +14,8 @@ from pydantic import BaseModel, ValidationError
 from agent.core.events import QueryGraph, QueryNeighbours
 from agent.services.identity import Identity
 from common.errors import ConfigError, ConnectError, RefusedError, RemoteProtocolError
-from common.messages import (
-    Enrolment,
-    EnrolmentAnswer,
-    GraphBody,
-    Message,
-    NeighboursBody,
-    Report,
-    describe,
-    encode_key,
-)
+from common.fields import encode_key
+from common.messages import Enrolment, EnrolmentAnswer, GraphBody, Message, NeighboursBody, Report, describe
 
 REQUEST_S: Final = 5.0
 """Seconds that one request may take, all in all."""

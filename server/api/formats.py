@@ -10,9 +10,10 @@ from typing import Any, Final
 import networkx as nx
 from pydantic import Field
 
+from common.fields import Name
 from common.graph import AcyclicGraph
 from common.ids import DeviceId
-from common.messages import GraphBody, Message, Name
+from common.messages import GraphBody, Message
 
 DOT: Final = "text/vnd.graphviz"
 MERMAID: Final = "text/vnd.mermaid"

@@ -6,9 +6,10 @@ from fastapi import APIRouter, Header, Query, Response
 from pydantic import Field
 
 from common.errors import RefusedError
+from common.fields import Name
 from common.ids import ID_PATTERN, ChannelId, DeviceId
 from common.limits import MAX_EPOCH
-from common.messages import GraphBody, Message, Name, QosFigures
+from common.messages import GraphBody, Message, QosFigures
 from server.api import problems
 from server.api.access import Found, GroupPath, Member
 from server.api.conditional import answer, check_epoch

@@ -4,9 +4,10 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from common.errors import RefusedError
+from common.fields import Name
 from common.ids import GroupId
 from common.limits import MAX_CHANNELS
-from common.messages import ChannelSpec, Message, Name
+from common.messages import ChannelSpec, Message
 from server.api import problems
 from server.api.access import Administrator, Found, GroupPath
 

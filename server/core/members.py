@@ -3,18 +3,10 @@
 from collections.abc import Callable
 
 from common.errors import RefusedError
+from common.fields import KEY_BYTES, encode_key
 from common.ids import ChannelId, DeviceId
 from common.limits import GROUP_KEYS_KEPT, MAX_CHANNELS, MAX_DEVICES_PER_GROUP, MAX_EPOCH, MAX_JOIN_TOKENS
-from common.messages import (
-    KEY_BYTES,
-    CandidatesReport,
-    Channels,
-    ChannelSpec,
-    Enrolment,
-    Roster,
-    RosterEntry,
-    encode_key,
-)
+from common.messages import CandidatesReport, Channels, ChannelSpec, Enrolment, Roster, RosterEntry
 from server.core.snapshot import DeviceRecord, MembersRecord
 from server.core.tokens import JOIN_SUBJECT, hash_token, make_token, matches, matches_any, subject_of
 

@@ -8,7 +8,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from common.messages import Channels, Epoch, GraphBody, Key, Name, QosFigures, RosterEntry, Version
+from common.fields import Epoch, Key, Name, Version
+from common.messages import Channels, GraphBody, QosFigures, RosterEntry
 
 
 class Record(BaseModel):

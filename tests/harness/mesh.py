@@ -30,6 +30,7 @@ from agent.core.policy import DeclaredQos
 from agent.core.store import PieceReader
 from agent.core.stream import Stream
 from common.datagrams import BOTH_HEADERS, CHUNK_OVERHEAD_BYTES, HOP_HEADER, PacketType, peek_chunk
+from common.fields import encode_key
 from common.frames import Frame, encode_frame
 from common.graph import AcyclicGraph, Tree
 from common.ids import DeviceId, link_key
@@ -43,7 +44,6 @@ from common.messages import (
     Roster,
     RosterEntry,
     Subscribe,
-    encode_key,
 )
 from common.sealing import GroupKeys, Sealer, public_key_of
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from common.fields import encode_key
 from common.ids import LinkKey
-from common.messages import AdjacencyReport, Enrolment, QosFigures, QosReport, encode_key
+from common.messages import AdjacencyReport, Enrolment, QosFigures, QosReport
 from lab.random_mesh import random_mesh
 from lab.scenario import LinkFigures, Scenario
 from lab.simulator import Simulation

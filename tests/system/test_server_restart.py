@@ -16,6 +16,7 @@ import httpx
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
+from common.fields import encode_key
 from common.messages import (
     GraphUpdate,
     Roster,
@@ -23,7 +24,6 @@ from common.messages import (
     Subscribe,
     Unchanged,
     decode_server_message,
-    encode_key,
     encode_message,
 )
 

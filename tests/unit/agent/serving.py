@@ -18,7 +18,8 @@ from agent.services.driver import Driver
 from agent.services.inbox import Cursors, Inbox
 from agent.services.last_state import LastState
 from agent.services.ledger import Ledger
-from common.messages import Channels, ChannelSpec, Roster, RosterEntry, encode_key
+from common.fields import encode_key
+from common.messages import Channels, ChannelSpec, Roster, RosterEntry
 from tests.unit.agent.fakes import FakeCore, FakeSockets
 
 KEY = encode_key(bytes(32))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.addresses import is_within, numeric, why_unreachable, write_address
-from common.messages import split_candidate
+from common.fields import split_candidate
 
 LAN = ipaddress.ip_network("192.168.7.0/24")
 ULA = ipaddress.ip_network("fd00::/8")

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from common import limits
 from common.errors import DecodeError
+from common.fields import encode_key
 from common.graph import AcyclicGraph, Tree
 from common.messages import (
     Accepted,
@@ -33,12 +34,9 @@ from common.messages import (
     TreeNeighbours,
     Unchanged,
     decode_client_message,
-    decode_key,
     decode_server_message,
     describe,
-    encode_key,
     encode_message,
-    split_candidate,
 )
 
 KEY = encode_key(bytes(range(32)))
@@ -194,65 +192,10 @@ def test_an_error_without_a_place_still_says_what_is_wrong() -> None:
         decode_client_message("{")
 
 
-@given(st.binary(min_size=32, max_size=32))
-def test_keys_round_trip(key: bytes) -> None:
-    assert decode_key(encode_key(key)) == key
-
-
-@pytest.mark.parametrize(
-    "text", ["", "A", "!" * 44, "ä" * 44, encode_key(bytes(31)), encode_key(bytes(33)), KEY[:-2] + "9="]
-)
-def test_what_is_not_base64_of_32_bytes_is_no_key(text: str) -> None:
-    with pytest.raises(DecodeError, match="base64"):
-        decode_key(text)
-
-
 @pytest.mark.parametrize("text", ["", "!" * 44, KEY[:-2] + "9="])
 def test_a_key_that_is_none_cannot_be_enrolled(text: str) -> None:
     with pytest.raises(ValidationError):
         Enrolment(device="A", public_key=text)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("192.0.2.1:7400", ("192.0.2.1", 7400)),
-        ("[2001:db8::1]:1", ("2001:db8::1", 1)),
-        ("edge-1.example.:65535", ("edge-1.example.", 65535)),
-    ],
-)
-def test_a_candidate_splits_into_host_and_port(text: str, expected: tuple[str, int]) -> None:
-    assert split_candidate(text) == expected
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        ":",
-        "a",
-        "a:",
-        ":1",
-        "a:0",
-        "a:65536",
-        "a:\uff11",
-        "a:1x",
-        "a b:1",
-        "-a:1",
-        "a..b:1",
-        "[::g]:1",
-        "[]:1",
-        "::1:1",
-    ],
-)
-def test_what_is_no_address_is_no_candidate(text: str) -> None:
-    with pytest.raises(DecodeError):
-        split_candidate(text)
-
-
-def test_a_host_name_has_an_end() -> None:
-    with pytest.raises(DecodeError):
-        split_candidate(".".join(["a" * 60] * 5) + ":1")
 
 
 def test_a_graph_survives_its_body() -> None:

@@ -4,16 +4,8 @@ import hashlib
 import random
 from collections.abc import Callable, Iterable, Mapping
 
-from common.messages import (
-    AdjacencyReport,
-    ChannelSpec,
-    Enrolment,
-    ErrorMessage,
-    QosFigures,
-    QosReport,
-    ServerMessage,
-    encode_key,
-)
+from common.fields import encode_key
+from common.messages import AdjacencyReport, ChannelSpec, Enrolment, ErrorMessage, QosFigures, QosReport, ServerMessage
 from server.core.group import Group
 from server.core.snapshot import GroupRecord
 

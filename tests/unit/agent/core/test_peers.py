@@ -8,9 +8,10 @@ import pytest
 from agent.core.events import LinkChanged
 from agent.core.policy import DeclaredQos, PeerPolicy
 from common.datagrams import HELLO_BYTES, Hello
+from common.fields import encode_key
 from common.limits import MAX_FRAMES_QUEUED, MAX_PEERS
 from common.link_frames import Probe
-from common.messages import QosFigures, Roster, RosterEntry, encode_key
+from common.messages import QosFigures, Roster, RosterEntry
 from common.sealing import Sealer, hello_key, key_id, pair_secret, public_key_of
 from common.stream_frames import AskOpening
 from tests.harness.mesh import GROUP, RATE_BPS, Mesh, data, forged

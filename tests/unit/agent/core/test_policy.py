@@ -5,7 +5,8 @@ import ipaddress
 import pytest
 
 from agent.core.policy import DeclaredQos, PeerPolicy
-from common.messages import RosterEntry, encode_key
+from common.fields import encode_key
+from common.messages import RosterEntry
 
 DENIED = (ipaddress.ip_network("10.9.0.0/16"), ipaddress.ip_network("2001:db8:9::/48"))
 NOBODY = PeerPolicy(None, {}, {})

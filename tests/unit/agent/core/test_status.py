@@ -7,7 +7,8 @@ from dataclasses import asdict
 from agent.core.policy import PeerPolicy
 from agent.core.status import LinkStatus, MissingLink
 from common import stun
-from common.messages import Channels, RosterEntry, encode_key
+from common.fields import encode_key
+from common.messages import Channels, RosterEntry
 from common.sealing import public_key_of
 from tests.harness.mesh import FILES, FIRST_EPOCH, MESSAGES, PIECE_BYTES, RATE_BPS, Mesh, data
 

@@ -13,8 +13,9 @@ from agent.core.store import StoreError
 from agent.core.streams import PURPOSE_OPENING, RING_IDLE_S
 from common.datagrams import PacketType, peek_chunk
 from common.errors import RefusedError
+from common.fields import encode_key
 from common.limits import MAX_FILE_BYTES, MAX_REASON_BYTES, MAX_STREAMS
-from common.messages import Channels, Roster, encode_key
+from common.messages import Channels, Roster
 from common.opening import Opening
 from common.sealing import GroupKeys
 from common.stream_frames import StreamOpening, Want

@@ -9,6 +9,7 @@ from agent.core.events import QueryGraph, QueryNeighbours
 from agent.services.control_rest import NoAccess, RestClient
 from agent.services.identity import Identity
 from common.errors import ConfigError, ConnectError, RefusedError, RemoteProtocolError
+from common.fields import encode_key
 from common.messages import (
     AdjacencyReport,
     Channels,
@@ -18,7 +19,6 @@ from common.messages import (
     Roster,
     TreeBody,
     TreeNeighbours,
-    encode_key,
 )
 
 IDENTITY = Identity("lab", "A", bytes(range(32)), "device-token")

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from agent.services.last_state import LastState
+from common.fields import encode_key
 from common.messages import (
     Accepted,
     Channels,
@@ -18,7 +19,6 @@ from common.messages import (
     RosterEntry,
     TreeBody,
     TreeNeighbours,
-    encode_key,
 )
 
 KEY = encode_key(bytes(32))

@@ -1,8 +1,9 @@
 import pytest
 
 from common.errors import RefusedError
+from common.fields import decode_key, encode_key
 from common.limits import GROUP_KEYS_KEPT, MAX_CHANNELS, MAX_JOIN_TOKENS
-from common.messages import CandidatesReport, ChannelSpec, Enrolment, decode_key, encode_key
+from common.messages import CandidatesReport, ChannelSpec, Enrolment
 from server.core import members as module
 from server.core.members import Members
 from tests.unit.server.harness import WALL, entropy, key_of

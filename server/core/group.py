@@ -23,10 +23,9 @@ from collections.abc import Callable
 from common.errors import RefusedError
 from common.graph import AcyclicGraph, Tree
 from common.ids import ChannelId, DeviceId, GroupId
-from common.limits import COALESCE_S, EPOCH_CLAIM_AHEAD_S, LEASE_S, LINKS_STORE_S
+from common.limits import COALESCE_S, EPOCH_CLAIM_AHEAD_S, LEASE_S
 from common.messages import (
     AdjacencyReport,
-    CandidatesReport,
     Channels,
     ChannelSpec,
     Enrolment,
@@ -43,8 +42,9 @@ from common.messages import (
 )
 from server.core.epochs import Epochs
 from server.core.hysteresis import Hysteresis
+from server.core.ledger import Ledger
 from server.core.members import DEFAULT_CHANNELS, Members
-from server.core.snapshot import DeviceLinks, GraphsRecord, GroupRecord, LinksRecord
+from server.core.snapshot import DeviceLinks, GroupRecord
 from server.core.subscribers import Subscriber, Subscribers
 from server.core.topology import Change, LinkState, Topology
 
@@ -92,11 +92,7 @@ class Group:
         self._roster_at: float | None = None
         self._mtu: int | None = None
         self._mtu_at: float | None = None
-        self._store_links_at: float | None = None
-        self._record: GroupRecord | None = None
-        self._graphs_record: GraphsRecord | None = None
-        self._links_record: LinksRecord | None = None
-        self._links_of: dict[DeviceId, DeviceLinks] = {}
+        self._ledger = Ledger(name, self._members, self._topology, stored=stored)
         if stored is None:
             trees = tuple(Tree(objective, ()) for objective in self._objectives())
             self._epochs = Epochs(AcyclicGraph(max(int(wall * 1e6), 1), (), trees))
@@ -146,7 +142,7 @@ class Group:
             device, ErrorMessage(reason="evicted", detail=f"device {device!r} is no longer a member of the group")
         )
         self._apply(self._topology.remove(device), now)
-        self._links_of.clear()
+        self._ledger.on_evicted()
         self._count("evictions")
         self._push_roster()
         self._plan(now, wall)
@@ -161,11 +157,11 @@ class Group:
         self._members.check(device)
         if isinstance(report, AdjacencyReport):
             self._check_peers(device, report.peers)
-            self._links_of.pop(device, None)
+            self._ledger.on_links(device, now)
             change = self._topology.report_peers(device, report.peers, now=now)
         elif isinstance(report, QosReport):
             self._check_peers(device, tuple(report.links))
-            self._links_of.pop(device, None)
+            self._ledger.on_links(device, now)
             change = self._topology.report_figures(device, report.links, now=now)
         else:
             change = self._topology.renew(device, now=now)
@@ -173,8 +169,6 @@ class Group:
                 self._push_roster_by(now + COALESCE_S)
                 self._note(now, wall)
         self._count(f"reports_{report.type}")
-        if not isinstance(report, CandidatesReport) and self._store_links_at is None:
-            self._store_links_at = now + LINKS_STORE_S
         self._apply(change, now)
         if self._plan_at is not None and self._plan_at <= now:
             self._plan(now, wall)
@@ -267,7 +261,7 @@ class Group:
             self._plan(now, wall)
         if self._roster_at is not None and self._roster_at <= now:
             self._push_roster()
-        if self._store_links_at is not None and self._store_links_at <= now:
+        if self._ledger.due_at is not None and self._ledger.due_at <= now:
             self._note(now, wall, links=True)
 
     def store_now(self, *, now: float, wall: float) -> None:
@@ -278,8 +272,7 @@ class Group:
 
     def poll_record(self) -> GroupRecord | None:
         """Take what has to be stored before anything else leaves; None when nothing has."""
-        record, self._record = self._record, None
-        return record
+        return self._ledger.poll()
 
     def poll_push(self) -> tuple[int, ServerMessage] | None:
         """Take the next message to send, and the subscriber to send it to; None when there is none."""
@@ -295,7 +288,7 @@ class Group:
             self._plan_at,
             self._roster_at,
             self._mtu_at,
-            self._store_links_at,
+            self._ledger.due_at,
             self._topology.next_expiry(),
             *(held.poll_timeout() for held in self._hysteresis.values()),
         ]
@@ -370,8 +363,6 @@ class Group:
     def _restore(self, stored: GroupRecord, *, now: float, wall: float) -> None:
         """Take up what was stored; leases run from now, the stored graph stands."""
         self._epochs = Epochs.restored(stored.graphs, now=now, wall=wall)
-        self._graphs_record = stored.graphs
-        self._links_record = stored.links
         known = self._members
         for device in known.devices():
             links = stored.links.devices.get(device, DeviceLinks(peers=(), figures={}))
@@ -444,7 +435,7 @@ class Group:
         before = self._epochs.current
         after = AcyclicGraph(self._epochs.next_epoch(wall=wall), devices, trees)
         self._epochs.advance(after, now=now)
-        self._graphs_record = None
+        self._ledger.on_graph()
         self._count("epochs")
         self._subscribers.graph_changed(before, after)
         self._note(now, wall, links=True)
@@ -482,17 +473,5 @@ class Group:
         self.counts[what] = self.counts.get(what, 0) + 1
 
     def _note(self, now: float, wall: float, *, links: bool = False) -> None:
-        """Have the state stored; the parts that did not change stay the objects that they were."""
-        if links or self._links_record is None:
-            self._store_links_at = None
-            for device in self._topology.devices():
-                if device not in self._links_of:
-                    peers, figures = self._topology.claims(device)
-                    self._links_of[device] = DeviceLinks(peers=peers, figures=figures)
-            # Checked when they were reported: to check ten thousand again at each epoch would hold up its push.
-            self._links_record = LinksRecord.model_construct(devices=dict(self._links_of))
-        if self._graphs_record is None:
-            self._graphs_record = self._epochs.record(now=now, wall=wall)
-        self._record = GroupRecord(
-            name=self.name, members=self._members.record(), graphs=self._graphs_record, links=self._links_record
-        )
+        """Have the state stored."""
+        self._ledger.write(self._epochs, now=now, wall=wall, links=links)

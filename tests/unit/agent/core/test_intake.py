@@ -10,6 +10,7 @@ from agent.core.events import Address
 from common.datagrams import CHUNK_OVERHEAD_BYTES, PacketType, peek_chunk
 from common.frames import encode_frame
 from common.ids import DeviceId
+from common.link_frames import Bye, ChannelPort
 from common.messages import ChannelSpec
 from common.stream_frames import AskOpening
 from tests.harness.mesh import FILES, MESSAGES, PIECE_BYTES, Crossing, Mesh, data, forged
@@ -238,3 +239,11 @@ def test_what_comes_in_batches_arrives_whole_and_is_taken_once(
     # The second copy of a control datagram is a replay; nothing else was refused.
     assert all(set(mesh.drops(name)) <= {"control-not-authentic"} for name in "ABC")
     assert twice or not any(mesh.drops(name) for name in "ABC")
+
+
+def test_what_comes_after_a_farewell_in_its_datagram_is_nobodys() -> None:
+    mesh = Mesh("A-B", channels=(FILES, OWN)).linked()
+    hop, told = mesh.hop("B", "A"), dict(mesh.hop("B", "A").ports)
+    mesh.inject("B", mesh.sealed("A", "B", encode_frame(Bye()) + encode_frame(ChannelPort("own", 4_009))), source="A")
+    assert mesh.node("B").peers.hops == {}
+    assert hop.ports == told

@@ -239,11 +239,15 @@ class Stream:
         plains = self.store.read_run(start, stop - start)
         tags = self.store.tags_run(start, len(plains))
         chunks: list[bytes] = []
-        for number, (plain, tag) in enumerate(zip(plains, tags, strict=True), start):
-            (chunk,) = self.seal(number, self.flags_of(number), [plain])
+        last = start + len(plains) - 1
+        if not self.flags and (self.closing is None or last < self.closing):
+            chunks = self.seal(start, 0, plains)
+        else:
+            for number, plain in enumerate(plains, start):
+                chunks += self.seal(number, self.flags_of(number), [plain])
+        for count, (chunk, tag) in enumerate(zip(chunks, tags, strict=True)):
             if chunk[-TAG_BYTES:] != tag:
-                break
-            chunks.append(chunk)
+                return chunks[:count]
         return chunks
 
     def flags_of(self, number: int) -> int:

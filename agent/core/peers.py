@@ -309,6 +309,8 @@ class Peers:
         self._by_key_id = {name: other for name, other in self._by_key_id.items() if other is not link}
         self._keys.pop(peer, None)
         self._drop_hop(peer)
+        self.counters.pop(peer, None)
+        self._sent_bytes.pop(peer, None)
         self.closed.append(peer)
         self.version += 1
         self.events.append(LinkChanged(peer, LinkState.CLOSED.value))

@@ -65,6 +65,7 @@ class Rhythm:
         self.loss = 0.0
         self._next: float | None = None
         self._pause = PROBE_IDLE_S
+        self._promised_last = PROBE_IDLE_S
         self._announced = 0
         self._hasty = False
         self._flowing_until = now
@@ -110,8 +111,10 @@ class Rhythm:
         if self._next is None or now < self._next:
             return None
         wanted = self._wanted(now)
+        if wanted != self._promised_last:
+            self._promised_last, self._announced = wanted, 0
         if wanted <= self._pause or self._announced >= ANNOUNCEMENTS:
-            self._pause, self._announced = wanted, 0
+            self._pause = wanted
         else:
             self._announced += 1
         self._next = now + self._pause

@@ -87,6 +87,18 @@ def test_a_slower_rhythm_is_promised_several_times_before_it_begins() -> None:
     assert pauses[: ANNOUNCEMENTS + 1] == [PROBE_FLOWING_S] * ANNOUNCEMENTS + [PROBE_IDLE_S]
 
 
+def test_a_rhythm_that_gets_slower_still_while_it_is_announced_is_announced_anew() -> None:
+    rhythm = started()
+    rhythm.set_in_tree(True, 0.0)
+    rhythm.on_flow(0.0)
+    probes(rhythm, FLOWING_FOR_S + 2.5 * PROBE_FLOWING_S)
+    rhythm.set_in_tree(False, FLOWING_FOR_S + 2.5 * PROBE_FLOWING_S)
+    found = probes(rhythm, FLOWING_FOR_S + 5.0)
+    pauses = [round(later[0] - sooner[0], 6) for sooner, later in pairwise(found)]
+    assert [promise for _, promise in found[:ANNOUNCEMENTS]] == [PROBE_IDLE_S] * ANNOUNCEMENTS
+    assert pauses[:ANNOUNCEMENTS] == [PROBE_FLOWING_S] * ANNOUNCEMENTS
+
+
 def test_a_suspect_link_is_probed_at_once_and_as_often_as_a_tree_edge() -> None:
     rhythm = started()
     rhythm.poll_probe(0.0)

@@ -266,17 +266,17 @@ class Survey:
 
     def _begin(self, peer: DeviceId, path: _Path, now: float, *, busy: bool) -> bool:
         """Begin a train if the link wants one."""
-        qos = path.hop.qos
+        qos, cap = path.hop.qos, self._cap_bps(peer)
+        most = MOST_BYTES_S if cap is None else min(cap / _BITS, MOST_BYTES_S)
         if self._wants_rate(peer, path, now, busy=busy):
             if path.search is None:
                 known = None if qos.bandwidth_bps is None else qos.bandwidth_bps / _BITS
-                cap = self._cap_bps(peer)
-                path.search = RateSearch(known, MOST_BYTES_S if cap is None else min(cap / _BITS, MOST_BYTES_S))
+                path.search = RateSearch(known, most)
             size = min(path.hop.mtu.mtu_bytes, USUAL_DATAGRAM_BYTES)
             self._send(path, path.search.count(size), size, path.search.rate_bytes_s, now)
             return True
         if (qos.loss.doubt and now >= path.series_at and not busy) or qos.loss.series_wanted:
-            rate = SERIES_BYTES_S
+            rate = min(SERIES_BYTES_S, most)
             if qos.bandwidth_bps is not None:
                 rate = min(rate, SERIES_SHARE * qos.bandwidth_bps / _BITS)
             path.in_series = True

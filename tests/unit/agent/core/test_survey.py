@@ -178,6 +178,18 @@ def test_a_series_takes_no_more_than_a_tenth_of_a_slow_link() -> None:
     assert 8 * sum(len(each.datagram) for each in sent) <= 0.15 * 100e3 * (mesh.now - began)
 
 
+def test_a_series_keeps_below_a_cap() -> None:
+    mesh = searched()
+    mesh.node("A").peers.survey._cap_bps = lambda _: 50e3
+    mesh.hop("A", "B").qos.loss.on_probes(1, 1, mesh.now)
+    path(mesh).note()
+    mesh.until(lambda: path(mesh).in_series)
+    first, began = len(mesh.crossings), mesh.now
+    mesh.run(10.0)
+    sent = [each for each in mesh.crossings[first:] if each.source == "A"]
+    assert 8 * sum(len(each.datagram) for each in sent) <= 1.3 * 50e3 * (mesh.now - began)
+
+
 def test_a_series_whose_report_stays_away_is_tried_again_later() -> None:
     mesh = Mesh("A-B").linked()
     mesh.drop = lambda crossing: crossing.source == "B" and is_report(crossing)

@@ -5,6 +5,7 @@ within 60 s, behind a token bucket of 20 ms of the link's rate.
 """
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from common.messages import QosFigures
 from lab.scenario import LinkFigures, Scenario
@@ -18,6 +19,15 @@ LOADED_S = 12.0
 IDLE_S = 60.0
 IDLE_LOSS_S = 30.0
 IDLE_SHARE = 0.01
+
+
+def ladder(rates_bps: tuple[float, ...]) -> list[ParameterSet]:
+    """Return every rate with every path: each with one of them for `make test`, with the others for `make sim`."""
+    return [
+        pytest.param(rate_bps, delay_s, loss, marks=() if turn % len(PATHS) == place else pytest.mark.soak)
+        for turn, rate_bps in enumerate(rates_bps)
+        for place, (delay_s, loss) in enumerate(PATHS)
+    ]
 
 
 def pair(rate_bps: float, delay_s: float, loss: float) -> Scenario:
@@ -34,8 +44,7 @@ def check_delay_and_loss(found: QosFigures, delay_s: float, loss: float) -> None
     assert found.loss == pytest.approx(loss, abs=0.01)
 
 
-@pytest.mark.parametrize("rate_bps", RATES_BPS)
-@pytest.mark.parametrize(("delay_s", "loss"), PATHS)
+@pytest.mark.parametrize(("rate_bps", "delay_s", "loss"), ladder(RATES_BPS))
 def test_an_idle_link_is_measured_within_a_minute_for_a_hundredth_of_it(
     rate_bps: float, delay_s: float, loss: float
 ) -> None:
@@ -57,8 +66,7 @@ def test_an_idle_link_is_measured_within_a_minute_for_a_hundredth_of_it(
             assert "trainreport-refused" not in simulation.node(device).drops
 
 
-@pytest.mark.parametrize("rate_bps", RATES_BPS[:4])
-@pytest.mark.parametrize(("delay_s", "loss"), PATHS)
+@pytest.mark.parametrize(("rate_bps", "delay_s", "loss"), ladder(RATES_BPS[:4]))
 def test_a_loaded_link_is_measured_by_what_it_carries(rate_bps: float, delay_s: float, loss: float) -> None:
     with Simulation(pair(rate_bps, delay_s, loss)) as simulation:
         simulation.settle()

@@ -45,9 +45,16 @@ fmt: setup ## format, and mend what ruff can mend
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
+# The simulations take one processor while everything else has the other; what times real processes has both to itself.
+SIMULATION_LOG := simulation.log
 test: setup ## every test but the long simulations, with both coverage gates
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	@$(BIN)/coverage run -m pytest tests/simulation > $(SIMULATION_LOG) 2>&1 & simulation=$$!; ended=0; \
+	$(BIN)/coverage run -m pytest --ignore=tests/simulation --ignore=tests/system || ended=$$?; \
+	wait $$simulation || ended=$$?; \
+	cat $(SIMULATION_LOG); rm -f $(SIMULATION_LOG); \
+	(( ended == 0 )) || exit $$ended
+	$(BIN)/coverage run -m pytest tests/system
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 	$(BIN)/coverage report --include='common/*,*/core/*' --fail-under=$(CORE_COVERAGE)

@@ -18,6 +18,7 @@ from lab.scenario import load_scenario
 from lab.simulated_run import run_simulation
 from lab.simulator import Simulation
 from tests.harness.flow import UNDER_WAY_S, Flow, behind, even_mesh, graph_at, noticed_at, replaceable
+from tests.harness.seeds import seeds
 
 DEVICES = 12
 SOON_S = 0.1
@@ -108,7 +109,7 @@ def test_every_manner_mends(routing: str, within: float) -> None:
         flow.check()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(3))
 def test_a_relay_that_is_killed_is_gone_round_and_goes_on_from_its_disk_when_it_is_back(seed: int) -> None:
     simulation = Simulation(even_mesh(DEVICES, seed))
     with simulation:
@@ -188,7 +189,7 @@ def test_a_tree_link_that_is_silent_for_a_while_and_nothing_can_replace_takes_up
         assert again - restored_at <= 0.6, "a sign of life, and a round trip"
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(3))
 def test_two_tree_links_are_cut_at_once(seed: int) -> None:
     simulation = Simulation(even_mesh(DEVICES, seed))
     with simulation:
@@ -217,7 +218,7 @@ def test_two_tree_links_are_cut_at_once(seed: int) -> None:
             assert again - noticed <= 1.0
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(3))
 def test_each_part_of_a_mesh_that_fell_apart_goes_on_and_gets_what_it_missed_when_it_heals(seed: int) -> None:
     simulation = Simulation(even_mesh(8, seed))
     with simulation:

@@ -155,6 +155,7 @@ def noise(figures: LinkFigures, rng: random.Random) -> QosFigures:
     return QosFigures(bandwidth_bps=about(figures.rate_bps), delay_s=about(figures.delay_s), loss=about(0.01))
 
 
+@pytest.mark.soak
 def test_a_fifth_of_noise_on_every_link_moves_the_tree_at_most_once_a_minute() -> None:
     """The whole system, told nothing: rates and delays change every second while messages flow."""
     rng = random.Random("noise")

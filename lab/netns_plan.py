@@ -40,6 +40,8 @@ _LINKS: Final = int(ipaddress.IPv4Address("198.18.0.0"))
 _CONTROL: Final = int(ipaddress.IPv4Address("198.19.0.0"))
 _LAB: Final = int(ipaddress.IPv4Address("198.19.128.0"))
 _LAB_NETWORKS: Final = 8_192
+_RUNS: Final = 64
+"""Networks between those of two processes with neighbouring numbers."""
 _NAME: Final = re.compile(r"arborcast-([0-9]+)\.([0-9]+)\.[0-9]+-.+")
 
 
@@ -161,7 +163,8 @@ class Plan:
     @property
     def lab_network(self) -> tuple[str, str]:
         """The server's and the lab's address on the way between them."""
-        return _pair(_LAB, (self.owner.pid + self.run) % _LAB_NETWORKS)
+        # Two labs that were started one after the other must not meet in their later runs.
+        return _pair(_LAB, (_RUNS * self.owner.pid + self.run) % _LAB_NETWORKS)
 
     def namespace(self, device: DeviceId) -> str:
         """Return the namespace of a device."""

@@ -141,3 +141,8 @@ def test_both_ends_of_a_link_take_what_the_scenario_says_or_what_ethernet_does()
 
 def test_a_shaper_lets_the_largest_frame_of_its_link_through() -> None:
     assert shaper(LinkFigures(rate_bps=64e3, mtu_bytes=9000)).burst_bytes == 3 * 9014
+
+
+def test_labs_that_run_at_the_same_time_have_networks_of_their_own() -> None:
+    plans = [Plan(THREE, Owner(pid, 1), run) for pid in range(1_000, 1_004) for run in range(1, 10)]
+    assert len({plan.lab_network for plan in plans}) == len(plans)

@@ -2,12 +2,14 @@
 
 import ipaddress
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 Address: TypeAlias = tuple[str, int]
 """A host, most often a numeric one, and a port."""
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104 - compared, and bound where the user says so
+"""What stands for every address of a host."""
 _BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
 import psutil  # type: ignore[import-untyped]
 
-from common.addresses import Address, numeric, why_unreachable
+from common.addresses import WILDCARDS, Address, numeric, why_unreachable
 from common.errors import TransportError
-
-WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
+from common.addresses import WILDCARDS
 from common.errors import DecodeError, TransportError
 from common.limits import MAX_STUN_BYTES
 from common.stun import BindingRequest, decode_untrusted, encode_answer
@@ -27,8 +28,6 @@ log = logging.getLogger(__name__)
 
 BATCH_DATAGRAMS: Final = 64
 """Datagrams taken in one wake: about a millisecond of work, so that a flood does not hold up the groups."""
-WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104 - compared
-"""A server that listens on every address of one family answers STUN on those of both."""
 _MAPPED: Final = "::ffff:"
 
 # Of linux/in.h; Python has names for those of IPv6 alone.

@@ -59,6 +59,7 @@ class StunResponder:
         self.answered = 0
         self.dropped: Counter[str] = Counter()
         self._loop: asyncio.AbstractEventLoop | None = None
+        # A server that listens on every address of one family answers on those of both.
         hosts = WILDCARDS if host in WILDCARDS else (host,)
         self._sockets: list[socket.socket] = _bind(hosts, port)
         self.ports: tuple[int, ...] = (port,)

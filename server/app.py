@@ -18,9 +18,9 @@ from fastapi import FastAPI
 
 from common.errors import ConfigError, TransportError
 from common.limits import MAX_BODY_BYTES
+from common.tokens import make_token
 from server.api.application import create_application
 from server.connection import BoundedProtocol
-from server.core.tokens import make_token
 from server.services.coordinator import Clock, Coordinator
 from server.services.secret_files import read_token, write_token
 from server.services.store.sqlite import SqliteStore

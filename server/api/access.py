@@ -13,8 +13,8 @@ from starlette.requests import HTTPConnection
 
 from common.errors import RefusedError
 from common.ids import ID_PATTERN, DeviceId, GroupId
+from common.tokens import matches
 from server.core.group import Group
-from server.core.tokens import matches
 from server.services.coordinator import Coordinator
 from server.services.metrics import Metrics
 

@@ -7,11 +7,11 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from common.limits import MAX_BODY_BYTES
+from common.tokens import hash_token
 from server.api import channels, devices, graph, groups, health, problems, subscribe
 from server.api.access import Backend
 from server.api.body_limit import READ_BODY_S, BodyLimit
 from server.api.examples import EXAMPLES
-from server.core.tokens import hash_token
 from server.services.coordinator import Coordinator
 from server.services.metrics import Metrics, StunCounts
 

@@ -7,8 +7,8 @@ from common.fields import KEY_BYTES, encode_key
 from common.ids import ChannelId, DeviceId
 from common.limits import GROUP_KEYS_KEPT, MAX_CHANNELS, MAX_DEVICES_PER_GROUP, MAX_EPOCH, MAX_JOIN_TOKENS
 from common.messages import CandidatesReport, Channels, ChannelSpec, Enrolment, Roster, RosterEntry
+from common.tokens import JOIN_SUBJECT, hash_token, make_token, matches, matches_any, subject_of
 from server.core.snapshot import DeviceRecord, MembersRecord
-from server.core.tokens import JOIN_SUBJECT, hash_token, make_token, matches, matches_any, subject_of
 
 DEFAULT_CHANNELS = (ChannelSpec(name="files", kind="file"), ChannelSpec(name="messages", kind="message"))
 

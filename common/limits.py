@@ -23,6 +23,8 @@ MAX_DENIED = 64
 """Networks that a device may be told to keep out of."""
 MAX_JOIN_TOKENS = 64
 """Join tokens that are valid in one group at a time."""
+MAX_TLS_NAMES = 64
+"""Further names in the certificate that a server makes for itself: it is sent whole at each connection."""
 
 # --- names --------------------------------------------------------------------------------------------------------
 MAX_ID_CHARS = 64

@@ -45,8 +45,19 @@ def run(
     ready_file: Annotated[
         Path | None, typer.Option(help='Write {"url": …, "stun_port": …} to this file once listening.')
     ] = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM); with --tls-key.")] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            help="Certificate chain (PEM); with --tls-key. Without them a server that others can reach makes one."
+        ),
+    ] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Key of the certificate (PEM).")] = None,
+    self_signed: Annotated[
+        bool, typer.Option("--self-signed", help="Use TLS with a certificate of its own on loopback, too.")
+    ] = False,
+    tls_name: Annotated[
+        list[str] | None, typer.Option(help="A further host name or address for that certificate. Repeatable.")
+    ] = None,
     insecure_http: Annotated[
         bool, typer.Option("--insecure-http", help="Allow plain HTTP on an address that others can reach.")
     ] = False,
@@ -75,6 +86,8 @@ def run(
         insecure_http=insecure_http,
         tls_cert=tls_cert,
         tls_key=tls_key,
+        self_signed=self_signed,
+        tls_names=tuple(tls_name or ()),
         stun=not no_stun,
         stun_port=stun_port,
     )

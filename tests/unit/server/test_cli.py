@@ -52,10 +52,15 @@ def test_what_cannot_be_is_said_in_one_line_with_exit_2(tmp_path: Path, monkeypa
     assert run("run", "--state", str(tmp_path)) == (2, "arborcast-server: port taken\n")
 
 
-def test_plain_http_beyond_this_machine_is_refused(tmp_path: Path) -> None:
-    code, output = run("run", "--state", str(tmp_path), "--host", "192.0.2.1")
-    assert code == 2
-    assert "--insecure-http" in output
+def test_the_flags_of_the_certificate_reach_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Settings] = []
+
+    async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+        seen.append(settings)
+
+    monkeypatch.setattr(cli, "serve", serve)
+    run("run", "--state", str(tmp_path), "--self-signed", "--tls-name", "a.example", "--tls-name", "::1")
+    assert seen == [Settings(tmp_path, self_signed=True, tls_names=("a.example", "::1"))]
 
 
 @pytest.mark.parametrize("arguments", [["run"], ["run", "--state", "x", "--port", "70000"], ["unknown"]])

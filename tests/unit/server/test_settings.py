@@ -16,12 +16,33 @@ def test_plain_http_is_for_this_machine(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "edge.example"])
-def test_plain_http_for_others_has_to_be_wanted(host: str) -> None:
+def test_where_others_reach_it_a_server_uses_tls_unless_told_otherwise(host: str) -> None:
     assert not is_loopback(host)
-    with pytest.raises(ConfigError, match="--insecure-http"):
-        Settings(STATE, host=host).check()
-    Settings(STATE, host=host, insecure_http=True).check()
-    Settings(STATE, host=host, tls_cert=PEM, tls_key=PEM).check()
+    for settings, makes in (
+        (Settings(STATE, host=host), True),
+        (Settings(STATE, host=host, self_signed=True), True),
+        (Settings(STATE, host=host, insecure_http=True), False),
+        (Settings(STATE, host=host, tls_cert=PEM, tls_key=PEM), False),
+        (Settings(STATE), False),
+        (Settings(STATE, self_signed=True, tls_names=("tree.example.org", "::1")), True),
+    ):
+        settings.check()
+        assert settings.makes_certificate == makes
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (Settings(STATE, self_signed=True, tls_cert=PEM, tls_key=PEM), "--self-signed and --tls-cert contradict"),
+        (Settings(STATE, self_signed=True, insecure_http=True), "--self-signed and --insecure-http contradict"),
+        (Settings(STATE, tls_names=("a",)), "it uses none; see --self-signed"),
+        (Settings(STATE, host="::", tls_names=("no name",)), "'no name' is neither a host name nor an address"),
+        (Settings(STATE, self_signed=True, tls_names=("a",) * 65), "65 names for the certificate; at most 64"),
+    ],
+)
+def test_what_is_said_of_the_certificate_has_to_make_sense(settings: Settings, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        settings.check()
 
 
 def test_a_certificate_needs_its_key() -> None:

@@ -121,6 +121,9 @@ Candidate: TypeAlias = Annotated[
 ToldCandidate: TypeAlias = Annotated[
     str, Field(strict=True, max_length=264, examples=["192.0.2.7:7400"]), AfterValidator(_check_told)
 ]
+TokenHash: TypeAlias = Annotated[
+    str, Field(strict=True, pattern=r"^[0-9a-f]{64}$", description="the SHA-256 of a token, in hexadecimal")
+]
 Epoch: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=limits.MAX_EPOCH)]
 Version: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=limits.MAX_EPOCH)]
 Objective: TypeAlias = Literal["throughput", "latency"]

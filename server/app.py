@@ -77,6 +77,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     _make_directory(settings.state)
     settings = _with_certificate(settings)
     admin_token = _admin_token(settings)
+    reader = _own_token(settings.state / "read-token", "reader")
     listener, stun = _bind(settings)
     with contextlib.closing(listener), contextlib.closing(stun) if stun else contextlib.nullcontext():
         store = SqliteStore.open(settings.state / "state.sqlite3", wall=time.time)
@@ -85,7 +86,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
             await coordinator.start()
             for group in settings.groups:
                 await _ensure_group(coordinator, group, settings.state)
-            app = create_application(coordinator, admin_token=admin_token, stun=stun)
+            app = create_application(coordinator, admin_token=admin_token, read_token=reader, stun=stun)
             if stun is not None:
                 stun.start()
             await _run(app, listener, settings, announce, None if stun is None else stun.ports[0])
@@ -203,9 +204,12 @@ def _admin_token(settings: Settings) -> str:
     """Read the administrator's token; make one if it is not the user's to give."""
     if settings.admin_token_file is not None:
         return read_token(settings.admin_token_file)
-    path = settings.state / "admin-token"
+    return _own_token(settings.state / "admin-token", "admin")
+
+
+def _own_token(path: Path, subject: str) -> str:
     if not path.exists():
-        write_token(path, make_token("admin", secrets.token_bytes))
+        write_token(path, make_token(subject, secrets.token_bytes))
     return read_token(path)
 
 

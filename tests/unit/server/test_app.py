@@ -55,7 +55,7 @@ async def test_the_server_makes_its_state_serves_and_stops_at_a_signal(tmp_path:
         url = str(client.base_url)
         assert json.loads(ready.read_text()) == {"url": url, "stun_port": client.base_url.port}
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
-    for name in ("admin-token", "join-token-lab", "state.sqlite3"):
+    for name in ("admin-token", "read-token", "join-token-lab", "state.sqlite3"):
         assert stat.S_IMODE((state / name).stat().st_mode) == 0o600
 
 
@@ -63,10 +63,12 @@ async def test_a_second_start_finds_the_same_state_and_tokens(tmp_path: Path) ->
     settings = Settings(tmp_path, port=0, groups=("lab",))
     async with running(settings) as client:
         epoch = (await client.get("/v1/groups/lab/graph")).json()["epoch"]
-    tokens = [(tmp_path / name).read_text() for name in ("admin-token", "join-token-lab")]
+    tokens = [(tmp_path / name).read_text() for name in ("admin-token", "read-token", "join-token-lab")]
     async with running(settings) as client:
         assert (await client.get("/v1/groups/lab/graph")).json()["epoch"] == epoch
-    assert [(tmp_path / name).read_text() for name in ("admin-token", "join-token-lab")] == tokens
+        headers = {"Authorization": f"Bearer {tokens[1].strip()}"}
+        assert (await client.get("/v1/groups/lab/graph", headers=headers)).json()["epoch"] == epoch
+    assert [(tmp_path / name).read_text() for name in ("admin-token", "read-token", "join-token-lab")] == tokens
     (tmp_path / "join-token-lab").unlink()
     async with running(settings) as client:
         token = (tmp_path / "join-token-lab").read_text().strip()

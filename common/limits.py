@@ -39,6 +39,10 @@ MAX_NAME_BYTES = 255
 """UTF-8 bytes of a file name: what every common file system takes."""
 MAX_TOKEN_CHARS = 128
 """Characters of a token in a request's header."""
+MAX_URL_CHARS = 280
+"""Characters of the server's URL: its scheme, the longest host name and a port."""
+MAX_JOIN_STRING_CHARS = 1_024
+"""Characters of a join string: URL, group, token and fingerprint at their longest take some 800."""
 
 # --- control plane ------------------------------------------------------------------------------------------------
 MAX_BODY_BYTES = 256 * 1024

@@ -1,13 +1,16 @@
 """What the command line settles before the server starts."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
 
 from common.errors import ConfigError
 from common.fields import is_host
 from common.ids import GroupId, check_id
-from common.limits import MAX_TLS_NAMES
+from common.limits import MAX_JOIN_EXPIRY_S, MAX_TLS_NAMES, MAX_URL_CHARS
 
 MAX_HEAD_BYTES = 32_768
 """Bytes of a request's first line and headers."""
@@ -15,6 +18,9 @@ READ_HEAD_S = 10.0
 """Seconds in which they have to come."""
 KEEP_ALIVE_S = 10
 """Seconds for which a connection without a request stays open."""
+
+_SPAN: Final = re.compile(r"([0-9]{1,9})([smhd])")
+_UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,44 @@ class Settings:
         for name in self.tls_names:
             if not is_host(name):
                 raise ConfigError(f"--tls-name {name[:80]!r} is neither a host name nor an address")
+
+
+def parse_span(text: str) -> float | None:
+    """Read how long something is good, such as ``24h`` or ``7d``.
+
+    Returns:
+        Seconds; None for ``never``, which is for ever.
+
+    Raises:
+        ConfigError: it is neither, or longer than MAX_JOIN_EXPIRY_S.
+    """
+    if text == "never":
+        return None
+    match = _SPAN.fullmatch(text)
+    seconds = int(match[1]) * _UNITS[match[2]] if match is not None else 0
+    if not 0 < seconds <= MAX_JOIN_EXPIRY_S:
+        raise ConfigError(
+            f"{text[:80]!r} is not a time with s, m, h or d, such as 24h, of at most"
+            f" {MAX_JOIN_EXPIRY_S / _UNITS['d']:.0f}d, nor 'never'"
+        )
+    return float(seconds)
+
+
+def check_url(url: str) -> str:
+    """Return the URL under which agents reach the server, or refuse it.
+
+    Raises:
+        ConfigError: it is not ``http(s)://host[:port]``.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host, parts = None, urlsplit("")
+    usable = parts.scheme in ("http", "https") and host is not None and is_host(host) and parts.username is None
+    if not usable or parts.path.strip("/") or parts.query or parts.fragment or len(url) > MAX_URL_CHARS:
+        raise ConfigError(f"{url[:80]!r} is not a URL such as https://tree.example.org:8640")
+    return url.rstrip("/")
 
 
 def is_loopback(host: str) -> bool:

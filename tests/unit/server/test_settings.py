@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError
-from server.settings import Settings, is_loopback
+from server.settings import Settings, check_url, is_loopback, parse_span
 
 STATE = Path("state")
 PEM = Path("x.pem")
@@ -65,3 +65,22 @@ def test_a_certificate_needs_its_key() -> None:
 def test_a_port_or_a_group_that_cannot_be_is_refused(settings: Settings) -> None:
     with pytest.raises(ConfigError):
         settings.check()
+
+
+def test_a_time_has_its_unit_and_an_end() -> None:
+    assert [parse_span(text) for text in ("30s", "5m", "24h", "7d", "never")] == [30, 300, 86_400, 604_800, None]
+    for text in ("", "24", "1w", "0h", "-1h", "1.5h", "h", "999999999d", "Never"):
+        with pytest.raises(ConfigError, match="such as 24h, of at most 3660d, nor 'never'"):
+            parse_span(text)
+
+
+def test_a_url_is_one_of_a_server() -> None:
+    for url in ("https://tree.example.org:8640", "http://127.0.0.1", "https://[2001:db8::1]:1"):
+        assert check_url(url) == url
+    assert check_url("https://h/") == "https://h"
+    for url in (
+        *("", "h:8640", "ftp://h", "https://", "https://h:port", "https://[::1", "https://h/path", "https://h?x"),
+        *("https://h#x", "https://a b", "https://user@h", "https://" + ".".join(["a" * 60] * 5)),
+    ):
+        with pytest.raises(ConfigError, match="is not a URL such as https://"):
+            check_url(url)

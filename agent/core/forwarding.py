@@ -116,6 +116,8 @@ class Forwarder:
         if repeated:
             counters.note_repeated(first_crossing=kind == PacketType.DATA)
             return
+        if self._in_dispute(hop, stream, start, stop):
+            return
         counters.chunks_received += count
         cursor = hop.cursors.get(short) or self._neighbourhood.cursor(hop, stream)
         cursor.reported.add_range(start, stop)
@@ -125,6 +127,13 @@ class Forwarder:
         self._keep(entry, start, flags, chunks, plains, now)
         if stream.spec.distribute:
             self._distribute(Forwarding(stream, start, stop, size_bytes, epoch, first & 15, hop.peer, onward), now)
+
+    def _in_dispute(self, hop: Hop, stream: Stream, start: int, stop: int) -> bool:
+        """Whether chunks are to be taken of another peer than this one, and are dropped."""
+        if stream.dispute is None or stream.dispute.admits(hop.peer, start, stop):
+            return False
+        self._drops["chunk-in-dispute"] += stop - start
+        return True
 
     def _note_way(self, hop: Hop, stream: Stream, kind: int, start: int, stop: int) -> None:
         """Note who brings a stream unasked: not who answers a WANT, or floods what there is no edge for."""
@@ -172,6 +181,8 @@ class Forwarder:
         if stream.sink is not None:
             for event in stream.sink.on_run(start, flags, plains):
                 self._streams.note(entry, event, now)
+            if stream.urgent:
+                self._streams.deliver_soon(entry)
         if not entry.ended and (stream.complete or start == stream.closing):
             entry.ended = True
             self._channels.of(stream).manner.on_stream_end(now)

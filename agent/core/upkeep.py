@@ -26,9 +26,9 @@ from common.errors import DecodeError, RefusedError
 from common.ids import DeviceId
 from common.limits import MAX_REASON_BYTES, MAX_RECEIPTS_PER_FRAME
 from common.sealing import NONCE_BYTES
+from common.signing import PURPOSE_CANCEL, SIGNATURE_BYTES
 from common.stream_frames import AskOpening, Cancel, ReceiptEntry, Receipts
 
-PURPOSE_CANCEL: Final = b"cancel"
 PROGRESS_EVERY_S: Final = 0.1
 
 
@@ -258,8 +258,9 @@ class Upkeep:
         for entry in self._streams.sources.values():
             stream = entry.stream
             if stream.opening.hex == stream_id and self._streams.keys is not None:
-                plain = stream.opening.stream + reason.encode()[:MAX_REASON_BYTES]
-                sealed = self._streams.keys.seal(PURPOSE_CANCEL, plain, self._streams.entropy(NONCE_BYTES))
+                said = reason.encode()[:MAX_REASON_BYTES]
+                signature = self._streams.signer.sign(PURPOSE_CANCEL, stream.opening.stream + said)
+                sealed = self._streams.keys.seal(PURPOSE_CANCEL, signature + said, self._streams.entropy(NONCE_BYTES))
                 self._cancelled(entry, Cancel(stream.short, sealed), reason, None)
                 return
         raise RefusedError("no-such-stream", f"no stream {stream_id[:40]} began at this device")
@@ -268,17 +269,17 @@ class Upkeep:
         """Drop a stream that its source took back, and pass that on.
 
         Raises:
-            DecodeError: it is not authentic.
+            DecodeError: it is not authentic, or not signed by the stream's source.
         """
         entry = self._streams.by_short.get(frame.stream)
         if entry is None or self._streams.keys is None:
             return
         plain = self._streams.keys.open(PURPOSE_CANCEL, frame.sealed)
-        opening = entry.stream.opening
-        if plain[: len(opening.stream)] != opening.stream:
-            raise DecodeError("a cancel of another stream")
+        signature, said = plain[:SIGNATURE_BYTES], plain[SIGNATURE_BYTES:]
+        if not entry.stream.author.is_signed(PURPOSE_CANCEL, entry.stream.opening.stream + said, signature):
+            raise DecodeError("a cancel that the stream's source has not signed")
         if entry.stream.role != "done":
-            reason = plain[len(opening.stream) :].decode(errors="replace")
+            reason = said.decode(errors="replace")
             self._cancelled(entry, frame, reason, hop.peer)
         elif not entry.cancelled:
             # What is complete stays; those beyond this device are told all the same.

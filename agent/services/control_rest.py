@@ -84,7 +84,11 @@ class RestClient:
             RemoteProtocolError: it answered what is no answer.
         """
         identity = self.identity
-        body = Enrolment(device=identity.device, public_key=encode_key(identity.public_key))
+        body = Enrolment(
+            device=identity.device,
+            public_key=encode_key(identity.public_key),
+            signing_key=encode_key(identity.signing_key),
+        )
         response = await self._send("POST", f"{self._group}/devices", token=join_token, body=body)
         if response.is_client_error:
             raise NoAccess(*_problem(response))

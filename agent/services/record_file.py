@@ -1,4 +1,4 @@
-"""One stream's chunks that are no pieces of its file, such as the closing record, one after the other in a file."""
+"""One stream's chunks that are no pieces of its file, the proofs of its blocks, one after the other in a file."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from typing import Self
 
 from agent.services.identity import write_atomically
 from agent.services.naming import has_name
+from common.blocks import Blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,9 @@ class Meta:
     final: str = ""
 
     @property
-    def pieces(self) -> int:
-        """How many pieces the file has, numbered from 1."""
-        return -(-self.size_bytes // self.piece_bytes)
+    def blocks(self) -> Blocks:
+        """How the file's chunks are numbered."""
+        return Blocks.of(self.size_bytes, self.piece_bytes)
 
     @classmethod
     def load(cls, folder: Path) -> Self:

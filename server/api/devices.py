@@ -155,6 +155,7 @@ def _state(machine: Group, entry: RosterEntry) -> DeviceState:
     return DeviceState(
         device=entry.device,
         public_key=entry.public_key,
+        signing_key=entry.signing_key,
         candidates=entry.candidates,
         mapping=entry.mapping,
         alive=machine.alive(entry.device),

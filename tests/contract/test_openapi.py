@@ -70,7 +70,11 @@ class Server:
         members = [entry.device for entry in self.api.coordinator.group("lab").roster().devices]
         for device in (name for name in KNOWN["device"] if name not in members):
             self._runner.run(
-                self.api.call("POST", "/v1/groups/lab/devices", {"device": device, "public_key": key_of(device)})
+                self.api.call(
+                    "POST",
+                    "/v1/groups/lab/devices",
+                    {"device": device, "public_key": key_of(device), "signing_key": key_of(device)},
+                )
             )
 
     def send(self, case: Case[Any], token: str | None) -> httpx.Response:

@@ -46,6 +46,7 @@ from common.messages import (
     Subscribe,
 )
 from common.sealing import GroupKeys, Sealer, public_key_of
+from common.signing import Signer
 
 GROUP = "lab"
 GROUP_KEY = bytes(range(32))
@@ -150,6 +151,7 @@ class Mesh:
                 RosterEntry(
                     device=name,
                     public_key=encode_key(public_key_of(keys[name])),
+                    signing_key=encode_key(Signer(keys[name], GROUP).public_key),
                     candidates=(f"{self.address(name)[0]}:{self.address(name)[1]}",),
                 )
                 for name in names
@@ -228,7 +230,7 @@ class Mesh:
 
     def content(self, name: DeviceId, stream: str) -> bytes:
         """Return a file as it lies on a device's disk."""
-        return self.devices[name].stores.streams[stream].content(self.stream(name, stream).opening.pieces)
+        return self.devices[name].stores.streams[stream].content()
 
     # --- time -------------------------------------------------------------------------------------------------
 

@@ -53,7 +53,11 @@ class Bench:
     def enrol(self, *devices: str) -> None:
         """Make devices members."""
         for device in devices:
-            answer = self.group.enrol(Enrolment(device=device, public_key=key_of(device)), now=self.now, wall=self.wall)
+            answer = self.group.enrol(
+                Enrolment(device=device, public_key=key_of(device), signing_key=key_of(device)),
+                now=self.now,
+                wall=self.wall,
+            )
             self.tokens[device] = answer.token
 
     def adjacency(self, device: str, *peers: str) -> None:

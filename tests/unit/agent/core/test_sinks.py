@@ -16,7 +16,7 @@ from agent.core.memory_store import MemoryStreamStore
 from agent.core.rangeset import RangeSet
 from agent.core.sinks import FINISH_AT_ONCE_BYTES, HASH_AT_ONCE, READ_AT_ONCE, FileHasher, FileSink, MessageSink
 from agent.core.store import StoreError
-from common.datagrams import FLAG_CLOSING, FLAG_END, FLAG_START
+from common.datagrams import FLAG_END, FLAG_PROOF, FLAG_START
 from common.limits import MAX_MESSAGE_BYTES
 from tests.unit.agent.core.parts import FILE, MESSAGE, of_size
 
@@ -61,7 +61,7 @@ class FileBench:
     def take(self, number: int, plain: bytes) -> list[Event]:
         self.keep(number, plain)
         closing = number == of_size(self.size_bytes).closing_number
-        return list(self.sink.on_run(number, FLAG_CLOSING if closing else 0, [plain]))
+        return list(self.sink.on_run(number, FLAG_PROOF if closing else 0, [plain]))
 
     def take_run(self, start: int, plains: list[bytes]) -> list[Event]:
         self.store.write_run(start, plains, [TAG] * len(plains))
@@ -396,7 +396,7 @@ def test_what_a_file_has_gathered_is_handed_over_when_it_is_whole_and_before_tha
     assert list(sink.advance()) == []
     assert asked == [True]
     held.add(4)
-    assert list(sink.on_run(4, FLAG_CLOSING, [DIGEST])) == [VERIFIED]
+    assert list(sink.on_run(4, FLAG_PROOF, [DIGEST])) == [VERIFIED]
     assert list(sink.advance()) == []
     assert asked == [True, False]
 
@@ -416,7 +416,7 @@ def test_a_file_is_not_finished_while_its_disk_is_far_behind() -> None:
     held.add_range(1, 4)
     assert list(sink.on_run(1, 0, PIECES)) == []
     held.add(4)
-    assert list(sink.on_run(4, FLAG_CLOSING, [DIGEST])) == []
+    assert list(sink.on_run(4, FLAG_PROOF, [DIGEST])) == []
     assert store.digest is None
     assert list(sink.advance()) == []
     store.unwritten = FINISH_AT_ONCE_BYTES

@@ -9,7 +9,7 @@ from agent.core.memory_store import BytesReader, MemoryStreamStore
 from agent.core.source import MAX_PUBLISH_QUEUE_BYTES, FileSource, MessageSource
 from agent.core.store import StoreError
 from agent.core.stream import Stream, split_word
-from common.datagrams import CHUNK_HEADER, FLAG_CLOSING, FLAG_END, FLAG_START
+from common.datagrams import CHUNK_HEADER, FLAG_END, FLAG_PROOF, FLAG_START
 from common.errors import RefusedError
 from common.limits import MAX_MESSAGE_BYTES
 from tests.unit.agent.core.parts import MESSAGE, make_stream, of_size
@@ -62,7 +62,7 @@ def test_a_file_is_cut_into_pieces_and_a_closing_record_with_its_hash(most: int)
         (1, 0, DATA[:1_000]),
         (2, 0, DATA[1_000:2_000]),
         (3, 0, DATA[2_000:]),
-        (4, FLAG_CLOSING, digest),
+        (4, FLAG_PROOF, digest),
     ]
     assert source.done
     assert source.cut(most) is None
@@ -81,7 +81,7 @@ def test_a_file_is_cut_in_runs_and_its_closing_record_by_itself() -> None:
 
 
 def test_an_empty_file_is_a_closing_record_alone() -> None:
-    assert cut_all(FileSource(file_stream(b""))) == [(1, FLAG_CLOSING, hashlib.sha256(b"").digest())]
+    assert cut_all(FileSource(file_stream(b""))) == [(1, FLAG_PROOF, hashlib.sha256(b"").digest())]
 
 
 def test_a_restarted_source_seals_the_same_bytes_again_and_goes_on() -> None:
@@ -134,7 +134,7 @@ def test_a_file_that_changed_behind_what_has_a_tag_is_sealed_as_it_is_now() -> N
     assert isinstance(first.store, MemoryStreamStore)
     changed = DATA[:1_000] + bytes(1_500)
     first.store.reader = BytesReader(changed)
-    assert cut_all(sealed_by(first), 64)[-1] == (4, FLAG_CLOSING, hashlib.sha256(changed).digest())
+    assert cut_all(sealed_by(first), 64)[-1] == (4, FLAG_PROOF, hashlib.sha256(changed).digest())
 
 
 @pytest.mark.parametrize("most", [1, 3, 64])

@@ -10,7 +10,7 @@ from agent.core.memory_store import MemoryStreamStore
 from agent.core.store import Role, StoreError
 from agent.core.stream import CREDIT_PART, RING_PART, SEALED_AT_ONCE, Stream, split_word
 from agent.core.window import MIN_WINDOW
-from common.datagrams import CHUNK_HEADER, FLAG_CLOSING, FLAG_END, FLAG_START, KNOWN_FLAGS, NUMBER_MASK, PacketType
+from common.datagrams import CHUNK_HEADER, FLAG_END, FLAG_PROOF, FLAG_START, KNOWN_FLAGS, NUMBER_MASK, PacketType
 from common.errors import DecodeError
 from common.opening import Opening
 from common.ranges import NO_LIMIT
@@ -245,7 +245,7 @@ def test_a_file_is_complete_with_its_closing_record_and_counts_whole_pieces_unti
     sizes = []
     for number, plain in ((4, bytes(32)), (1, PIECE), (2, PIECE), (3, bytes(500))):
         assert not stream.complete
-        keep(stream, number, plain, FLAG_CLOSING if number == 4 else 0)
+        keep(stream, number, plain, FLAG_PROOF if number == 4 else 0)
         sizes.append(stream.held_bytes)
     assert sizes == [0, 1_000, 2_000, 2_500]
     assert stream.complete
@@ -310,7 +310,7 @@ def test_what_is_sealed_again_for_those_far_behind_pushes_nothing_out_that_is_ne
 
 @pytest.mark.parametrize(
     ("opening", "number", "flags"),
-    [(FILE, 1, 0), (FILE, 4, FLAG_CLOSING), (MESSAGE, 1, FLAG_START | FLAG_END), (MESSAGE, 2, 0)],
+    [(FILE, 1, 0), (FILE, 4, FLAG_PROOF), (MESSAGE, 1, FLAG_START | FLAG_END), (MESSAGE, 2, 0)],
 )
 def test_a_chunk_sealed_again_from_the_store_is_the_chunk_that_came(opening: Opening, number: int, flags: int) -> None:
     stream = make_stream(opening)
@@ -476,7 +476,7 @@ def test_stored_chunks_of_an_earlier_run_are_held_only_if_their_tag_is_right() -
     store = MemoryStreamStore()
     earlier = make_stream(store=store)
     for number, plain in ((1, PIECE), (2, PIECE), (4, bytes(32))):
-        keep(earlier, number, plain, FLAG_CLOSING if number == 4 else 0)
+        keep(earlier, number, plain, FLAG_PROOF if number == 4 else 0)
     store._chunks[2] = b"edited"
     store._chunks[3] = PIECE
     later = make_stream(store=store)

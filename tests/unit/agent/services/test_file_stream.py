@@ -25,7 +25,7 @@ from agent.services.file_stream import FileStreamStore
 from agent.services.handles import Handles
 from agent.services.piece_run import PieceRun
 from agent.services.stream_meta import Meta
-from common.datagrams import FLAG_CLOSING
+from common.datagrams import FLAG_PROOF
 from tests.unit.agent.core.parts import FILE
 
 DATA = bytes(range(250)) * 10
@@ -234,7 +234,7 @@ def test_a_small_file_does_not_wait_for_what_others_have_ahead_of_it(
     sink = FileSink(FILE, held, store)
     store.write_run(1, PIECES, [tag(1), tag(2), tag(3)])
     store.write_run(4, [digest], [tag(4)])
-    assert [*sink.on_run(1, 0, PIECES), *sink.on_run(4, FLAG_CLOSING, [digest])] == []
+    assert [*sink.on_run(1, 0, PIECES), *sink.on_run(4, FLAG_PROOF, [digest])] == []
     assert not store._gathered.runs, "it is on its way, for nothing more comes"
     # What comes behind it does not hold it up.
     other.write_run(101, [bytes(1_000)] * 100, [tag(1)] * 100)

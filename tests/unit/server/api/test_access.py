@@ -18,7 +18,9 @@ async def test_a_token_that_proves_nothing_is_refused(api: Api, token: str) -> N
     await api.enrol("A")
     check_problem(await api.call("GET", "/v1/groups/lab/graph", token=token), 401, "bad-token")
     check_problem(
-        await api.call("POST", "/v1/groups/lab/devices", {"device": "B", "public_key": KEY}, token=token),
+        await api.call(
+            "POST", "/v1/groups/lab/devices", {"device": "B", "public_key": KEY, "signing_key": KEY}, token=token
+        ),
         401,
         "bad-token",
     )
@@ -28,7 +30,7 @@ async def test_names_of_groups_are_not_for_strangers(api: Api) -> None:
     known = await api.call("GET", "/v1/groups/lab/graph", token="x")
     unknown = await api.call("GET", "/v1/groups/nowhere/graph", token="x")
     assert known.json() == unknown.json()
-    enrolment = {"device": "A", "public_key": KEY}
+    enrolment = {"device": "A", "public_key": KEY, "signing_key": KEY}
     check_problem(
         await api.call("POST", "/v1/groups/nowhere/devices", enrolment, token=api.join_token), 401, "bad-token"
     )

@@ -40,10 +40,10 @@ async def test_a_group_with_a_mistake_is_refused(api: Api, body: dict[str, objec
 
 async def test_join_tokens_are_made_used_and_voided(api: Api) -> None:
     token = (await api.call("POST", "/v1/groups/lab/join-tokens")).json()["join_token"]
-    body = {"device": "A", "public_key": KEY}
+    body = {"device": "A", "public_key": KEY, "signing_key": KEY}
     assert (await api.call("POST", "/v1/groups/lab/devices", body, token=token)).status_code == 201
     assert (await api.call("DELETE", "/v1/groups/lab/join-tokens")).status_code == 204
-    body = {"device": "B", "public_key": KEY}
+    body = {"device": "B", "public_key": KEY, "signing_key": KEY}
     for stale in (token, api.join_token):
         check_problem(await api.call("POST", "/v1/groups/lab/devices", body, token=stale), 401, "bad-token")
     check_problem(await api.call("POST", "/v1/groups/nowhere/join-tokens"), 404, "unknown-group")

@@ -321,7 +321,10 @@ def test_a_member_that_proves_itself_enrols_again_and_keeps_its_links() -> None:
     with pytest.raises(RefusedError, match="device-exists"):
         bench.enrol("A")
     answer = bench.group.enrol(
-        Enrolment(device="A", public_key=key_of("A")), now=bench.now, wall=bench.wall, replaces=True
+        Enrolment(device="A", public_key=key_of("A"), signing_key=key_of("A")),
+        now=bench.now,
+        wall=bench.wall,
+        replaces=True,
     )
     assert bench.group.authenticate(bench.tokens["A"]) is None
     assert bench.group.authenticate(answer.token) == "A"

@@ -16,7 +16,11 @@ def fresh() -> Members:
 
 
 def enrol(members: Members, device: str, *, key: str | None = None, replaces: bool = False) -> str:
-    return members.enrol(Enrolment(device=device, public_key=key or key_of(device)), wall=WALL, replaces=replaces)
+    return members.enrol(
+        Enrolment(device=device, public_key=key or key_of(device), signing_key=key or key_of(device)),
+        wall=WALL,
+        replaces=replaces,
+    )
 
 
 def test_a_new_group_has_one_key_and_the_two_default_channels() -> None:

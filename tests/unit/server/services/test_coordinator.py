@@ -75,7 +75,7 @@ async def coordinator(store: Store) -> AsyncIterator[Coordinator]:
 
 
 def enrol(coordinator: Coordinator, device: str) -> EnrolmentAnswer:
-    enrolment = Enrolment(device=device, public_key=key_of(device))
+    enrolment = Enrolment(device=device, public_key=key_of(device), signing_key=key_of(device))
     return coordinator.apply("lab", lambda group, now, wall: group.enrol(enrolment, now=now, wall=wall))
 
 

@@ -76,7 +76,7 @@ class Forwarder:
             socket_channel: the channel of the socket they came in on, if that socket belongs to one (M7).
             now: monotonic seconds.
         """
-        first, session, low_number, epoch, _, short, word = BOTH_HEADERS.unpack_from(datagrams[0])
+        first, session, low_number, _, _, short, word = BOTH_HEADERS.unpack_from(datagrams[0])
         counters = hop.counters
         count = len(datagrams)
         size_bytes = sum(map(len, datagrams))
@@ -115,10 +115,24 @@ class Forwarder:
         self._peers.on_heard(hop.peer, now, chunks=True)
         if repeated:
             counters.note_repeated(first_crossing=kind == PacketType.DATA)
-            return
-        if self._in_dispute(hop, stream, start, stop):
-            return
-        counters.chunks_received += count
+        elif not self._in_dispute(hop, stream, start, stop):
+            self._take(hop, entry, datagrams, chunks, plains, now)
+
+    def _take(
+        self,
+        hop: Hop,
+        entry: Entry,
+        datagrams: Sequence[bytes],
+        chunks: Sequence[bytes],
+        plains: Sequence[bytes],
+        now: float,
+    ) -> None:
+        """Keep the consecutive chunks of some datagrams, which are new here, and send them on."""
+        stream, count = entry.stream, len(chunks)
+        first, _, _, epoch, _, short, word = BOTH_HEADERS.unpack_from(datagrams[0])
+        flags, start = split_word(word)
+        stop, kind = start + count, first >> 4
+        hop.counters.chunks_received += count
         cursor = hop.cursors.get(short) or self._neighbourhood.cursor(hop, stream)
         cursor.reported.add_range(start, stop)
         self._note_way(hop, stream, kind, start, stop)
@@ -126,7 +140,9 @@ class Forwarder:
         onward = PacketType.PULLED if kind == PacketType.PULLED else PacketType.DATA
         self._keep(entry, start, flags, chunks, plains, now)
         if stream.spec.distribute:
-            self._distribute(Forwarding(stream, start, stop, size_bytes, epoch, first & 15, hop.peer, onward), now)
+            self._distribute(
+                Forwarding(stream, start, stop, sum(map(len, datagrams)), epoch, first & 15, hop.peer, onward), now
+            )
 
     def _in_dispute(self, hop: Hop, stream: Stream, start: int, stop: int) -> bool:
         """Whether chunks are to be taken of another peer than this one, and are dropped."""

@@ -133,15 +133,17 @@ def test_a_graph_that_was_not_asked_for_is_counted_and_not_believed() -> None:
     assert mesh.node("B").table.epoch == epoch
 
 
-@pytest.mark.parametrize("wrong", ["stream", "epoch", "key", "graph"])
+@pytest.mark.parametrize("wrong", ["stream", "epoch", "key", "graph", "signer"])
 def test_an_embedded_graph_of_something_else_is_counted_and_not_believed(wrong: str) -> None:
     mesh = Mesh("A-B B-C", channels=(EMBEDDED,)).linked()
     stream, _ = mesh.publish("A", b"hello")
     mesh.until(lambda: mesh.payloads("C") == [b"hello"])
     short = int(stream[:8], 16)
     before = mesh.stream("B", stream).graphs.epoch
-    plain = (short + (wrong == "stream")).to_bytes(4, "big")
-    plain += b"no graph" if wrong == "graph" else graph_blob(LATER + (wrong == "epoch"), ("A", "B"))
+    plain = b"no graph" if wrong == "graph" else graph_blob(LATER + (wrong == "epoch"), ("A", "B"))
+    signer = mesh.node("B" if wrong == "signer" else "A").config.signer
+    about = bytes(16) if wrong == "stream" else bytes.fromhex(stream)
+    plain = signer.sign(b"graph", about + plain) + plain
     keys = GroupKeys(GROUP, {1: bytes(32)}) if wrong == "key" else mesh.group_keys
     mesh.say("A", "B", GraphRecord(short, LATER, 0, 1, keys.seal(b"graph", plain, bytes(12))))
     assert mesh.drops("B") == {"graphrecord-refused": 1}
@@ -153,7 +155,9 @@ def test_an_embedded_graph_in_several_parts_is_put_together_in_any_order() -> No
     stream, _ = mesh.publish("A", b"hello")
     mesh.until(lambda: mesh.payloads("C") == [b"hello"])
     short = int(stream[:8], 16)
-    blob = mesh.group_keys.seal(b"graph", short.to_bytes(4, "big") + graph_blob(LATER, ("A", "B")), bytes(12))
+    graph = graph_blob(LATER, ("A", "B"))
+    signature = mesh.node("A").config.signer.sign(b"graph", bytes.fromhex(stream) + graph)
+    blob = mesh.group_keys.seal(b"graph", signature + graph, bytes(12))
     mesh.say("A", "B", GraphRecord(short, LATER, 1, 2, blob[20:]))
     assert mesh.stream("B", stream).graphs.epoch != LATER
     mesh.say("A", "B", GraphRecord(short, LATER, 0, 2, blob[:20]))
@@ -257,7 +261,7 @@ def test_an_answer_about_an_epoch_that_a_push_has_passed_over_still_frees_what_w
     mesh = Mesh("A-B B-C").linked()
     stream, _ = mesh.publish("A", b"first")
     mesh.run(0.1)
-    (chunk,) = mesh.stream("A", stream).seal(2, 0x06, [b"second"])
+    chunk = mesh.message_chunk("A", stream, 2, b"second")
     mesh.inject("B", mesh.chunk_to("A", "B", chunk, epoch=LATER), source="A")
     epoch = mesh.plan("A-B B-C")
     assert mesh.node("B").forwarder.poll_timeout(mesh.now) is not None
@@ -273,7 +277,7 @@ def test_a_graph_of_another_time_under_an_asked_epochs_short_form_is_counted_and
     stream, _ = mesh.publish("A", b"first")
     mesh.run(0.1)
     before = mesh.node("B").table.epoch
-    (chunk,) = mesh.stream("A", stream).seal(2, 0x06, [b"second"])
+    chunk = mesh.message_chunk("A", stream, 2, b"second")
     mesh.inject("B", mesh.chunk_to("A", "B", chunk, epoch=LATER), source="A")
     for epoch in (LATER + 2**32, LATER - 2**32):
         mesh.say("A", "B", GraphRecord(0, epoch, 0, 1, graph_blob(epoch, ("A", "B"), ("B", "C"))))

@@ -24,6 +24,7 @@ SIGNING_KEY_BYTES: Final = 32
 PURPOSE_OPENING: Final = b"opening"
 PURPOSE_BLOCK: Final = b"block"
 PURPOSE_MESSAGE: Final = b"message"
+PURPOSE_RECEIPT: Final = b"receipt"
 PURPOSE_CANCEL: Final = b"cancel"
 PURPOSE_GRAPH: Final = b"graph"
 

@@ -24,11 +24,13 @@ class Receipt:
         state: the last thing it said.
         held_bytes: plain bytes it holds.
         reason: why it refused; empty otherwise.
+        signature: the device's, of its last word.
     """
 
     state: ReceiptState
     held_bytes: int = 0
     reason: str = ""
+    signature: bytes = field(default=b"", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, cast
 
 from agent.core.channels import Channel, ChannelTable
@@ -12,7 +12,7 @@ from agent.core.entry import Entry
 from agent.core.events import Event, FileFailed, FileVerified, ForgeryFound, Receipt, StreamOpened
 from agent.core.memory_store import MemoryStreamStore
 from agent.core.rangeset import RangeSet
-from agent.core.receipts import ReceiptBook
+from agent.core.receipts import ReceiptBook, cut_reason
 from agent.core.retention import Retention
 from agent.core.routing import GraphTable
 from agent.core.sinks import FileSink, MessageSink, Outcome, Refuted, Sink
@@ -29,7 +29,8 @@ from common.limits import MAX_FILE_BYTES, MAX_NAME_BYTES, MAX_STREAMS, MIN_DATAG
 from common.messages import Roster
 from common.opening import STREAM_ID_BYTES, STREAM_KEY_BYTES, Opening, StreamKind
 from common.sealing import NONCE_BYTES, GroupKeys, key_epoch_of
-from common.signing import Signer, Verifier
+from common.signing import PURPOSE_RECEIPT, Signer, Verifier
+from common.stream_frames import ReceiptEntry
 
 PURPOSE_OPENING: Final = b"opening"
 FILE_LIFETIME_S: Final = 86_400.0
@@ -47,12 +48,17 @@ class Declined:
     """An opening that this device does not take.
 
     Attributes:
-        short: the stream's short form.
+        stream: the stream's id.
         reason: a short slug.
     """
 
-    short: int
+    stream: bytes
     reason: str
+
+    @property
+    def short(self) -> int:
+        """The stream's short form."""
+        return int.from_bytes(self.stream[:4], "big")
 
 
 class StreamTable:
@@ -239,7 +245,7 @@ class StreamTable:
         if reason is not None:
             self._drops[reason] += 1
             self._decline(opening.short)
-            return Declined(opening.short, reason)
+            return Declined(opening.stream, reason)
         entry = self.by_short.get(opening.short)
         if entry is not None:
             return entry
@@ -306,8 +312,29 @@ class StreamTable:
         stream.finished_at = now
         # What is not kept needs no credit: the neighbours are to hear of it.
         stream.have_due = True
-        entry.book.put(self._device, Receipt("refused", 0, f"{error.reason}: {error.detail}"))
+        self.conclude(entry, Receipt("refused", 0, f"{error.reason}: {error.detail}"))
         self._events.append(FileFailed(stream.opening.hex, error.reason, error.detail))
+
+    def conclude(self, entry: Entry, receipt: Receipt) -> None:
+        """Say this device's last word about a stream."""
+        said = self.last_word(entry.stream.opening.stream, receipt)
+        signed = replace(receipt, reason=said.reason, signature=said.signature)
+        entry.book.put(self._device, signed)
+
+    def last_word(self, stream: bytes, receipt: Receipt) -> ReceiptEntry:
+        """Return this device's last word about a stream (its 16-byte id) as it travels, signed."""
+        entry = ReceiptEntry(self._device, receipt.state, receipt.held_bytes, cut_reason(receipt.reason))
+        return replace(entry, signature=self.signer.sign(PURPOSE_RECEIPT, entry.statement(stream)))
+
+    def is_genuine(self, stream: bytes, entry: ReceiptEntry) -> bool:
+        """Tell whether a last word about a stream (its 16-byte id) is that of the device it names."""
+        key = self._signing_keys.get(entry.device)
+        if key is None or not Verifier(key, self._group).is_signed(
+            PURPOSE_RECEIPT, entry.statement(stream), entry.signature
+        ):
+            self._drops["receipt-forged"] += 1
+            return False
+        return True
 
     def deliver_soon(self, entry: Entry) -> None:
         """Note that messages have come, to be delivered when what has to be sent has gone."""
@@ -337,12 +364,12 @@ class StreamTable:
         if isinstance(event, FileVerified):
             stream.role = "done"
             stream.finished_at = now
-            entry.book.put(self._device, Receipt("verified", event.size_bytes))
+            self.conclude(entry, Receipt("verified", event.size_bytes))
         elif isinstance(event, FileFailed):
             stream.finished_at = now
             stream.have_due = True
             stream.refused = event.reason
-            entry.book.put(self._device, Receipt("refused", stream.held_bytes, f"{event.reason}: {event.detail}"))
+            self.conclude(entry, Receipt("refused", stream.held_bytes, f"{event.reason}: {event.detail}"))
 
     # --- streams of an earlier run --------------------------------------------------------------------------------
 
@@ -375,7 +402,7 @@ class StreamTable:
         if found.role == "done":
             entry.stream.held.union_update(ranges)
             entry.stream.finished_at = now
-            entry.book.put(self._device, Receipt("verified", opening.size_bytes or 0))
+            self.conclude(entry, Receipt("verified", opening.size_bytes or 0))
         else:
             if found.role == "receive":
                 entry.stream.supply.interrupted(None)

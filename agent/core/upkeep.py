@@ -21,7 +21,7 @@ from agent.core.peers import Peers
 from agent.core.routing import GraphTable, Known
 from agent.core.source import FileSource
 from agent.core.stream import Stream
-from agent.core.streams import StreamTable
+from agent.core.streams import Declined, StreamTable
 from common.errors import DecodeError, RefusedError
 from common.ids import DeviceId
 from common.limits import MAX_REASON_BYTES, MAX_RECEIPTS_PER_FRAME
@@ -219,7 +219,8 @@ class Upkeep:
         if any(item.held_bytes > most for item in frame.entries):
             raise DecodeError(f"a receipt of more than the file's {most} bytes")
         others = [item for item in frame.entries if item.device != self._device]
-        if entry.book.merge(others):
+        stream = entry.stream.opening.stream
+        if entry.book.merge(others, lambda item: self._streams.is_genuine(stream, item)):
             self._pass_receipts(entry, now)
 
     def _pass_receipts(self, entry: Entry, now: float) -> None:
@@ -237,9 +238,10 @@ class Upkeep:
             for hop in hops:
                 self._send_receipts(hop, stream, entries)
 
-    def refuse_unopened(self, hop: Hop, short: int, reason: str) -> None:
+    def refuse_unopened(self, hop: Hop, declined: Declined, reason: str) -> None:
         """Tell whoever handed on an opening that this device does not take the stream."""
-        hop.send(Receipts(short, (ReceiptEntry(self._device, "refused", 0, reason),)))
+        word = self._streams.last_word(declined.stream, Receipt("refused", 0, reason))
+        hop.send(Receipts(declined.short, (word,)))
 
     def ask_openings(self, shorts: Iterable[int]) -> None:
         """Ask the peers again for openings that were declined before."""
@@ -298,7 +300,7 @@ class Upkeep:
     def _cancelled(self, entry: Entry, frame: Cancel, reason: str, previous: DeviceId | None) -> None:
         stream = entry.stream
         self._pass_cancel(entry, frame, previous)
-        entry.book.put(self._device, Receipt("cancelled", stream.held_bytes, reason))
+        self._streams.conclude(entry, Receipt("cancelled", stream.held_bytes, reason))
         self._events.append(StreamCancelled(stream.opening.hex, reason))
         stream.store.discard()
         self._drop(self._streams.bury(entry))

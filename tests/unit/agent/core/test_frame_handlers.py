@@ -1,10 +1,11 @@
 """What each control frame does, and what one that makes no sense does not."""
 
+from dataclasses import replace
+
 import pytest
 
 from agent.core.events import LinkChanged, StreamCancelled
 from agent.core.frame_handlers import _Parts
-from agent.core.upkeep import PURPOSE_CANCEL
 from common.datagrams import PacketType
 from common.graph import AcyclicGraph, Tree, short_epoch
 from common.graph_frames import AskGraph, GraphRecord
@@ -13,6 +14,7 @@ from common.link_frames import Ack, Bye, ChannelPort
 from common.messages import ChannelSpec, GraphBody, GraphUpdate
 from common.opening import Opening
 from common.sealing import GroupKeys
+from common.signing import PURPOSE_CANCEL, PURPOSE_RECEIPT
 from common.stream_frames import AskOpening, Cancel, Have, ReceiptEntry, Receipts, Stop, StreamOpening, Want
 from tests.harness.mesh import FILES, FIRST_EPOCH, GROUP, MESSAGES, PIECE_BYTES, Mesh, data
 
@@ -97,7 +99,8 @@ def test_a_forged_cancel_is_counted_and_cancels_nothing(about: str) -> None:
     stream = mesh.send_file("A", data(300 * PIECE_BYTES))
     mesh.run(0.02)
     keys = mesh.group_keys if about == "another stream" else GroupKeys(GROUP, {1: bytes(32)})
-    sealed = keys.seal(PURPOSE_CANCEL, bytes(16) + b"forged", bytes(12))
+    signature = mesh.node("A").config.signer.sign(PURPOSE_CANCEL, bytes(16) + b"forged")
+    sealed = keys.seal(PURPOSE_CANCEL, signature + b"forged", bytes(12))
     mesh.say("A", "B", Cancel(int(stream[:8], 16), b"" if about == "garbage" else sealed))
     assert mesh.drops("B") == {"cancel-refused": 1}
     assert mesh.events("B", StreamCancelled) == []
@@ -114,14 +117,38 @@ def test_absurd_receipts_are_not_believed(what: str) -> None:
     book = mesh.node("A").streams.by_short[int(stream[:8], 16)].book
     before = dict(book.receipts)
     entry = {
-        "more bytes than the file has": ReceiptEntry("B", "verified", 2**63, ""),
-        "an unknown stream": ReceiptEntry("B", "verified", 10, ""),
-        "its reader's own": ReceiptEntry("A", "refused", 0, "io"),
+        "more bytes than the file has": ReceiptEntry("B", "verified", 2**63, "", bytes(64)),
+        "an unknown stream": ReceiptEntry("B", "verified", 10, "", bytes(64)),
+        "its reader's own": ReceiptEntry("A", "refused", 0, "io", bytes(64)),
     }[what]
     short = 99 if what == "an unknown stream" else int(stream[:8], 16)
     mesh.say("B", "A", Receipts(short, (entry,)))
     assert book.receipts == before
     assert mesh.drops("A") == ({"receipts-refused": 1} if what.startswith("more") else {})
+
+
+@pytest.mark.parametrize("state", ["verified", "refused", "cancelled"])
+def test_no_device_gives_another_ones_last_word(state: str) -> None:
+    mesh = Mesh("A-B B-C", edges="A-B B-C").linked()
+    mesh.drop = lambda crossing: crossing.target == "C" and crossing.kind == PacketType.DATA
+    stream = mesh.send_file("A", data(10))
+    mesh.until(lambda: mesh.verified(stream) == ["B"])
+    opening = mesh.stream("A", stream).opening
+    book = mesh.node("A").streams.by_short[opening.short].book
+    word = ReceiptEntry("C", state, 10, "")
+    forged = [
+        replace(word, signature=bytes(64)),
+        replace(word, signature=mesh.node("B").config.signer.sign(PURPOSE_RECEIPT, word.statement(opening.stream))),
+        replace(word, signature=mesh.node("C").config.signer.sign(PURPOSE_RECEIPT, word.statement(bytes(16)))),
+        replace(word, device="X", signature=bytes(64)),
+    ]
+    for entry in forged:
+        mesh.say("B", "A", Receipts(opening.short, (entry,)))
+    assert mesh.drops("A") == {"receipt-forged": 4}
+    assert book.receipts["C"].state in ("waiting", "receiving")
+    right = mesh.node("C").config.signer.sign(PURPOSE_RECEIPT, word.statement(opening.stream))
+    mesh.say("B", "A", Receipts(opening.short, (replace(word, signature=right),)))
+    assert book.receipts["C"].state == state
 
 
 def test_a_graph_that_was_not_asked_for_is_counted_and_not_believed() -> None:

@@ -55,10 +55,6 @@ class Blocks:
         """Return the number of the first proof at or after a number."""
         return min(self.closing, -(-number // (self.per_block + 1)) * (self.per_block + 1))
 
-    def start_of(self, number: int) -> int:
-        """Return the first number of the block that a number is in."""
-        return number - (number - 1) % (self.per_block + 1)
-
     def index_of(self, number: int) -> int:
         """Return which piece of the file has a number, from 0."""
         return number - 1 - (number - 1) // (self.per_block + 1)

@@ -82,6 +82,8 @@ class FileHasher:
         self._proven = self._hash.copy()
         self._proof = blocks.proof_from(1)
         self.next_number = 1
+        self.proven_below = 1
+        """One past the last proof that was passed."""
 
     @property
     def done(self) -> bool:
@@ -130,12 +132,13 @@ class FileHasher:
         """Go on behind the proof: all before it is what it should be."""
         self._proven = self._hash.copy()
         self.next_number += 1
+        self.proven_below = self.next_number
         self._proof = self._blocks.proof_from(self.next_number)
 
     def go_back(self) -> int:
         """Forget the pieces of this block; return the number of the first."""
         self._hash = self._proven.copy()
-        self.next_number = self._blocks.start_of(self.next_number)
+        self.next_number = self.proven_below
         return self.next_number
 
     def digest(self) -> bytes:
@@ -164,8 +167,8 @@ class FileSink:
 
     @property
     def verified_below(self) -> int:
-        """The number below which everything was hashed; what is of an unproven block may still be refuted."""
-        return self._hasher.next_number
+        """The number below which every block has its proof."""
+        return self._hasher.proven_below
 
     def on_run(self, start: int, flags: int, plains: Sequence[bytes]) -> Iterator[Outcome]:
         """Hash what is in order."""
@@ -271,6 +274,8 @@ class MessageSink:
         self._size_bytes = 0
         self._first: int | None = None
         self._after_gap = False
+        self._behind_gap = False
+        """Whether no message was verified since the last gap: its rest may still be found to be no beginning."""
 
     @property
     def verified_below(self) -> int:
@@ -285,18 +290,19 @@ class MessageSink:
         return _NOTHING
 
     def advance(self) -> Iterator[Outcome]:
-        """Deliver what is stored and in order."""
-        yield from self._deliver()
-        while self._next in self._held:
-            plain = self._store.read(self._next)
-            if plain is None:
-                yield from self.skip_below(self._next + 1)
-                continue
-            self._take(self._flags.get(self._next, 0), plain)
+        """Deliver what is stored and in order, up to what is refuted."""
+        while True:
             for outcome in self._deliver():
                 yield outcome
                 if isinstance(outcome, Refuted):
                     return
+            if self._next not in self._held:
+                return
+            plain = self._store.read(self._next)
+            if plain is None:
+                yield from self.skip_below(self._next + 1)
+            else:
+                self._take(self._flags.get(self._next, 0), plain)
 
     def skip_below(self, number: int) -> Iterator[Outcome]:
         """Give up what is below ``number``, and say so."""
@@ -306,7 +312,7 @@ class MessageSink:
         opening = self._opening
         yield MessageGap(opening.channel, opening.source, opening.hex, self._next, number - 1)
         self._next = number
-        self._after_gap = True
+        self._after_gap = self._behind_gap = True
         self._drop_parts()
 
     def _take(self, flags: int, plain: bytes) -> None:
@@ -344,10 +350,12 @@ class MessageSink:
                 self._go_back(first)
                 yield Refuted(first, last + 1)
                 return
+            self._behind_gap = False
             yield MessageReceived(opening.channel, opening.source, opening.hex, last, payload)
 
     def _go_back(self, number: int) -> None:
         self._next = number
+        self._after_gap = self._behind_gap
         self._assembled.clear()
         self._drop_parts()
 

@@ -140,7 +140,7 @@ class Stream:
     def held_bytes(self) -> int:
         """Plain bytes held of a file (an estimate by whole pieces while it is incomplete)."""
         blocks = self.blocks
-        pieces = len(self.held) if blocks is None else blocks.pieces_of(len(self.held))
+        pieces = len(self.held) if blocks is None else blocks.pieces_of(len(self.held) - (blocks.closing in self.held))
         return min(self.opening.size_bytes or 0, pieces * self.opening.piece_bytes)
 
     def is_repeated(self, start: int, stop: int, kind: int) -> bool:
@@ -295,12 +295,13 @@ class Stream:
             self.flags.pop(number, None)
         if self.dispute is None or self.dispute.start != start:
             self.dispute = Dispute(start, stop)
+        self.dispute.stop = max(self.dispute.stop, stop)
         self.dispute.refuted()
         self.have_due = True
 
     def close_dispute(self) -> None:
         """Note whether what was in dispute has proved to be the source's own by now."""
-        if self.dispute is not None and (self.sink is None or self.sink.verified_below >= self.dispute.stop):
+        if self.dispute is not None and (self.sink is None or self.sink.verified_below > self.dispute.start):
             self.dispute = None
 
     def grant(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Final, cast
 
 from agent.core.channels import Channel, ChannelTable
@@ -29,10 +30,9 @@ from common.limits import MAX_FILE_BYTES, MAX_NAME_BYTES, MAX_STREAMS, MIN_DATAG
 from common.messages import Roster
 from common.opening import STREAM_ID_BYTES, STREAM_KEY_BYTES, Opening, StreamKind
 from common.sealing import NONCE_BYTES, GroupKeys, key_epoch_of
-from common.signing import PURPOSE_RECEIPT, Signer, Verifier
+from common.signing import PURPOSE_OPENING, PURPOSE_RECEIPT, Signer, Verifier
 from common.stream_frames import ReceiptEntry
 
-PURPOSE_OPENING: Final = b"opening"
 FILE_LIFETIME_S: Final = 86_400.0
 """How long a file's opening is good for."""
 MESSAGE_LIFETIME_S: Final = 30 * 86_400.0
@@ -474,7 +474,7 @@ class StreamTable:
         if sink is None:
             return
         for start, _ in stream.held.intersection(RangeSet([(1, stream.lowest)])):
-            for event in (*sink.skip_below(start), *sink.advance()):
+            for event in chain(sink.skip_below(start), sink.advance()):
                 self.note(entry, event, now)
         for event in sink.skip_below(stream.lowest):
             self.note(entry, event, now)

@@ -149,7 +149,7 @@ class FileStreamStore:
             if first < last:
                 tags[first - start : last - start] = run.tags[first - run.start : last - run.start]
         proof = self._blocks.proof_from(start)
-        while proof < stop:
+        while start <= proof < stop:
             record = self._records.records.get(proof)
             tags[proof - start] = record[0] if record else None
             proof = stop if proof == self._blocks.closing else self._blocks.proof_from(proof + 1)

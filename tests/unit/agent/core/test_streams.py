@@ -10,7 +10,7 @@ from agent.core.memory_store import MemoryStores, MemoryStreamStore
 from agent.core.receipts import ReceiptBook
 from agent.core.sinks import FileSink
 from agent.core.store import StoreError
-from agent.core.streams import PURPOSE_OPENING, RING_IDLE_S
+from agent.core.streams import RING_IDLE_S
 from common.datagrams import PacketType, peek_chunk
 from common.errors import RefusedError
 from common.fields import encode_key
@@ -18,7 +18,7 @@ from common.limits import MAX_FILE_BYTES, MAX_REASON_BYTES, MAX_STREAMS
 from common.messages import Channels, Roster
 from common.opening import Opening
 from common.sealing import GroupKeys
-from common.signing import Signer
+from common.signing import PURPOSE_OPENING, Signer
 from common.stream_frames import StreamOpening, Want
 from tests.harness.mesh import FILES, GROUP, MESSAGES, PIECE_BYTES, WALL, Crossing, Mesh, data
 from tests.unit.agent.core.parts import make_stream

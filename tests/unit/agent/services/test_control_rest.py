@@ -69,7 +69,7 @@ def problem(status: int, reason: str, detail: str) -> Handler:
     return lambda _: httpx.Response(status, content=body)
 
 
-async def test_enrolment_shows_the_join_token_and_the_key(client: RestClient, server: Server) -> None:
+async def test_enrolment_shows_the_join_token_and_both_keys(client: RestClient, server: Server) -> None:
     server.answer = lambda _: httpx.Response(201, content=ANSWER.model_dump_json())
     assert await client.enrol("join-token") == ANSWER
     assert server.last.method == "POST"
@@ -78,6 +78,7 @@ async def test_enrolment_shows_the_join_token_and_the_key(client: RestClient, se
     assert json.loads(server.last.content) == {
         "device": "A",
         "public_key": encode_key(IDENTITY.public_key),
+        "signing_key": encode_key(IDENTITY.signing_key),
     }
 
 

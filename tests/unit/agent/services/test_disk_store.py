@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import common.blocks
 from agent.core.memory_store import BytesReader, MemoryStreamStore
 from agent.core.store import Resumed, StoreError
 from agent.services import disk_store
@@ -82,6 +83,28 @@ def test_a_crash_in_mid_transfer_is_resumed(make: Make) -> None:
     assert resumed.sealed_opening == SEALED
     assert list(resumed.store.held()) == [(1, 2), (3, 4)]
     assert resumed.store.read(1) == DATA[:1_000]
+
+
+def test_a_crash_in_mid_transfer_is_resumed_block_by_block(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(common.blocks, "BLOCK_BYTES", 2_000)
+    data = bytes(range(250)) * 18
+    opening = make_opening(size_bytes=len(data))
+    store = make().receive(opening, SEALED)
+    store.write_run(4, [data[2_000:3_000], data[3_000:4_000]], [tag(4), tag(5)])
+    store.write_run(3, [b"proof 3"], [tag(3)])
+    store.write_run(8, [b"proof 8"], [tag(8)])
+    store.flush()
+    resumed = only(make().resume()).store
+    assert list(resumed.held()) == [(3, 6), (8, 9)]
+    assert resumed.read_run(3, 3) == [b"proof 3", data[2_000:3_000], data[3_000:4_000]]
+    resumed.write_run(1, [data[:1_000], data[1_000:2_000]], [tag(1), tag(2)])
+    resumed.write_run(6, [b"proof 6"], [tag(6)])
+    resumed.write_run(7, [data[4_000:]], [tag(7)])
+    assert list(resumed.held()) == [(1, 9)]
+    resumed.finish(bytes(32))
+    assert (tmp_path / "in" / "model.bin").read_bytes() == data
 
 
 def test_a_stop_costs_nothing(make: Make) -> None:

@@ -31,7 +31,7 @@ from agent.core.events import (
 from agent.services.backoff import Backoff
 from agent.services.control_rest import NoAccess, Query, RestClient, WrongServer
 from agent.services.identity import Identity
-from agent.services.pinning import make_tls, wrong_certificate
+from agent.services.pinning import make_tls, untrusted
 from agent.services.ports import ControlInput, Listener
 from agent.services.rotation import TokenRotation
 from common.errors import ConnectError, DecodeError, RefusedError, RemoteProtocolError
@@ -171,7 +171,7 @@ class ControlClient:
 
         Raises:
             NoAccess: the server declines.
-            WrongServer: what answers is another server.
+            WrongServer: what answers shows a certificate that is not trusted.
             ConfigError: the identity cannot be kept.
         """
         rest = self._rest
@@ -238,7 +238,7 @@ class ControlClient:
                 await self._subscription()
                 why, level = "the server closed the connection", logging.INFO
             except (OSError, TimeoutError, websockets.WebSocketException) as error:
-                why, level = _describe(error), logging.ERROR if wrong_certificate(error) else logging.INFO
+                why, level = _describe(error), logging.ERROR if untrusted(error) else logging.INFO
             if loop.time() - began >= STEADY_S:
                 backoff.reset()
             wait = backoff.next()

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from agent.core.events import QueryGraph, QueryNeighbours
 from agent.services.identity import Identity
-from agent.services.pinning import make_tls, wrong_certificate
+from agent.services.pinning import make_tls, untrusted
 from common.errors import ConnectError, RefusedError, RemoteProtocolError
 from common.fields import encode_key
 from common.messages import (
@@ -49,7 +49,7 @@ class NoAccess(RefusedError):
 
 
 class WrongServer(ConnectError):
-    """What answers shows another certificate than the one that this device trusts."""
+    """What answers shows a certificate that this device does not trust."""
 
 
 class RestClient:
@@ -190,9 +190,9 @@ class RestClient:
         try:
             response = await self._client.request(method, path, headers=sent, content=content)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            wrong = wrong_certificate(error)
-            if wrong is not None:
-                raise WrongServer(str(wrong)) from error
+            doubt = untrusted(error)
+            if doubt is not None:
+                raise WrongServer(doubt) from error
             what = str(error) or type(error).__name__
             raise ConnectError(f"the server does not answer: {what}") from error
         code = response.status_code

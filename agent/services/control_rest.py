@@ -158,6 +158,15 @@ class RestClient:
         """
         await self._send("PUT", f"{self._device}/{report.type}", body=report, refuse=True)
 
+    def check_shown(self, token: str | None) -> None:
+        """Make sure that a token which the server declined is the one in use.
+
+        Raises:
+            ConnectError: it was changed while the request was under way, so the refusal says nothing.
+        """
+        if token != self.identity.token:
+            raise ConnectError("the device's token was changed meanwhile")
+
     async def _get_cached(self, path: str) -> bytes:
         kept = self._kept.get(path)
         headers = {"If-None-Match": kept[0]} if kept else {}
@@ -183,7 +192,8 @@ class RestClient:
         refuse: bool = False,
     ) -> httpx.Response:
         """Make one request; with ``refuse`` what the server declines is raised."""
-        sent = {"Authorization": f"Bearer {token or self.identity.token}", **(headers or {})}
+        shown = token or self.identity.token
+        sent = {"Authorization": f"Bearer {shown}", **(headers or {})}
         if body is not None:
             sent["Content-Type"] = "application/json"
         content = body.model_dump_json() if body is not None else None
@@ -199,6 +209,7 @@ class RestClient:
         if code >= _HTTP_SERVER_ERROR or code == _HTTP_BUSY:
             raise ConnectError(f"the server cannot answer now: {_problem(response)[1]}")
         if refuse and code in _HTTP_NO_ACCESS:
+            self.check_shown(shown)
             raise NoAccess(*_problem(response))
         if refuse and code >= _HTTP_MULTIPLE and code != _HTTP_NOT_MODIFIED:
             raise RefusedError(*_problem(response))

@@ -93,6 +93,8 @@ FIRST_MESSAGE_S = 10.0
 """Seconds within which a new subscription socket has to say what it wants."""
 MAX_SUBSCRIBERS_PER_DEVICE = 8
 """Open subscriptions of one device: an agent needs one, and one more while it reconnects."""
+MAX_VIEWERS_PER_GROUP = 256
+"""Open subscriptions to one group by tokens of the whole server: pages that show its graph."""
 
 # --- link figures -------------------------------------------------------------------------------------------------
 MAX_RATE_BPS = 400e9

@@ -11,12 +11,12 @@ from typing import Annotated, Final
 import typer
 
 from agent import commands, settings
+from agent.joining import Said, settle
 from common.errors import ArborcastError, ConfigError, RefusedError
 from common.limits import DEFAULT_DATAGRAM_BYTES
 
 LOG_FORM: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
-_MAX_TOKEN_FILE_BYTES: Final = 4096
 
 app = typer.Typer(
     name="arborcast",
@@ -37,9 +37,19 @@ for _command in (
 
 @app.command()
 def agent(
-    server: Annotated[str, typer.Option(help="The server's URL, such as https://host:8640.")],
-    group: Annotated[str, typer.Option(help="The group to join.")],
-    device: Annotated[str, typer.Option(help="This device's name in the group.")],
+    join: Annotated[
+        str | None,
+        typer.Option(
+            envvar="ARBORCAST_JOIN",
+            help="Join string of `arborcast-server join-string`, or @FILE with one, as others see command lines;"
+            " it says all that has to be said.",
+        ),
+    ] = None,
+    server: Annotated[str | None, typer.Option(help="The server's URL, such as https://host:8640.")] = None,
+    group: Annotated[str | None, typer.Option(help="The group to join.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="This device's name in the group; the host's name by default.")
+    ] = None,
     join_token_file: Annotated[Path | None, typer.Option(help="File with the token that lets a new device in.")] = None,
     join_token: Annotated[
         str | None,
@@ -103,15 +113,16 @@ def agent(
         raise ConfigError(f"scope {scope!r} is neither graph nor neighbours")
     folder = state or settings.default_state()
     max_rate_bps, max_rates = settings.parse_max_rates(max_rate or ())
+    home = settle(Said(server, group, device, join, join_token, join_token_file, ca_file), folder)
     chosen = settings.AgentSettings(
-        server=server,
-        group=group,
-        device=device,
+        server=home.server,
+        group=home.group,
+        device=home.device,
         state=folder,
         receive=receive or folder / "received",
         control_socket=control_socket or (folder / "agent.sock" if state else settings.default_control_socket()),
         listen=settings.parse_address(listen, any_port=True) if listen else None,
-        join_token=_join_token(join_token_file, join_token),
+        join_token=home.join_token,
         advertise=tuple(settings.parse_address(each) for each in advertise or ()),
         only_advertised=only_advertised,
         peers=settings.gather(map(settings.parse_peer, peer or ()), "an address"),
@@ -127,6 +138,7 @@ def agent(
         stream_memory_bytes=settings.parse_size(stream_memory),
         ready_file=ready_file,
         ca_file=ca_file,
+        fingerprint=home.fingerprint,
         insecure_http=insecure_http,
     )
     logging.basicConfig(level=log_level.upper(), format=LOG_FORM, stream=sys.stderr)
@@ -153,17 +165,3 @@ def main() -> None:
 def _fail(sentence: str, code: int) -> None:
     typer.echo(f"arborcast: {sentence}", err=True)
     sys.exit(code)
-
-
-def _join_token(file: Path | None, token: str | None) -> str | None:
-    """Return the join token, from its file if one is named."""
-    if file is None:
-        return token
-    try:
-        with file.open("rb") as opened:
-            text = opened.read(_MAX_TOKEN_FILE_BYTES).decode().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the join token in {file}: {error}") from error
-    if not text or "\n" in text:
-        raise ConfigError(f"{file} does not hold a join token")
-    return text

@@ -29,9 +29,11 @@ from agent.core.events import (
     QueryNeighbours,
 )
 from agent.services.backoff import Backoff
-from agent.services.control_rest import NoAccess, Query, RestClient, make_tls
+from agent.services.control_rest import NoAccess, Query, RestClient, WrongServer
 from agent.services.identity import Identity
+from agent.services.pinning import make_tls, untrusted
 from agent.services.ports import ControlInput, Listener
+from agent.services.rotation import TokenRotation
 from common.errors import ConnectError, DecodeError, RefusedError, RemoteProtocolError
 from common.limits import MAX_CONTROL_BYTES, MAX_PEERS
 from common.messages import (
@@ -43,6 +45,7 @@ from common.messages import (
     decode_server_message,
     encode_message,
 )
+from common.tokens import make_token
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +108,8 @@ class ControlClient:
         rng: for the jitter of the waits.
         loopback: whether the server is on this host, where no proxy is wanted.
         ca_file: the authorities for the server's certificate; None takes the system's.
+        fingerprint: SHA-256 of the server's certificate where that vouches for it.
+        rotation: changes the device's token in time; None leaves it as it is.
     """
 
     def __init__(
@@ -116,18 +121,26 @@ class ControlClient:
         rng: random.Random,
         loopback: bool,
         ca_file: Path | None = None,
+        fingerprint: bytes | None = None,
+        rotation: TokenRotation | None = None,
     ) -> None:
         self._rest = rest
+        self._rotation = rotation
         self._server = server.rstrip("/")
         self._listener = listener
         self._rng = rng
         self._loopback = loopback
-        self._tls = make_tls(ca_file) if urlsplit(server).scheme == "https" else None
+        self._tls = make_tls(ca_file, fingerprint) if urlsplit(server).scheme == "https" else None
         self._queries: asyncio.Queue[Query] = asyncio.Queue(QUERIES_WAITING)
         self._reports = Outbox()
         self._socket: Outbox | None = None
         self._greeting = False
         self._subscribed = False
+
+    @property
+    def identity(self) -> Identity:
+        """Who this agent is to the server."""
+        return self._rest.identity
 
     @property
     def attached(self) -> bool:
@@ -138,27 +151,46 @@ class ControlClient:
         """Close the connections."""
         await self._rest.close()
 
-    async def enrol(self, join_token: str, *, keep: Callable[[Identity], None]) -> EnrolmentAnswer:
+    async def enrol(
+        self,
+        join_token: str,
+        *,
+        keep: Callable[[Identity], None],
+        entropy: Callable[[int], bytes],
+        wall: Callable[[], float],
+    ) -> EnrolmentAnswer:
         """Become a member, waiting for a server that is not there yet.
+
+        The device makes its token itself and keeps it before the server hears of it: an answer may be lost.
 
         Args:
             join_token: lets a new device in.
             keep: stores the identity with its token.
+            entropy: gives that many random bytes.
+            wall: gives unix seconds.
 
         Raises:
             NoAccess: the server declines.
+            WrongServer: what answers shows a certificate that is not trusted.
+            ConfigError: the identity cannot be kept.
         """
+        rest = self._rest
+        if rest.identity.next_token is None:
+            rest.identity = rest.identity.prepared(make_token(rest.identity.device, entropy))
+            keep(rest.identity)
         backoff = Backoff(self._rng)
         while True:
             try:
-                answer = await self._rest.enrol(join_token)
+                answer = await rest.enrol(join_token)
+            except WrongServer:
+                raise
             except (ConnectError, RemoteProtocolError) as error:
                 wait = backoff.next()
                 log.warning("= not enrolled yet, next try in %.1f s: %s", wait, error)
                 await asyncio.sleep(wait)
                 continue
-            self._rest.identity = self._rest.identity.enrolled(answer.token)
-            keep(self._rest.identity)
+            rest.identity = rest.identity.confirmed(made=wall())
+            keep(rest.identity)
             log.info("= enrolled as device %s of group %s", answer.device, answer.group)
             return answer
 
@@ -190,6 +222,8 @@ class ControlClient:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._keep_subscribed(), name="subscription")
                 tasks.create_task(self._report_by_rest(), name="reports")
+                if self._rotation is not None:
+                    tasks.create_task(self._rotation.run(), name="rotation")
                 for number in range(QUERIES_AT_ONCE):
                     tasks.create_task(self._answer_queries(), name=f"queries-{number}")
         except* NoAccess as group:
@@ -202,22 +236,23 @@ class ControlClient:
             began = loop.time()
             try:
                 await self._subscription()
-                why = "the server closed the connection"
-            except (OSError, TimeoutError, websockets.WebSocketException) as error:
-                why = _describe(error)
+                why, level = "the server closed the connection", logging.INFO
+            except (ConnectError, OSError, TimeoutError, websockets.WebSocketException) as error:
+                why, level = _describe(error), logging.ERROR if untrusted(error) else logging.INFO
             if loop.time() - began >= STEADY_S:
                 backoff.reset()
             wait = backoff.next()
-            log.info("= not attached to the server, next try in %.2f s: %s", wait, why)
+            log.log(level, "= not attached to the server, next try in %.2f s: %s", wait, why)
             await asyncio.sleep(wait)
 
     async def _subscription(self) -> None:
         """Open one socket and serve it until it ends."""
         url = f"ws{self._server.removeprefix('http')}/v1/groups/{self._rest.identity.group}/subscribe"
+        token = self._rest.identity.token
         try:
             connection = await connect(
                 url,
-                additional_headers={"Authorization": f"Bearer {self._rest.identity.token}"},
+                additional_headers={"Authorization": f"Bearer {token}"},
                 compression=None,
                 max_size=MAX_CONTROL_BYTES,
                 open_timeout=CONNECT_S,
@@ -229,6 +264,7 @@ class ControlClient:
             )
         except websockets.InvalidStatus as error:
             if error.response.status_code in _HTTP_NO_ACCESS:
+                self._rest.check_shown(token)
                 raise NoAccess("unauthorized", self._not_known("the subscription")) from error
             raise
         async with connection:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 from collections import OrderedDict
 from pathlib import Path
 from typing import Final, TypeVar
@@ -13,9 +12,20 @@ from pydantic import BaseModel, ValidationError
 
 from agent.core.events import QueryGraph, QueryNeighbours
 from agent.services.identity import Identity
-from common.errors import ConfigError, ConnectError, RefusedError, RemoteProtocolError
+from agent.services.pinning import make_tls, untrusted
+from common.errors import ConnectError, RefusedError, RemoteProtocolError
 from common.fields import encode_key
-from common.messages import Enrolment, EnrolmentAnswer, GraphBody, Message, NeighboursBody, Report, describe
+from common.messages import (
+    Enrolment,
+    EnrolmentAnswer,
+    GraphBody,
+    Message,
+    NeighboursBody,
+    Report,
+    TokenRotation,
+    describe,
+)
+from common.tokens import hash_token
 
 REQUEST_S: Final = 5.0
 """Seconds that one request may take, all in all."""
@@ -26,6 +36,8 @@ _HTTP_MULTIPLE: Final = 300
 _HTTP_SERVER_ERROR: Final = 500
 _HTTP_BUSY: Final = 429
 _HTTP_NO_ACCESS: Final = (401, 403)
+_PERHAPS_IN: Final = ("bad-token", "device-exists")
+"""Refusals of a join token that an enrolment whose answer was lost may have caused itself."""
 
 _M = TypeVar("_M", bound=BaseModel)
 Query = QueryNeighbours | QueryGraph
@@ -36,6 +48,10 @@ class NoAccess(RefusedError):
     """The server does not know this device any more, or not yet: trying again does not help."""
 
 
+class WrongServer(ConnectError):
+    """What answers shows a certificate that this device does not trust."""
+
+
 class RestClient:
     """One agent's requests to one server.
 
@@ -44,6 +60,7 @@ class RestClient:
         identity: who asks.
         loopback: whether the server is on this host, where no proxy is wanted.
         ca_file: the authorities for the server's certificate; None takes the system's.
+        fingerprint: SHA-256 of the server's certificate where that vouches for it.
         transport: what carries the requests in place of the network.
 
     Raises:
@@ -57,6 +74,7 @@ class RestClient:
         *,
         loopback: bool,
         ca_file: Path | None = None,
+        fingerprint: bytes | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.identity = identity
@@ -67,7 +85,7 @@ class RestClient:
             base_url=server.rstrip("/"),
             timeout=REQUEST_S,
             trust_env=not loopback,
-            verify=make_tls(ca_file),
+            verify=make_tls(ca_file, fingerprint),
             transport=transport,
         )
 
@@ -76,7 +94,10 @@ class RestClient:
         await self._client.aclose()
 
     async def enrol(self, join_token: str) -> EnrolmentAnswer:
-        """Become a member.
+        """Become a member, with the token to come of the identity.
+
+        Where a join token does not do, the device may have got in by it before, and the answer been lost: then its own
+        token does.
 
         Raises:
             NoAccess: the server declines; the reason is for the user.
@@ -84,15 +105,33 @@ class RestClient:
             RemoteProtocolError: it answered what is no answer.
         """
         identity = self.identity
+        own = identity.next_token or ""
         body = Enrolment(
             device=identity.device,
             public_key=encode_key(identity.public_key),
             signing_key=encode_key(identity.signing_key),
+            token_hash=hash_token(own),
         )
         response = await self._send("POST", f"{self._group}/devices", token=join_token, body=body)
         if response.is_client_error:
-            raise NoAccess(*_problem(response))
+            declined = NoAccess(*_problem(response))
+            if declined.reason not in _PERHAPS_IN:
+                raise declined
+            response = await self._send("POST", f"{self._group}/devices", token=own, body=body)
+            if response.is_client_error:
+                raise declined
         return _decode(EnrolmentAnswer, response.content)
+
+    async def rotate_token(self) -> None:
+        """Tell the server of the token to come; it takes that beside the one in use.
+
+        Raises:
+            NoAccess: the device is no member any more.
+            RefusedError: the server declines.
+            ConnectError: it did not answer, or could not now.
+        """
+        body = TokenRotation(token_hash=hash_token(self.identity.next_token or ""))
+        await self._send("POST", f"{self._device}/token", body=body, refuse=True)
 
     async def query(self, request: Query) -> Answer:
         """Ask for neighbours or graph (M4).
@@ -124,6 +163,15 @@ class RestClient:
         """
         await self._send("PUT", f"{self._device}/{report.type}", body=report, refuse=True)
 
+    def check_shown(self, token: str | None) -> None:
+        """Make sure that a token which the server declined is the one in use.
+
+        Raises:
+            ConnectError: it was changed while the request was under way, so the refusal says nothing.
+        """
+        if token != self.identity.token:
+            raise ConnectError("the device's token was changed meanwhile")
+
     async def _get_cached(self, path: str) -> bytes:
         kept = self._kept.get(path)
         headers = {"If-None-Match": kept[0]} if kept else {}
@@ -149,38 +197,28 @@ class RestClient:
         refuse: bool = False,
     ) -> httpx.Response:
         """Make one request; with ``refuse`` what the server declines is raised."""
-        sent = {"Authorization": f"Bearer {token or self.identity.token}", **(headers or {})}
+        shown = token or self.identity.token
+        sent = {"Authorization": f"Bearer {shown}", **(headers or {})}
         if body is not None:
             sent["Content-Type"] = "application/json"
         content = body.model_dump_json() if body is not None else None
         try:
             response = await self._client.request(method, path, headers=sent, content=content)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            doubt = untrusted(error)
+            if doubt is not None:
+                raise WrongServer(doubt) from error
             what = str(error) or type(error).__name__
             raise ConnectError(f"the server does not answer: {what}") from error
         code = response.status_code
         if code >= _HTTP_SERVER_ERROR or code == _HTTP_BUSY:
             raise ConnectError(f"the server cannot answer now: {_problem(response)[1]}")
         if refuse and code in _HTTP_NO_ACCESS:
+            self.check_shown(shown)
             raise NoAccess(*_problem(response))
         if refuse and code >= _HTTP_MULTIPLE and code != _HTTP_NOT_MODIFIED:
             raise RefusedError(*_problem(response))
         return response
-
-
-def make_tls(ca_file: Path | None) -> ssl.SSLContext:
-    """Return the TLS settings for connections to the server.
-
-    Args:
-        ca_file: PEM file of the authorities; None takes the system's.
-
-    Raises:
-        ConfigError: the file cannot be used.
-    """
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"cannot use the authorities in {ca_file}: {error}") from error
 
 
 def _problem(response: httpx.Response) -> tuple[str, str]:

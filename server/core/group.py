@@ -3,8 +3,9 @@
 Theory of operation
 -------------------
 
-In: `enrol`, `evict`, `report`, `subscribe`, `unsubscribe`, `put_channel`, `delete_channel`, `handle_timeout`. Each
-applies one event. A refusal is a `RefusedError` and has changed nothing. Out, after any of them, in this order:
+In: `enrol`, `evict`, `report`, `subscribe`, `unsubscribe`, `put_channel`, `delete_channel`, `handle_timeout`, and what
+`entrance` takes of tokens. Each applies one event. A refusal is a `RefusedError` and has changed nothing. Out, after
+any of them, in this order:
 
 1. `poll_record()`: what has to be stored **before** anything else leaves; None when nothing has.
 2. `poll_push()` until it gives None: the messages to send, each to one subscriber.
@@ -23,7 +24,7 @@ from collections.abc import Callable
 from common.errors import RefusedError
 from common.graph import AcyclicGraph, Tree
 from common.ids import ChannelId, DeviceId, GroupId
-from common.limits import COALESCE_S, EPOCH_CLAIM_AHEAD_S, LEASE_S
+from common.limits import COALESCE_S, EPOCH_CLAIM_AHEAD_S, LEASE_S, MAX_VIEWERS_PER_GROUP
 from common.messages import (
     AdjacencyReport,
     Channels,
@@ -40,6 +41,7 @@ from common.messages import (
     ServerMessage,
     Subscribe,
 )
+from server.core.entrance import Entrance
 from server.core.epochs import Epochs
 from server.core.hysteresis import Hysteresis
 from server.core.ledger import Ledger
@@ -54,7 +56,13 @@ CLAIM_EVERY_S = 1.0
 
 
 class Group:
-    """The members of one group, the links between them, and the graph that follows."""
+    """The members of one group, the links between them, and the graph that follows.
+
+    Attributes:
+        name: its id.
+        counts: how often what happened.
+        entrance: the tokens that let devices in, and that prove the members.
+    """
 
     def __init__(
         self,
@@ -84,6 +92,7 @@ class Group:
         self._members = Members(
             wall=wall, entropy=entropy, stored=None if stored is None else stored.members, channels=channels
         )
+        self.entrance = Entrance(self._members, self._note, self._count)
         self._topology = Topology()
         self._subscribers = Subscribers()
         self._claimed_at: dict[DeviceId | None, float] = {}
@@ -102,19 +111,26 @@ class Group:
 
     # --- events ---------------------------------------------------------------------------------------------------
 
-    def enrol(self, enrolment: Enrolment, *, now: float, wall: float, replaces: bool = False) -> EnrolmentAnswer:
+    def enrol(
+        self, enrolment: Enrolment, *, now: float, wall: float, replaces: bool = False, join_token: str | None = None
+    ) -> EnrolmentAnswer:
         """Make a device a member. The answer must not leave before `poll_record()` is stored.
 
         Args:
-            enrolment: its id and public key.
+            enrolment: its id and public key, and the hash of its token if it made that itself.
             now: monotonic seconds.
             wall: unix seconds at `now`.
             replaces: the request proved, by the member's token, that it comes from the member of that id.
+            join_token: what lets it in; None if something else does. One use of it is spent.
 
         Raises:
-            RefusedError: device-exists, or group-full.
+            RefusedError: device-exists, key-taken, group-full, or bad-token.
         """
+        if join_token is not None:
+            self.entrance.check(join_token, wall=wall)
         token = self._members.enrol(enrolment, wall=wall, replaces=replaces)
+        if join_token is not None:
+            self._members.join_tokens.spend(join_token, now=now, wall=wall)
         if enrolment.device not in self._topology:
             self._topology.add(enrolment.device, now=now)
             self._plan_by(now + COALESCE_S)
@@ -186,13 +202,18 @@ class Group:
             wall: unix seconds at `now`.
 
         Raises:
-            RefusedError: unknown-device, no-device (only a device has neighbours), or epoch-ahead (the epoch it
-                claims lies further ahead than a clock may be wrong, or it claimed another one just now).
+            RefusedError: unknown-device, no-device (only a device has neighbours), too-many-viewers, or epoch-ahead
+                (the epoch it claims lies further ahead than a clock may be wrong, or it claimed another one just now).
         """
         if device is not None:
             self._members.check(device)
         elif message.scope != "graph":
             raise RefusedError("no-device", "only a device has neighbours; subscribe with its token, or to scope graph")
+        elif subscriber not in self._subscribers and self._subscribers.viewers() >= MAX_VIEWERS_PER_GROUP:
+            raise RefusedError(
+                "too-many-viewers",
+                f"{MAX_VIEWERS_PER_GROUP} who are no devices follow the graph, which is the most",
+            )
         claimed = message.epoch
         if claimed is not None and claimed > self._epochs.current.epoch:
             self._take_claim(device, claimed, now=now, wall=wall)
@@ -231,21 +252,6 @@ class Group:
         self._members.delete_channel(name, wall=wall)
         self._channels_changed(now, wall)
 
-    def add_join_token(self, *, now: float, wall: float) -> str:
-        """Make one more token that lets devices enrol.
-
-        Raises:
-            RefusedError: too-many-join-tokens.
-        """
-        token = self._members.add_join_token()
-        self._note(now, wall)
-        return token
-
-    def void_join_tokens(self, *, now: float, wall: float) -> None:
-        """Make every join token void; members stay."""
-        self._members.void_join_tokens()
-        self._note(now, wall)
-
     def handle_timeout(self, *, now: float, wall: float) -> None:
         """Do what time has made due; to be called at `poll_timeout`, harmless earlier."""
         change = self._topology.expire(now=now)
@@ -261,6 +267,9 @@ class Group:
             self._plan(now, wall)
         if self._roster_at is not None and self._roster_at <= now:
             self._push_roster()
+        tokens = self._members.join_tokens
+        if tokens.due_at is not None and tokens.due_at <= now and tokens.purge(now=now, wall=wall):
+            self._note(now, wall)
         if self._ledger.due_at is not None and self._ledger.due_at <= now:
             self._note(now, wall, links=True)
 
@@ -289,6 +298,7 @@ class Group:
             self._roster_at,
             self._mtu_at,
             self._ledger.due_at,
+            self._members.join_tokens.due_at,
             self._topology.next_expiry(),
             *(held.poll_timeout() for held in self._hysteresis.values()),
         ]
@@ -354,10 +364,6 @@ class Group:
         """Tell which member a token proves; None if none."""
         return self._members.authenticate(token)
 
-    def admits(self, token: str) -> bool:
-        """Tell whether a token lets a device enrol."""
-        return self._members.admits(token)
-
     # --- inside ---------------------------------------------------------------------------------------------------
 
     def _restore(self, stored: GroupRecord, *, now: float, wall: float) -> None:
@@ -370,6 +376,7 @@ class Group:
             peers = tuple(peer for peer in links.peers if peer in known)
             figures = {peer: found for peer, found in links.figures.items() if peer in known}
             self._topology.restore(device, peers, figures, now=now)
+        known.join_tokens.purge(now=now, wall=wall)
         self._mtu = self._topology.smallest_mtu()
         self._plan_by(now + COALESCE_S)
 

@@ -162,7 +162,7 @@ class Coordinator:
             entropy=self._entropy,
             channels=DEFAULT_CHANNELS if channels is None else channels,
         )
-        token = group.add_join_token(now=now, wall=wall)
+        token = group.entrance.add_join_token(now=now, wall=wall)
         hosted = self._host(_Hosted(group))
         self._after(hosted)
         try:
@@ -187,6 +187,14 @@ class Coordinator:
             return event(hosted.group, self._clock.monotonic(), self._clock.wall())
         finally:
             self._after(hosted)
+
+    def now(self) -> float:
+        """Return monotonic seconds."""
+        return self._clock.monotonic()
+
+    def wall(self) -> float:
+        """Return unix seconds."""
+        return self._clock.wall()
 
     def unix_time(self, at: float) -> float:
         """Return the unix seconds of a time in monotonic seconds."""

@@ -16,6 +16,7 @@ from common.messages import (
     Subscribe,
     Unchanged,
 )
+from server.core import group as module
 from server.core.group import CLAIM_EVERY_S, Group
 from server.core.snapshot import GroupRecord, KeptGraph
 from tests.unit.server.harness import SIX_TREE, WALL, Bench, entropy, key_of, six, types
@@ -327,7 +328,7 @@ def test_a_member_that_proves_itself_enrols_again_and_keeps_its_links() -> None:
         replaces=True,
     )
     assert bench.group.authenticate(bench.tokens["A"]) is None
-    assert bench.group.authenticate(answer.token) == "A"
+    assert bench.group.authenticate(answer.token or "") == "A"
     assert (answer.group, answer.lease_s) == ("lab", LEASE_S)
     assert answer.roster == bench.group.roster()
     assert bench.group.links() == before
@@ -362,13 +363,13 @@ def test_a_group_may_start_with_channels_of_its_own() -> None:
 def test_join_tokens_are_stored_before_anybody_learns_them() -> None:
     bench = Bench()
     bench.group.poll_record()
-    token = bench.group.add_join_token(now=0.0, wall=WALL)
+    token = bench.group.entrance.add_join_token(now=0.0, wall=WALL)
     record = bench.group.poll_record()
     assert record is not None
-    assert len(record.members.join_token_hashes) == 1
-    assert bench.group.admits(token)
-    bench.group.void_join_tokens(now=0.0, wall=WALL)
-    assert not bench.group.admits(token)
+    assert len(record.members.join_tokens) == 1
+    assert bench.group.entrance.admits(token, wall=WALL)
+    bench.group.entrance.void_join_token(None, now=0.0, wall=WALL)
+    assert not bench.group.entrance.admits(token, wall=WALL)
     assert bench.group.poll_record() is not None
 
 
@@ -645,3 +646,20 @@ def test_a_device_that_leaves_and_returns_makes_no_link_flap() -> None:
     assert "links_held_down" not in bench.group.counts
     assert bench.edges() == SIX_TREE
     bench.group.subscribe(4, "C", Subscribe(scope="graph"), now=bench.now, wall=bench.wall)
+
+
+def test_there_is_a_limit_to_those_who_only_look_and_it_holds_up_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_VIEWERS_PER_GROUP", 2)
+    bench = Bench()
+    bench.enrol("A")
+
+    def subscribe(number: int, device: str | None) -> None:
+        bench.group.subscribe(number, device, Subscribe(scope="graph"), now=bench.now, wall=bench.wall)
+
+    for number, device in ((1, None), (2, "A"), (3, None), (1, None), (4, "A")):
+        subscribe(number, device)
+    with pytest.raises(RefusedError, match="too-many-viewers"):
+        subscribe(5, None)
+    bench.group.unsubscribe(1)
+    subscribe(5, None)
+    assert bench.group.subscriber_count() == 4

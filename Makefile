@@ -13,7 +13,7 @@ CORE_COVERAGE := 100
 CODE := $(wildcard server agent common lab tests bench)
 LOCKS := requirements.lock requirements-dev.lock
 
-.PHONY: help setup lab check fmt test sim bench bench-shaped bench-unshaped bench-relay bench-idle bench-latency bench-fairness bench-mend bench-accuracy soak docs lock clean
+.PHONY: help setup lab check fmt test sim bench bench-shaped bench-unshaped bench-relay bench-idle bench-latency bench-fairness bench-mend bench-accuracy bench-attack soak docs lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -95,6 +95,9 @@ soak: setup ## ten minutes of six agents under random events, with files and mes
 
 bench-accuracy: setup ## what agents measure of their links, against what those are
 	@$(BIN)/python -m bench.accuracy $(ARGS)
+
+bench-attack: setup ## a file to a device that is flooded with garbage, beside the same file in peace
+	@$(BIN)/python -m bench.attack $(ARGS)
 
 docs: setup ## the docs' links, and the examples in them
 	$(BIN)/pytest tests/docs

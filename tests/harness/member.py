@@ -30,8 +30,8 @@ from common.sealing import GroupKeys, Sealer, key_id, nonce_of, pair_secret, pub
 from common.stream_frames import StreamOpening
 from lab.loopback import GROUP
 from tests.harness.attacked import DATAGRAM_BYTES, until
-from tests.harness.wire import drained
 from tests.harness.wire import bound as bound_socket
+from tests.harness.wire import drained
 
 RATE_BYTES_S = 10e6
 PUMP_S = 0.02

@@ -28,10 +28,12 @@ class Passed:
     Attributes:
         sender: which agent.
         datagram: its bytes.
+        delivered: whether it went on as it is.
     """
 
     sender: DeviceId
     datagram: bytes
+    delivered: bool
 
     @property
     def kind(self) -> int:
@@ -74,8 +76,8 @@ class Wire:
             self._send(target, datagram)
 
     def of_kind(self, kind: PacketType, sender: DeviceId | None = None) -> list[bytes]:
-        """Return what passed of one type."""
-        wanted = [each for each in self.seen if each.datagram and each.kind == kind]
+        """Return what was delivered of one type."""
+        wanted = [each for each in self.seen if each.delivered and each.kind == kind]
         return [each.datagram for each in wanted if sender in (None, each.sender)]
 
     def close(self) -> None:
@@ -90,9 +92,10 @@ class Wire:
                 datagram, self._homes[device] = face.recvfrom(1 << 16)
             except OSError:
                 return
+            onwards = list(self.rule(device, datagram))
             if len(self.seen) < MOST_KEPT:
-                self.seen.append(Passed(device, datagram))
-            for each in self.rule(device, datagram):
+                self.seen.append(Passed(device, datagram, datagram in onwards))
+            for each in onwards:
                 self._send(self._other[device], each)
 
     def _send(self, target: DeviceId, datagram: bytes) -> None:

@@ -22,13 +22,14 @@ RATE_BPS = 200e6
 
 
 class Attacked(LoopbackSystem):
-    """Agents with links between all of them.
+    """A server, and agents with links between all of them.
 
     Args:
         folder: an empty folder with a short path.
         devices: whose agents run.
         flags: further flags of an agent, by device.
         guests: members that a test plays itself; every agent may speak with them.
+        apart: pairs of devices, as "A-C", that have no link.
     """
 
     def __init__(
@@ -38,9 +39,11 @@ class Attacked(LoopbackSystem):
         *,
         flags: Mapping[DeviceId, Sequence[str]] | None = None,
         guests: Sequence[DeviceId] = (),
+        apart: Sequence[str] = (),
     ) -> None:
         names = tuple(devices.split())
-        links = {link_key(a, b): LinkFigures(RATE_BPS, delay_s=0.0) for a in names for b in names if a < b}
+        pairs = [link_key(a, b) for a in names for b in names if a < b and f"{a}-{b}" not in apart]
+        links = dict.fromkeys(pairs, LinkFigures(RATE_BPS, delay_s=0.0))
         scenario = Scenario(name="attacked", devices=names, links=links, datagram_bytes=DATAGRAM_BYTES)
         super().__init__(scenario, folder, QuietWatcher())
         self._flags = flags or {}

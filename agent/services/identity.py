@@ -137,6 +137,12 @@ def write_atomically(path: Path, data: bytes, *, sync: bool = False) -> None:
     finally:
         os.close(handle)
     temporary.replace(path)
+    if sync:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def append_line(path: Path, line: str) -> None:

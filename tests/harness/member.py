@@ -151,7 +151,11 @@ class Member:
                             self._on_frame(frame, now)
 
     def _on_hello(self, datagram: bytes, address: tuple[str, int], now: float) -> None:
-        answer, established = self._link.handle_hello(open_hello(datagram, self._link.sealer), address, now)
+        try:
+            hello = open_hello(datagram, self._link.sealer)
+        except DecodeError:
+            return  # another agent's, with which this member keeps no link
+        answer, established = self._link.handle_hello(hello, address, now)
         if answer is not None:
             self._say_hello(answer, address)
         if established and self._link.session is not None:

@@ -138,11 +138,16 @@ def write_atomically(path: Path, data: bytes, *, sync: bool = False) -> None:
         os.close(handle)
     temporary.replace(path)
     if sync:
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder outlive a power cut, too."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def append_line(path: Path, line: str) -> None:

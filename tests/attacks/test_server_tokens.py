@@ -74,10 +74,15 @@ async def operations(client: httpx.AsyncClient) -> list[Operation]:
         for method, described in methods.items():
             if path.startswith("/v1/"):
                 content = described.get("requestBody", {}).get("content", {}).get("application/json")
-                name = None if content is None else content["schema"]["$ref"].rpartition("/")[2]
-                body = None if name is None else document["components"]["schemas"][name]["examples"][0]
-                found.append(Operation(method.upper(), path, body))
+                found.append(Operation(method.upper(), path, None if content is None else _example(document, content)))
     return found
+
+
+def _example(document: dict[str, Any], content: dict[str, Any]) -> Any:
+    """Return the document's example of a body; of one that may be left out, too."""
+    schema = content["schema"]
+    reference: str = next(each["$ref"] for each in [schema, *schema.get("anyOf", ())] if "$ref" in each)
+    return document["components"]["schemas"][reference.rpartition("/")[2]]["examples"][0]
 
 
 async def ask(

@@ -7,8 +7,10 @@ bytes go to the ``.part`` file in the receive folder before its tag goes to ``ta
 bytes; the core verifies them nevertheless. A receiver gathers pieces and has them written together by another thread
 (``disk_writer``); what is not written yet is read from memory. A crash costs it the last few, which it gets again. A
 source gathers tags until it is told to flush, which it is before their chunks are sent: no number may be sealed twice
-with different bytes. The finished file gets its name by a link that never replaces what is there; ``meta.json`` has
-the name before the file has it, so that a crash in between does not make a second file.
+with different bytes. The disk itself has them for certain only once the agent has stopped in good order; ``meta.json``
+says in which run of the host they were written before, and a source whose host went down meanwhile goes on no more.
+The finished file gets its name by a link that never replaces what is there; ``meta.json`` has the name before the file
+has it, so that a crash in between does not make a second file.
 """
 
 from __future__ import annotations
@@ -179,6 +181,23 @@ class FileStreamStore:
             return
         try:
             self._hand_over()
+        except OSError as error:
+            raise store_error(error, f"writing {self._meta.name!r}") from error
+
+    def make_safe(self) -> None:
+        """At a source: let the tags of all that was cut outlive a power cut, and note that they do.
+
+        Raises:
+            StoreError: no space, or the medium fails.
+        """
+        if self._receives or not self._meta.boot:
+            return
+        try:
+            self._flush()
+            self._tags.sync()
+            self._records.sync()
+            self._meta = replace(self._meta, boot="")
+            self._meta.save(self._folder, sync=True)
         except OSError as error:
             raise store_error(error, f"writing {self._meta.name!r}") from error
 

@@ -48,6 +48,14 @@ class RecordFile:
         self._size_bytes += len(record)
         self.records[number] = (tag, data)
 
+    def sync(self) -> None:
+        """Have the disk take what was written.
+
+        Raises:
+            OSError: the medium fails.
+        """
+        os.fsync(self._handles.get(self._path, os.O_RDWR | os.O_CREAT))
+
     def forget(self) -> None:
         """Close it: the stream is dropped."""
         self._handles.forget(self._path)

@@ -31,6 +31,7 @@ class Meta:
         done: whether it is complete and verified.
         sha256: of the verified file, in hex.
         final: at a receiver the path that a verified file is about to get, or has.
+        boot: at a source the run of the host in which tags were written that the disk may not have yet.
     """
 
     opening: str
@@ -45,6 +46,7 @@ class Meta:
     done: bool = False
     sha256: str = ""
     final: str = ""
+    boot: str = ""
 
     @property
     def blocks(self) -> Blocks:
@@ -66,6 +68,7 @@ class Meta:
                 and isinstance(meta.path, str)
                 and isinstance(meta.name, str)
                 and isinstance(meta.final, str)
+                and isinstance(meta.boot, str)
                 and isinstance(meta.expires, int | float)
                 and type(meta.size_bytes) is int
                 and type(meta.piece_bytes) is int
@@ -78,13 +81,17 @@ class Meta:
             raise ValueError(f"{folder / 'meta.json'} is not a stream's record")
         return meta
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, *, sync: bool = False) -> None:
         """Write a stream's ``meta.json``.
+
+        Args:
+            folder: the stream's own.
+            sync: whether it has to outlive a power cut.
 
         Raises:
             OSError: it cannot be written.
         """
-        write_atomically(folder / "meta.json", json.dumps(asdict(self)).encode())
+        write_atomically(folder / "meta.json", json.dumps(asdict(self)).encode(), sync=sync)
 
 
 def complete_naming(folder: Path, meta: Meta) -> Meta | None:

@@ -52,7 +52,7 @@ def frames(device: str, sealed: bytes) -> dict[str, Frame]:
         AskOpening(SHORT),
         AskGraph(0, 1),
         GraphRecord(0, 1, 0, 1, b"no graph"),
-        Receipts(SHORT, (ReceiptEntry(device, "verified", 5, ""),)),
+        Receipts(SHORT, (ReceiptEntry(device, "receiving", 5, ""),)),
         Cancel(SHORT, sealed),
         ChannelPort("files", 4_000),
         Bye(),

@@ -198,7 +198,7 @@ async def test_a_link_in_the_place_of_a_part_file_is_not_followed(
 async def test_a_size_that_no_file_has_never_becomes_a_stream(attacked: Attacked, member: Member) -> None:
     sizes: list[Any] = [2**60, 2**63, 2**64, MAX_FILE_BYTES + 1, -1, 1e18, "9" * 400, None, True, [5], math.inf]
     for count, size in enumerate(sizes, 1):
-        opening = replace(member.opening("huge.bin", 5), size_bytes=size)
+        opening = replace(member.opening("huge.bin", 5), size_bytes=size).signed(member.signer)
         member.open_stream(opening)
         await until(partial(counts, attacked, "opening-not-authentic", count))
         assert await role(attacked, opening) == ""
@@ -212,7 +212,7 @@ async def test_the_largest_size_that_is_allowed_takes_no_room_and_no_memory(atta
     member.open_stream(opening)
     reason = await until(lambda: refusal(attacked, opening))
     assert reason == "no-space"
-    last = opening.pieces
+    last = MAX_FILE_BYTES // PIECE_BYTES
     member.send(*(member.chunk(opening, number, bytes(PIECE_BYTES)) for number in (1, last // 2, last - 1, last)))
     await asyncio.sleep(0.5)
     assert on_disk(attacked.folder / "A") < 1_000_000

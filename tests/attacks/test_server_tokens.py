@@ -98,7 +98,8 @@ async def foreign_tokens(attacked: Attacked, client: httpx.AsyncClient) -> list[
     admin = {"Authorization": f"Bearer {attacked.admin_token}"}
     join = (await client.post("/v1/groups", headers=admin, json={"group": OTHER})).json()["join_token"]
     stranger = Member("M", attacked.url)
-    body = {"device": "M", "public_key": encode_key(b"\x09" + bytes(31))}
+    key = encode_key(b"\x09" + bytes(31))
+    body = {"device": "M", "public_key": key, "signing_key": encode_key(stranger.signer.public_key)}
     answer = await client.post(f"/v1/groups/{OTHER}/devices", headers={"Authorization": f"Bearer {join}"}, json=body)
     await stranger.close()
     return [join, answer.json()["token"]]
@@ -137,7 +138,7 @@ async def test_another_device_s_token_opens_nothing_of_a_device_s_own(
             if "{device}" in each.path and (each.method, each.path) != READABLE_BY_MEMBERS:
                 assert await ask(client, each, other.token) == 403, each
         key = encode_key(b"\x09" + bytes(31))
-        taken = await other.ask("POST", "devices", device="M", public_key=key)
+        taken = await other.ask("POST", "devices", device="M", public_key=key, signing_key=key)
         assert taken.status_code == 403
     finally:
         await other.close()
@@ -167,9 +168,10 @@ async def test_a_recorded_enrolment_that_is_played_again_makes_no_second_member(
     attacked: Attacked, member: Member, client: httpx.AsyncClient
 ) -> None:
     devices = (await member.ask("GET", "devices")).json()
-    key = next(entry["public_key"] for entry in devices["devices"] if entry["device"] == "M")
+    entry = next(entry for entry in devices["devices"] if entry["device"] == "M")
+    keys = {"public_key": entry["public_key"], "signing_key": entry["signing_key"]}
     for device in ("M", "X"):
-        again = await member.ask("POST", "devices", attacked.join_token, device=device, public_key=key)
+        again = await member.ask("POST", "devices", attacked.join_token, device=device, **keys)
         assert again.status_code == 409, again.text
         assert again.json()["reason"] in ("device-exists", "key-taken")
     assert (await member.ask("GET", "devices")).json() == devices
@@ -179,11 +181,12 @@ async def test_a_recorded_renewal_that_is_played_again_is_under_a_token_of_the_p
     attacked: Attacked, member: Member
 ) -> None:
     devices = (await member.ask("GET", "devices")).json()
-    key = next(entry["public_key"] for entry in devices["devices"] if entry["device"] == "M")
+    entry = next(entry for entry in devices["devices"] if entry["device"] == "M")
+    keys = {"public_key": entry["public_key"], "signing_key": entry["signing_key"]}
     old = member.token
-    first = await member.ask("POST", "devices", old, device="M", public_key=key)
+    first = await member.ask("POST", "devices", old, device="M", **keys)
     assert first.status_code == 201
-    assert (await member.ask("POST", "devices", old, device="M", public_key=key)).status_code in REFUSED
+    assert (await member.ask("POST", "devices", old, device="M", **keys)).status_code in REFUSED
     assert (await member.ask("GET", "graph", old)).status_code in REFUSED
     assert (await member.ask("GET", "graph", first.json()["token"])).status_code == 200
 

@@ -17,7 +17,8 @@ from agent.core.congestion import ModelController
 from agent.core.counters import HopCounters
 from agent.core.hop import Hop
 from agent.core.link import Link
-from common.datagrams import CHUNK_HEADER, FLAG_CLOSING, HOP_HEADER, PacketType, open_hello
+from common.blocks import Blocks
+from common.datagrams import CHUNK_HEADER, FLAG_PROOF, HOP_HEADER, PacketType, open_hello
 from common.errors import DecodeError
 from common.fields import decode_key, encode_key, split_candidate
 from common.frames import Frame
@@ -27,6 +28,7 @@ from common.messages import EnrolmentAnswer, Roster
 from common.opening import Opening
 from common.path_frames import MtuAnswer, MtuProbe, PathAnswer, PathChallenge
 from common.sealing import GroupKeys, Sealer, key_id, nonce_of, pair_secret, public_key_of
+from common.signing import PURPOSE_BLOCK, Signer, block_statement
 from common.stream_frames import StreamOpening
 from lab.loopback import GROUP
 from tests.harness.attacked import DATAGRAM_BYTES, until
@@ -52,6 +54,7 @@ class Member:
         self.device = device
         self.url = url
         self.private_key = os.urandom(32)
+        self.signer = Signer(self.private_key, GROUP)
         self.token = ""
         self.roster: Roster
         self.hop: Hop
@@ -76,7 +79,9 @@ class Member:
     async def enrol(self, join_token: str) -> None:
         """Become a member, and say where it is reached."""
         key = encode_key(public_key_of(self.private_key))
-        answer = await self.ask("POST", "devices", join_token, device=self.device, public_key=key)
+        signing_key = encode_key(self.signer.public_key)
+        body = {"device": self.device, "public_key": key, "signing_key": signing_key}
+        answer = await self.ask("POST", "devices", join_token, **body)
         answer.raise_for_status()
         enrolled = EnrolmentAnswer.model_validate_json(answer.content)
         self.token, self.roster = enrolled.token, enrolled.roster
@@ -200,7 +205,7 @@ class Member:
             "created": wall,
             "expires": wall + LIFETIME_S,
         }
-        return Opening(**facts | other)
+        return Opening(**facts | other).signed(self.signer)
 
     def sealed_opening(self, opening: Opening) -> bytes:
         """Seal an opening as every member can."""
@@ -225,11 +230,14 @@ class Member:
         return HOP_HEADER.pack(kind << 4, self.hop.session.remote[0], number & 0xFFFFFFFF, 0, 0)
 
     def file(self, opening: Opening, data: bytes, digest: bytes) -> list[bytes]:
-        """Return all chunks of a file, with its closing record."""
+        """Return all chunks of a file of one block, which ends with a proof of this digest."""
         size = opening.piece_bytes
         pieces = [data[at : at + size] for at in range(0, len(data), size)]
         chunks = [self.chunk(opening, number, piece) for number, piece in enumerate(pieces, 1)]
-        return [*chunks, self.chunk(opening, len(pieces) + 1, digest, flags=FLAG_CLOSING)]
+        closing = Blocks.of(len(data), size).closing
+        assert closing == len(pieces) + 1
+        signature = self.signer.sign(PURPOSE_BLOCK, block_statement(opening.stream, closing, digest))
+        return [*chunks, self.chunk(opening, closing, digest + signature, flags=FLAG_PROOF)]
 
 
 def answered(member: Member) -> list[bytes]:

@@ -84,7 +84,7 @@ class Member:
         answer = await self.ask("POST", "devices", join_token, **body)
         answer.raise_for_status()
         enrolled = EnrolmentAnswer.model_validate_json(answer.content)
-        self.token, self.roster = enrolled.token, enrolled.roster
+        self.token, self.roster = enrolled.token or "", enrolled.roster
         host, port = self.socket.getsockname()
         (await self.ask("PUT", f"devices/{self.device}/candidates", candidates=[f"{host}:{port}"])).raise_for_status()
 

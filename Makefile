@@ -13,7 +13,7 @@ CORE_COVERAGE := 100
 CODE := $(wildcard server agent common lab tests bench)
 LOCKS := requirements.lock requirements-dev.lock
 
-.PHONY: help setup lab check fmt test sim bench bench-shaped bench-unshaped bench-relay bench-idle bench-latency bench-fairness bench-mend bench-accuracy soak docs lock clean
+.PHONY: help setup lab check fmt test sim bench bench-shaped bench-unshaped bench-relay bench-idle bench-latency bench-fairness bench-mend bench-accuracy bench-attack soak docs lock audit clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ soak: setup ## ten minutes of six agents under random events, with files and mes
 bench-accuracy: setup ## what agents measure of their links, against what those are
 	@$(BIN)/python -m bench.accuracy $(ARGS)
 
+bench-attack: setup ## a file to a device that is flooded with garbage, beside the same file in peace
+	@$(BIN)/python -m bench.attack $(ARGS)
+
 docs: setup ## the docs' links, and the examples in them
 	$(BIN)/pytest tests/docs
 
@@ -106,6 +109,12 @@ COMPILE := $(UV) pip compile --quiet --generate-hashes --universal --fork-strate
 lock: ## compile the locks again from pyproject.toml (needs uv; UPGRADE=--upgrade for newer releases)
 	$(COMPILE) $(UPGRADE) -o requirements.lock
 	$(COMPILE) $(UPGRADE) --extra dev --constraint requirements.lock -o requirements-dev.lock
+
+# Needs pip-audit and the network, which nothing else here does. --strict: a package of which nothing is known is no good news.
+AUDIT ?= pip-audit
+audit: ## look the locked packages up in the advisory database (AUDIT=path/to/pip-audit)
+	$(AUDIT) --strict --require-hashes --disable-pip --progress-spinner off -r requirements.lock
+	$(AUDIT) --strict --require-hashes --disable-pip --progress-spinner off -r requirements-dev.lock
 
 clean: ## remove .venv and everything a tool left behind
 	rm -rf $(VENV) build dist *.egg-info htmlcov .coverage .coverage.* lab-out \

@@ -31,6 +31,7 @@ from agent.core.events import (
     MessageReceived,
 )
 from agent.core.node import Node
+from agent.services.boots import this_boot
 from agent.services.control import ControlClient
 from agent.services.control_rest import RestClient, WrongServer
 from agent.services.discovery import Discovery
@@ -130,6 +131,7 @@ class Agent:
             quota_bytes=settings.quota_bytes,
             stream_bytes=settings.stream_memory_bytes,
             retention_bytes=self._retention_bytes,
+            boot=this_boot(),
         )
         rng = random.Random(secrets.randbits(64))
         self._endpoint = Endpoint(

@@ -46,13 +46,13 @@ NEXT_IN_RUN: Final = (1 << 8 * (HEADERS_BYTES - 6)) + 1
 """By how much both headers, read as one number, grow from a chunk to the next: hop number and chunk number by one."""
 
 NUMBER_MASK: Final = (1 << 56) - 1
-FLAG_CLOSING: Final = 0x01
-"""This chunk is a file's closing record."""
+FLAG_PROOF: Final = 0x01
+"""This chunk is the proof of a file's block."""
 FLAG_START: Final = 0x02
 """A message begins with this chunk."""
 FLAG_END: Final = 0x04
 """A message ends with this chunk."""
-KNOWN_FLAGS: Final = FLAG_CLOSING | FLAG_START | FLAG_END
+KNOWN_FLAGS: Final = FLAG_PROOF | FLAG_START | FLAG_END
 
 
 class PacketType(IntEnum):

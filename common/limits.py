@@ -93,6 +93,8 @@ FIRST_MESSAGE_S = 10.0
 """Seconds within which a new subscription socket has to say what it wants."""
 MAX_SUBSCRIBERS_PER_DEVICE = 8
 """Open subscriptions of one device: an agent needs one, and one more while it reconnects."""
+MAX_VIEWERS_PER_GROUP = 256
+"""Open subscriptions to one group by tokens of the whole server: pages that show its graph."""
 
 # --- link figures -------------------------------------------------------------------------------------------------
 MAX_RATE_BPS = 400e9
@@ -131,8 +133,8 @@ MAX_HELD_CHUNKS = 4_096
 """Chunks that wait for their stream's opening, or for the graph they name: 5 to 36 MiB a device."""
 MAX_FRAMES_QUEUED = 4_096
 """Control frames that may wait on one hop; the hop closes when it is passed."""
-MAX_RECEIPTS_PER_FRAME = 4
-"""Receipts in one frame: with ids of 64 and reasons of 200 bytes they fit the smallest datagram."""
+MAX_RECEIPTS_PER_FRAME = 3
+"""Receipts in one frame: signed, with ids of 64 and reasons of 200 bytes they fit the smallest datagram."""
 MAX_REASON_BYTES = 200
 """UTF-8 bytes of a refusal's slug and sentence in a receipt."""
 MAX_GRAPH_PARTS = 64

@@ -91,7 +91,8 @@ class Enrolment(Message):
     """What a device shows to become a member."""
 
     device: Name
-    public_key: Key
+    public_key: Key = Field(description="X25519: what its peers speak with it under")
+    signing_key: Key = Field(description="Ed25519: what it signs its streams with")
     token_hash: TokenHash | None = Field(
         None, description="of a token that the device made for itself; null: the server makes one and answers with it"
     )
@@ -161,6 +162,7 @@ class RosterEntry(Message):
 
     device: Name
     public_key: Key
+    signing_key: Key
     candidates: tuple[Candidate, ...] = Field((), max_length=limits.MAX_CANDIDATES)
     mapping: NatMapping = Field(
         "unknown", description="its NAT: none, of one mapping, or one that varies by destination"

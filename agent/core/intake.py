@@ -60,10 +60,12 @@ class Intake:
             hop = by_address.get(address) if listed is None else self._peers.hops.get(listed[1])
             count = 1
             if kind in CHUNK_TYPES and len(datagram) > CHUNK_OVERHEAD_BYTES - 1:
-                count = run_length(batch, at)
                 if hop is None:
-                    self._drops["chunk-from-stranger"] += count
-                elif listed is not None and address[0] != hop.session.address[0]:
+                    self._drops["chunk-from-stranger"] += 1
+                    at += 1
+                    continue
+                count = run_length(batch, at)
+                if listed is not None and address[0] != hop.session.address[0]:
                     self._drops["chunk-from-wrong-host"] += count
                 else:
                     run = [datagram for datagram, _ in batch[at : at + count]]

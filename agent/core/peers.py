@@ -128,13 +128,13 @@ class Peers:
 
     def receive_hello(self, datagram: bytes, address: Address, now: float) -> None:
         """Take a hello from anywhere."""
-        if self._policy.denied and is_within(address[0], self._policy.denied):
-            self._drops["hello-from-denied-network"] += 1
-            return
         try:
             link = self._by_key_id.get(hello_key_id(datagram))
             if link is None:
                 self._drops["hello-unknown-key"] += 1
+                return
+            if self._policy.denied and is_within(address[0], self._policy.denied):
+                self._drops["hello-from-denied-network"] += 1
                 return
             hello = open_hello(datagram, link.sealer)
         except DecodeError:

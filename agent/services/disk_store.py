@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +45,7 @@ class DiskStores:
         quota_bytes: what the receive folder may hold in all; None takes what the disk has.
         stream_bytes: what one stream may take of the device's memory.
         retention_bytes: returns what one message stream of a channel may keep.
+        boot: names the present run of the host; empty where nobody knows.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class DiskStores:
         quota_bytes: int | None = None,
         stream_bytes: int = STREAM_MEMORY_BYTES,
         retention_bytes: Callable[[ChannelId], int] = lambda _: RETENTION_BYTES,
+        boot: str = "",
     ) -> None:
         self._streams = state / "streams"
         self._streams.mkdir(mode=0o700, exist_ok=True)
@@ -62,6 +65,7 @@ class DiskStores:
         self._wall = wall
         self._quota_bytes = quota_bytes
         self._retention_bytes = retention_bytes
+        self._boot = boot
         self._handles = Handles()
         self._writer = DiskWriter(most_bytes=most_queued_bytes(stream_bytes))
         self._live: dict[str, FileStreamStore] = {}
@@ -72,6 +76,7 @@ class DiskStores:
         for store in self._live.values():
             try:
                 store.hand_over()
+                store.make_safe()
             except StoreError as error:
                 log.warning("= stopping: %s", error)
         self._writer.close()
@@ -124,6 +129,7 @@ class DiskStores:
             piece_bytes=opening.piece_bytes,
             modified_ns=file.modified_ns if file else 0,
             inode=file.inode if file else 0,
+            boot=self._boot,
         )
         return self._keep(opening, meta, reader)
 
@@ -203,17 +209,26 @@ class DiskStores:
         meta, reader = named, None
         if meta.role == "source":
             try:
-                reader = _reopen(meta)
+                reader = self._reopen(meta)
             except StoreError:
                 # It cannot go on, and no neighbour shall make this device a receiver of its own file.
                 self._graves.add(folder.name, meta.expires)
                 raise
+            # On the disk before anything is cut: what is cut from here on may not be there after the next power cut.
+            meta = replace(meta, boot=self._boot)
+            meta.save(folder, sync=True)
         else:
             self._check_part(meta)
         store = FileStreamStore(folder, meta, self._handles, self._writer, reader)
         role: Role = "done" if meta.done else "source" if meta.role == "source" else "receive"
         self._live[folder.name] = store
         return Resumed(bytes.fromhex(meta.opening), store, role)
+
+    def _reopen(self, meta: Meta) -> FileReader:
+        """Open a source's file again if it is still the one whose sending began, and what was sent of it is known."""
+        if meta.boot not in ("", self._boot):
+            raise StoreError("changed", f"the host went down while {meta.path} was being sent")
+        return _reopen(meta)
 
     def _check_part(self, meta: Meta) -> None:
         """Refuse a record whose file is not where this agent would have put it."""

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from common.errors import ConfigError
 from common.ids import DeviceId, GroupId
+from common.signing import Signer
 
 KEY_BYTES: Final = 32
 _FILE: Final = "identity.json"
@@ -50,6 +51,11 @@ class Identity:
     def public_key(self) -> bytes:
         """The key that peers know this device by, 32 bytes."""
         return X25519PrivateKey.from_private_bytes(self.private_key).public_key().public_bytes_raw()
+
+    @property
+    def signing_key(self) -> bytes:
+        """The key that peers verify this device's signatures with, 32 bytes."""
+        return Signer(self.private_key, self.group).public_key
 
     def prepared(self, token: str) -> Self:
         """Return the same identity with a token to come."""

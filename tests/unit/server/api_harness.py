@@ -130,7 +130,7 @@ class Api:
     async def enrol(self, *devices: str) -> None:
         """Enrol devices with the join token."""
         for device in devices:
-            body = {"device": device, "public_key": key_of(device)}
+            body = {"device": device, "public_key": key_of(device), "signing_key": key_of(device)}
             answer = await self.call("POST", "/v1/groups/lab/devices", body, token=self.join_token)
             assert answer.status_code == 201, answer.text
             self.tokens[device] = answer.json()["token"]

@@ -72,7 +72,7 @@ async def test_a_second_start_finds_the_same_state_and_tokens(tmp_path: Path) ->
     (tmp_path / "join-token-lab").unlink()
     async with running(settings) as client:
         token = (tmp_path / "join-token-lab").read_text().strip()
-        body = {"device": "A", "public_key": "A" * 43 + "="}
+        body = {"device": "A", "public_key": "A" * 43 + "=", "signing_key": "A" * 43 + "="}
         answer = await client.post("/v1/groups/lab/devices", json=body, headers={"Authorization": f"Bearer {token}"})
         assert answer.status_code == 201
 

@@ -23,7 +23,12 @@ def roster(mesh: Mesh, *entries: RosterEntry) -> Roster:
 
 def member(name: str, key: bytes | None = None, *candidates: str) -> RosterEntry:
     made = random.Random(name).randbytes(32) if key is None else key
-    return RosterEntry(device=name, public_key=encode_key(public_key_of(made)), candidates=candidates)
+    return RosterEntry(
+        device=name,
+        public_key=encode_key(public_key_of(made)),
+        signing_key=encode_key(public_key_of(made)),
+        candidates=candidates,
+    )
 
 
 def hello_of(mesh: Mesh, private_key: bytes, group: str, *, datagram_bytes: int = 1200) -> bytes:
@@ -110,7 +115,7 @@ def test_a_member_with_a_new_key_begins_anew() -> None:
 def test_a_member_with_an_unusable_key_is_counted_and_left_out() -> None:
     mesh = Mesh("A-B").linked()
     mesh.devices["A"].node.peers._policy = type(mesh.node("A").peers._policy)(None, {}, {})
-    bad = RosterEntry(device="Z", public_key=encode_key(bytes(32)))
+    bad = RosterEntry(device="Z", public_key=encode_key(bytes(32)), signing_key=encode_key(bytes(32)))
     mesh.control("A", roster(mesh, *mesh.roster.devices, bad))
     assert mesh.drops("A") == {"roster-unusable-key": 1}
     assert sorted(mesh.node("A").peers.links) == ["B"]
@@ -119,7 +124,9 @@ def test_a_member_with_an_unusable_key_is_counted_and_left_out() -> None:
 def test_a_member_with_another_ones_key_is_left_out_and_takes_nobodys_hellos() -> None:
     mesh = Mesh("A-B").linked()
     mesh.devices["A"].node.peers._policy = type(mesh.node("A").peers._policy)(None, {}, {})
-    twin = RosterEntry(device="Z", public_key=mesh.roster.devices[1].public_key)
+    twin = RosterEntry(
+        device="Z", public_key=mesh.roster.devices[1].public_key, signing_key=mesh.roster.devices[1].public_key
+    )
     mesh.control("A", roster(mesh, *mesh.roster.devices, twin))
     assert mesh.drops("A") == {"roster-key-twice": 1}
     assert sorted(mesh.node("A").peers.links) == ["B"]
@@ -133,7 +140,10 @@ def test_more_peers_than_the_limit_are_counted_and_left_out() -> None:
     node.peers._policy = type(node.peers._policy)(None, {"p000": ("10.0.0.2", 4001)}, {})
     node.peers.links.update({f"x{index}": node.peers.links["B"] for index in range(MAX_PEERS - 2)})
     members = [*mesh.roster.devices, *(member(name) for name in ("p000", "p001", "p002"))]
-    entries = [RosterEntry(device=f"x{index}", public_key=member("B").public_key) for index in range(MAX_PEERS - 2)]
+    entries = [
+        RosterEntry(device=f"x{index}", public_key=member("B").public_key, signing_key=member("B").public_key)
+        for index in range(MAX_PEERS - 2)
+    ]
     node.peers._keys.update({entry.device: entry.public_key for entry in entries})
     mesh.control("A", roster(mesh, *members, *entries))
     assert mesh.drops("A") == {"peers-beyond-limit": 2}

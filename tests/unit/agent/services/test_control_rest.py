@@ -71,7 +71,7 @@ def problem(status: int, reason: str, detail: str) -> Handler:
     return lambda _: httpx.Response(status, content=body)
 
 
-async def test_enrolment_shows_the_join_token_and_the_key(client: RestClient, server: Server) -> None:
+async def test_enrolment_shows_the_join_token_and_both_keys(client: RestClient, server: Server) -> None:
     server.answer = lambda _: httpx.Response(201, content=ANSWER.model_dump_json())
     assert await client.enrol("join-token") == ANSWER
     assert server.last.method == "POST"
@@ -80,6 +80,7 @@ async def test_enrolment_shows_the_join_token_and_the_key(client: RestClient, se
     assert json.loads(server.last.content) == {
         "device": "A",
         "public_key": encode_key(IDENTITY.public_key),
+        "signing_key": encode_key(IDENTITY.signing_key),
         "token_hash": hash_token("A~to-come"),
     }
 
@@ -224,3 +225,15 @@ async def test_a_report_goes_to_the_devices_own_resource(client: RestClient, ser
 async def test_authorities_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot use the authorities"):
         RestClient("https://h", IDENTITY, loopback=False, ca_file=tmp_path / "none.pem")
+
+
+async def test_a_token_that_is_changed_while_a_request_is_under_way_is_no_refusal(
+    client: RestClient, server: Server
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        client.identity = client.identity.confirmed(made=0.0)
+        return problem(401, "bad-token", "unknown token")(request)
+
+    server.answer = answer
+    with pytest.raises(ConnectError, match="token was changed meanwhile"):
+        await client.query(QueryGraph())

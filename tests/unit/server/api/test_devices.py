@@ -11,7 +11,7 @@ LAB = "/v1/groups/lab/devices"
 
 
 async def test_a_device_enrols_with_a_join_token(api: Api) -> None:
-    answer = await api.call("POST", LAB, {"device": "A", "public_key": KEY}, token=api.join_token)
+    answer = await api.call("POST", LAB, {"device": "A", "public_key": KEY, "signing_key": KEY}, token=api.join_token)
     assert answer.status_code == 201
     body = answer.json()
     assert (body["device"], body["group"], body["lease_s"]) == ("A", "lab", 15.0)
@@ -23,7 +23,7 @@ async def test_a_device_enrols_with_a_join_token(api: Api) -> None:
 
 async def test_two_devices_with_one_id_are_a_conflict_and_the_first_is_not_touched(api: Api) -> None:
     await api.enrol("A")
-    body = {"device": "A", "public_key": KEY}
+    body = {"device": "A", "public_key": KEY, "signing_key": KEY}
     for token in (api.join_token, "admin~for-tests-only"):
         check_problem(await api.call("POST", LAB, body, token=token), 409, "device-exists")
     assert (await api.call("GET", f"{LAB}/A", token=api.tokens["A"])).status_code == 200
@@ -31,7 +31,7 @@ async def test_two_devices_with_one_id_are_a_conflict_and_the_first_is_not_touch
 
 async def test_a_device_enrols_again_with_its_own_token_only(api: Api) -> None:
     await api.enrol("A", "B")
-    body = {"device": "A", "public_key": KEY}
+    body = {"device": "A", "public_key": KEY, "signing_key": KEY}
     check_problem(await api.call("POST", LAB, body, token=api.tokens["B"]), 403, "foreign-token")
     answer = await api.call("POST", LAB, body, token=api.tokens["A"])
     assert answer.status_code == 201
@@ -43,12 +43,12 @@ async def test_a_device_enrols_again_with_its_own_token_only(api: Api) -> None:
     "body",
     [
         {"device": "A"},
-        {"device": "A", "public_key": "short"},
-        {"device": "A", "public_key": "!" * 44},
-        {"device": "a b", "public_key": KEY},
-        {"device": "x" * 65, "public_key": KEY},
-        {"device": None, "public_key": KEY},
-        {"device": "A", "public_key": KEY, "admin": True},
+        {"device": "A", "public_key": "short", "signing_key": "short"},
+        {"device": "A", "public_key": "!" * 44, "signing_key": "!" * 44},
+        {"device": "a b", "public_key": KEY, "signing_key": KEY},
+        {"device": "x" * 65, "public_key": KEY, "signing_key": KEY},
+        {"device": None, "public_key": KEY, "signing_key": KEY},
+        {"device": "A", "public_key": KEY, "signing_key": KEY, "admin": True},
         [],
         "A",
     ],
@@ -65,8 +65,15 @@ async def test_devices_are_listed_with_key_addresses_and_lease(api: Api) -> None
     assert answer.status_code == 204
     devices = (await api.call("GET", LAB, token=api.tokens["B"])).json()["devices"]
     assert devices == [
-        {"device": "A", "public_key": key_of("A"), **report, "alive": True},
-        {"device": "B", "public_key": key_of("B"), "candidates": [], "mapping": "unknown", "alive": True},
+        {"device": "A", "public_key": key_of("A"), "signing_key": key_of("A"), **report, "alive": True},
+        {
+            "device": "B",
+            "public_key": key_of("B"),
+            "signing_key": key_of("B"),
+            "candidates": [],
+            "mapping": "unknown",
+            "alive": True,
+        },
     ]
     assert (await api.call("GET", f"{LAB}/A")).json() == devices[0]
     check_problem(await api.call("GET", f"{LAB}/Z"), 404, "unknown-device")
@@ -196,7 +203,7 @@ async def test_M4_a_query_may_name_an_epoch_that_is_kept(api: Api) -> None:
 
 
 async def test_an_enrolment_that_cannot_be_stored_leaves_the_id_free(api: Api) -> None:
-    body = {"device": "A", "public_key": KEY}
+    body = {"device": "A", "public_key": KEY, "signing_key": KEY}
     api.store.failing = True
     check_problem(await api.call("POST", LAB, body, token=api.join_token), 503, "store-failed")
     check_problem(await api.call("POST", LAB, body, token=api.join_token), 503, "store-failed")
@@ -208,14 +215,14 @@ async def test_an_enrolment_that_cannot_be_stored_leaves_the_id_free(api: Api) -
 async def test_a_renewed_enrolment_that_cannot_be_stored_evicts_nobody(api: Api) -> None:
     await api.enrol("A")
     api.store.failing = True
-    body = {"device": "A", "public_key": KEY}
+    body = {"device": "A", "public_key": KEY, "signing_key": KEY}
     check_problem(await api.call("POST", LAB, body, token=api.tokens["A"]), 503, "store-failed")
     assert api.coordinator.group("lab").device("A").device == "A"
 
 
 async def test_a_device_that_lost_the_answer_to_its_enrolment_enrols_again_by_the_token_that_it_made(api: Api) -> None:
     own = make_token("A", entropy(7))
-    body = {"device": "A", "public_key": KEY, "token_hash": hash_token(own)}
+    body = {"device": "A", "public_key": KEY, "signing_key": KEY, "token_hash": hash_token(own)}
     join = (await api.call("POST", "/v1/groups/lab/join-tokens", {"uses": 1})).json()["join_token"]
     lost = await api.call("POST", LAB, body, token=join)
     assert (lost.status_code, lost.json()["token"]) == (201, None)
@@ -231,7 +238,7 @@ async def test_a_device_that_lost_the_answer_to_its_enrolment_enrols_again_by_th
 
 async def test_a_device_with_its_own_token_stays_a_member_though_the_store_failed(api: Api) -> None:
     own = make_token("A", entropy(7))
-    body = {"device": "A", "public_key": KEY, "token_hash": hash_token(own)}
+    body = {"device": "A", "public_key": KEY, "signing_key": KEY, "token_hash": hash_token(own)}
     api.store.failing = True
     check_problem(await api.call("POST", LAB, body, token=api.join_token), 503, "store-failed")
     api.store.failing = False

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from common.errors import ArborcastError, ConfigError
 from common.ids import DeviceId
+from lab.compose import ComposeSystem, check_compose
 from lab.loopback import LoopbackSystem, refuse_link_happenings
 from lab.loopback_run import Make, run_loopback
 from lab.netns import EMULATOR_VARIABLE, NetnsSystem, check_netns
@@ -47,6 +48,7 @@ class Backend(StrEnum):
     SIM = "sim"
     LOOPBACK = "loopback"
     NETNS = "netns"
+    COMPOSE = "compose"
 
 
 @app.callback()
@@ -64,14 +66,14 @@ def run(
         Backend,
         typer.Option(
             help="sim: simulated time, one process; loopback: real processes and sockets; netns: the same in network"
-            " namespaces, over links shaped to the scenario's figures (root)."
+            " namespaces, over links shaped to the scenario's figures (root); compose: in containers, each link a network."
         ),
     ] = Backend.LOOPBACK,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="OUT", help='Write the report there too; "-" is standard output.')
     ] = None,
     hold: Annotated[
-        bool, typer.Option("--hold", help="loopback, netns: keep the system up afterwards, until Ctrl-C.")
+        bool, typer.Option("--hold", help="All but sim: keep the system up afterwards, until Ctrl-C.")
     ] = False,
     seed: Annotated[int | None, typer.Option(help="sim: in place of the scenario's seed.")] = None,
     timeout: Annotated[
@@ -94,6 +96,8 @@ def run(
         order = _order(scenario, backend, source, seed, file, size, hold)
         if backend is Backend.NETNS:
             check_netns(order.scenario, emulator)
+        if backend is Backend.COMPOSE:
+            check_compose(order.scenario)
         if json_file is not None and not json_file.parent.is_dir():
             raise ConfigError(f"--json: there is no folder {json_file.parent}")
     except ConfigError as error:
@@ -104,8 +108,12 @@ def run(
             if backend is Backend.SIM:
                 report = _simulate(order, timeout, screen)
             else:
-                make = LoopbackSystem if backend is Backend.LOOPBACK else partial(NetnsSystem, emulator=emulator)
-                report = _start(order, timeout, hold, screen, make)
+                systems: dict[Backend, Make] = {
+                    Backend.LOOPBACK: LoopbackSystem,
+                    Backend.NETNS: partial(NetnsSystem, emulator=emulator),
+                    Backend.COMPOSE: ComposeSystem,
+                }
+                report = _start(order, timeout, hold, screen, systems[backend])
     except KeyboardInterrupt:
         typer.echo("stopped", err=True)
         raise typer.Exit(INTERRUPTED) from None

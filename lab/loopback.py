@@ -69,7 +69,7 @@ class LoopbackSystem:
         self.folder = folder
         self.url = ""
         self._watcher = watcher
-        self._server = Child("server", self._server_command(0), folder / "server")
+        self._server = self._child("server", self._server_command(0), folder / "server")
         self._agents: dict[DeviceId, Child] = {}
         self._clients: dict[DeviceId, httpx.AsyncClient] = {}
 
@@ -98,7 +98,7 @@ class LoopbackSystem:
         for channel in channels_of(self.scenario):
             await self._put_channel(channel)
         for device in self.scenario.devices:
-            self._agents[device] = Child(f"agent {device}", self._agent_command(device), self.folder / device)
+            self._agents[device] = self._child(f"agent {device}", self._agent_command(device), self.folder / device)
             await self._agents[device].start()
         self._watcher.say(f"server at {self.url}, {len(self._agents)} agents starting")
         for agent in self._agents.values():
@@ -224,6 +224,10 @@ class LoopbackSystem:
     def _reached(self, url: str) -> str:
         """Return where the agents and the lab reach the server that says it listens at ``url``."""
         return url
+
+    def _child(self, name: str, arguments: list[str], folder: Path) -> Child:
+        """Describe one process."""
+        return Child(name, arguments, folder)
 
     def _server_command(self, port: int) -> list[str]:
         return server_arguments(self.folder, port)

@@ -262,8 +262,12 @@ class Graves:
         self._path = path
         self.expiries: dict[str, float] = {}
         try:
-            text = path.read_text()
-        except (FileNotFoundError, ValueError):
+            # Damage in one line must not hide the others, nor what is added to the file from now on.
+            text = path.read_text(errors="replace")
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            log.warning("= the tombstones cannot be read: %s", error)
             return
         for line in text.splitlines():
             stream, _, written = line.partition(" ")

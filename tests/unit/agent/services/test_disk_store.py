@@ -199,7 +199,12 @@ def test_spoilt_tombstones_do_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "tombstones"
     path.write_text("aa 5000\nnonsense\nbb nan\ncc inf\n\ndd 60")
     assert Graves(path, 100.0).expiries == {"aa": 5000.0}
-    path.write_bytes(b"\xff\xfe")
+    path.write_bytes(b"\xff\xfe\naa 5000\n")
+    graves = Graves(path, 100.0)
+    graves.add("bb", 6_000.0)
+    assert Graves(path, 100.0).expiries == {"aa": 5000.0, "bb": 6000.0}
+    path.unlink()
+    path.mkdir()
     assert Graves(path, 100.0).expiries == {}
 
 

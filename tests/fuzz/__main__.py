@@ -1,0 +1,149 @@
+"""`make fuzz`: every target for so many seconds, guided by coverage, from its corpus; what breaks a promise is kept.
+
+Each target runs in a process of its own, for libFuzzer ends the process that it ran in. What a run found new is put
+into the corpus with --keep: as few inputs as reach what all of them reach.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).parents[2]
+FINDINGS: Final = ROOT / "fuzz-out"
+ROOMS: Final = ["common", "agent.core", "agent.api", "agent.services", "server.core", "server.api", "server.services"]
+MAX_CORPUS_BYTES: Final = 40_000
+"""Of one target: the repository is no store of inputs, and the replay takes seconds."""
+ONE_INPUT_S: Final = 25
+"""Seconds after which an input counts as one that hangs."""
+GRACE_S: Final = 120.0
+_RUNS: Final = re.compile(rb"stat::number_of_executed_units: (\d+)|Done (\d+) runs")
+_COVERED: Final = re.compile(rb"cov: (\d+)")
+
+
+def main() -> int:
+    """Fuzz what the command line names; return 1 if anything was found."""
+    parser = argparse.ArgumentParser(prog="make fuzz ARGS=…", description=__doc__)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="all of them by default")
+    parser.add_argument("--seconds", type=int, default=30, help="for each target (30)")
+    parser.add_argument("--keep", action="store_true", help="put what reaches more into the corpus")
+    parser.add_argument("--seed", type=int, default=0, help="replays a run in which nothing depends on time; 0: any")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    options, rest = parser.parse_known_args()
+    if options.inside:
+        return _inside(options.targets[0], rest)
+    if importlib.util.find_spec("atheris") is None:
+        print("make fuzz needs atheris (Linux): .venv/bin/pip install 'atheris>=3', which is the extra `fuzz`")
+        return 2
+    from tests.fuzz.targets import BY_NAME
+
+    unknown = [name for name in options.targets if name not in BY_NAME]
+    if unknown:
+        parser.error(f"no target {', '.join(unknown)}; there are {', '.join(BY_NAME)}")
+    found = 0
+    print(f" {'target':18} {'seconds':>7} {'executions':>11} {'edges':>6} {'corpus':>6} {'findings':>8}")
+    for name in options.targets or BY_NAME:
+        found += _fuzz(name, options.seconds, options.seed, keep=options.keep)
+    return 1 if found else 0
+
+
+def _inside(name: str, flags: list[str]) -> int:
+    """Be one target's process: libFuzzer takes it from here."""
+    # By name, as the checks run without it.
+    atheris = importlib.import_module("atheris")
+    warnings.simplefilter("error")
+    with atheris.instrument_imports(include=ROOMS):
+        from tests.fuzz.targets import BY_NAME
+    atheris.Setup([sys.argv[0], *flags], BY_NAME[name].run)
+    atheris.Fuzz()
+    return 0
+
+
+def _fuzz(name: str, seconds: int, seed: int, *, keep: bool) -> int:
+    """Run one target and print its line; return how many inputs broke a promise."""
+    from tests.fuzz.targets import BY_NAME, CORPUS
+
+    target, kept = BY_NAME[name], CORPUS / name
+    findings = FINDINGS / name
+    findings.mkdir(parents=True, exist_ok=True)
+    before = set(findings.iterdir())
+    with tempfile.TemporaryDirectory(prefix="arborcast-fuzz-") as folder:
+        grown, begin = Path(folder) / "grown", Path(folder) / "begin"
+        grown.mkdir()
+        begin.mkdir()
+        for number, data in enumerate(target.seeds()):
+            (begin / f"seed-{number}").write_bytes(data)
+        if kept.is_dir():
+            for path in kept.iterdir():
+                shutil.copy(path, begin / path.name)
+        flags = [
+            f"-max_total_time={seconds}",
+            f"-max_len={target.most_bytes}",
+            f"-timeout={ONE_INPUT_S}",
+            f"-artifact_prefix={findings}/",
+            f"-seed={seed}",
+            "-rss_limit_mb=2048",
+            "-print_final_stats=1",
+            str(grown),
+            str(begin),
+        ]
+        log = _run(name, flags, seconds + GRACE_S)
+        (FINDINGS / f"{name}.log").write_bytes(log)
+        new = set(findings.iterdir()) - before
+        if keep and not new:
+            _keep(name, [grown, begin], kept, Path(folder) / "merged", target.most_bytes)
+        runs = max((int(a or b) for a, b in _RUNS.findall(log)), default=0)
+        edges = max(map(int, _COVERED.findall(log)), default=0)
+        corpus = sum(1 for _ in kept.iterdir()) if kept.is_dir() else 0
+    print(f" {name:18} {seconds:7} {runs:11,} {edges:6} {corpus:6} {len(new):8}", flush=True)
+    for path in sorted(new):
+        print(f"   {path.relative_to(ROOT)}; {_last_error(log)}")
+    return len(new)
+
+
+def _run(name: str, flags: list[str], within_s: float) -> bytes:
+    command = [sys.executable, "-m", "tests.fuzz", "--inside", name, *flags]
+    ended: Any = None
+    try:
+        ended = subprocess.run(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=within_s, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        return (error.stdout or b"") + b"\n= did not end in time\n"
+    return bytes(ended.stdout)
+
+
+def _keep(name: str, sources: list[Path], kept: Path, merged: Path, most_bytes: int) -> None:
+    """Put the smallest inputs that reach all that is reached into the corpus, as far as there is room."""
+    merged.mkdir()
+    _run(name, ["-merge=1", f"-max_len={most_bytes}", str(merged), *map(str, sources)], 600.0)
+    if not any(merged.iterdir()):
+        return
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.mkdir(parents=True)
+    room = MAX_CORPUS_BYTES
+    for path in sorted(merged.iterdir(), key=lambda path: (path.stat().st_size, path.name)):
+        room -= path.stat().st_size
+        if room < 0:
+            break
+        shutil.copy(path, kept / path.name[:16])
+
+
+def _last_error(log: bytes) -> str:
+    """Return the exception's line of a crash."""
+    lines = [
+        line for line in log.decode(errors="replace").splitlines() if re.match(r"\S*(Error|Exception|Warning)\b", line)
+    ]
+    return lines[-1][:160] if lines else "see the log beside it"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

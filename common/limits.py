@@ -127,6 +127,12 @@ MAX_LOST_EDGES = 8
 """Lost edges that one frame names: one is enough to act on, and with ids of 64 these fit the smallest datagram."""
 MAX_LOST_WORDS = 1_024
 """Words of other devices about lost edges that one device remembers: a tenth of the largest group."""
+LOST_WORDS_PER_S = 64
+"""News of lost edges that one peer may bring in a second, once it has brought MAX_LOST_WORDS: each goes on to everybody."""
+MAX_PATIENT_RTT_S = 2.0
+"""Seconds of a round trip that are waited for before others are asked: two satellite hops. A peer may claim any."""
+EMBEDDED_REST_S = 60.0
+"""Seconds without a chunk after which a whole stream that embeds its graph needs that graph's lost edges no more."""
 MAX_FLOODED_BYTES = 64 * 1024
 """Bytes of the largest message that is flooded while an edge of the tree is lost; larger ones are pulled."""
 MAX_RANGES = 64

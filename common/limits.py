@@ -65,6 +65,8 @@ CALM_S = 60.0
 """Seconds between two changes of a tree for links that are better, but not twice as good."""
 GROUP_KEYS_KEPT = 4
 """Group keys in the roster: openings sealed under the last few must still open for a late joiner."""
+MAX_KEY_EPOCH = 2**32 - 1
+"""The highest number of a group key: records name it in 4 bytes. It grows by one when a member leaves."""
 SUBSCRIBER_OUTBOX = 64
 """Messages that may wait for one subscriber before it counts as slow and is closed."""
 SLOW_SUBSCRIBER_S = 10.0
@@ -128,7 +130,7 @@ MAX_LOST_EDGES = 8
 MAX_LOST_WORDS = 1_024
 """Words of other devices about lost edges that one device remembers: a tenth of the largest group."""
 LOST_WORDS_PER_S = 64
-"""News of lost edges that one peer may bring in a second, once it has brought MAX_LOST_WORDS: each goes on to everybody."""
+"""News of lost edges that a peer may bring in a second, after a burst of MAX_LOST_WORDS: each goes on to everybody."""
 MAX_PATIENT_RTT_S = 2.0
 """Seconds of a round trip that are waited for before others are asked: two satellite hops. A peer may claim any."""
 EMBEDDED_REST_S = 60.0

@@ -11,7 +11,19 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from common import limits
 from common.errors import DecodeError, TopologyError
-from common.fields import Candidate, Epoch, Key, Name, NatMapping, Objective, Routing, ToldCandidate, Version, distinct
+from common.fields import (
+    Candidate,
+    Epoch,
+    Key,
+    KeyEpoch,
+    Name,
+    NatMapping,
+    Objective,
+    Routing,
+    ToldCandidate,
+    Version,
+    distinct,
+)
 from common.graph import AcyclicGraph, Tree
 from common.ids import DeviceId
 
@@ -141,8 +153,8 @@ class Roster(Message):
     type: Literal["roster"] = "roster"
     version: Version
     devices: tuple[RosterEntry, ...] = Field(max_length=limits.MAX_DEVICES_PER_GROUP)
-    key_epoch: Version = Field(description="the group key to seal with; it grows when a member leaves")
-    group_keys: dict[int, Key] = Field(
+    key_epoch: KeyEpoch = Field(strict=True, description="the group key to seal with; it grows when a member leaves")
+    group_keys: dict[KeyEpoch, Key] = Field(
         max_length=limits.GROUP_KEYS_KEPT, description="the last group keys by key epoch, to open with"
     )
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from common.fields import Epoch, Key, Name, Version
+from common.fields import Epoch, Key, KeyEpoch, Name, Version
 from common.messages import Channels, GraphBody, QosFigures, RosterEntry
 
 
@@ -33,8 +33,8 @@ class MembersRecord(Record):
 
     devices: tuple[DeviceRecord, ...]
     join_token_hashes: tuple[TokenHash, ...]
-    key_epoch: Version
-    group_keys: dict[int, Key]
+    key_epoch: KeyEpoch
+    group_keys: dict[KeyEpoch, Key]
     roster_version: Version
     channels: Channels
 

@@ -69,12 +69,12 @@ def graph_body(epoch: int = 1, devices: int = 2, trees: int = 1) -> dict[str, An
     return {"epoch": epoch, "devices": names(devices), "trees": bodies}
 
 
-def roster(devices: int = 1, candidates: int = 0, keys: int = 1) -> object:
+def roster(devices: int = 1, candidates: int = 0, keys: int = 1, first_key: int = 0) -> object:
     """Read a roster."""
     told = [f"192.0.2.{number}:1" for number in range(candidates)]
     entries = [{"device": name, "public_key": KEY, "candidates": told} for name in names(devices)]
-    kept = {str(epoch): KEY for epoch in range(keys)}
-    return server("roster", version=1, devices=entries, key_epoch=0, group_keys=kept)
+    kept = {str(first_key + epoch): KEY for epoch in range(keys)}
+    return server("roster", version=1, devices=entries, key_epoch=max(first_key, 0), group_keys=kept)
 
 
 def binary_graph(trees: int) -> object:
@@ -164,6 +164,8 @@ CASES: list[tuple[str, float, float, Callable[[Any], object]]] = [
     ("MAX_TREES", limits.MAX_TREES, limits.MAX_TREES + 1, lambda n: server("graph", graph=graph_body(trees=n))),
     ("MAX_TREES of the binary form", limits.MAX_TREES, limits.MAX_TREES + 1, binary_graph),
     ("GROUP_KEYS_KEPT", limits.GROUP_KEYS_KEPT, limits.GROUP_KEYS_KEPT + 1, lambda n: roster(keys=n)),
+    ("MAX_KEY_EPOCH", limits.MAX_KEY_EPOCH, limits.MAX_KEY_EPOCH + 1, lambda n: roster(first_key=n)),
+    ("the lowest key epoch", 0, -1, lambda n: roster(first_key=n)),
     ("EPOCHS_KEPT of a push", limits.EPOCHS_KEPT - 1, limits.EPOCHS_KEPT, passed),
     ("MAX_EPOCH", limits.MAX_EPOCH, limits.MAX_EPOCH + 1, lambda n: server("epoch", epoch=n)),
     (

@@ -125,6 +125,8 @@ MAX_TRAIN_DATAGRAMS = 2_560
 """Datagrams of one train that measures a path: 50 ms of 600 Mbit/s in Ethernet frames."""
 MAX_STREAMS = 1_024
 """Streams that one device keeps open at a time."""
+MAX_TOMBSTONES = 65_536
+"""Finished streams that are remembered until their openings expire: 3 MiB of the state folder. The oldest give way."""
 MAX_LOST_EDGES = 8
 """Lost edges that one frame names: one is enough to act on, and with ids of 64 these fit the smallest datagram."""
 MAX_LOST_WORDS = 1_024

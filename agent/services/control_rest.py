@@ -15,6 +15,7 @@ from agent.core.events import QueryGraph, QueryNeighbours
 from agent.services.identity import Identity
 from common.errors import ConfigError, ConnectError, RefusedError, RemoteProtocolError
 from common.fields import encode_key
+from common.limits import MAX_CONTROL_BYTES
 from common.messages import Enrolment, EnrolmentAnswer, GraphBody, Message, NeighboursBody, Report, describe
 
 REQUEST_S: Final = 5.0
@@ -150,7 +151,8 @@ class RestClient:
             sent["Content-Type"] = "application/json"
         content = body.model_dump_json() if body is not None else None
         try:
-            response = await self._client.request(method, path, headers=sent, content=content)
+            request = self._client.build_request(method, path, headers=sent, content=content)
+            response = await self._read(request)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             what = str(error) or type(error).__name__
             raise ConnectError(f"the server does not answer: {what}") from error
@@ -162,6 +164,24 @@ class RestClient:
         if refuse and code >= _HTTP_MULTIPLE and code != _HTTP_NOT_MODIFIED:
             raise RefusedError(*_problem(response))
         return response
+
+    async def _read(self, request: httpx.Request) -> httpx.Response:
+        """Return the whole answer, which is read no further than an answer may be long, unpacked.
+
+        Raises:
+            RemoteProtocolError: it is longer.
+        """
+        response = await self._client.send(request, stream=True)
+        body = bytearray()
+        try:
+            async for part in response.aiter_bytes():
+                body += part
+                if len(body) > MAX_CONTROL_BYTES:
+                    raise RemoteProtocolError(f"the server answers with more than {MAX_CONTROL_BYTES} bytes")
+        finally:
+            await response.aclose()
+        headers = {name: value for name, value in response.headers.items() if name != "content-encoding"}
+        return httpx.Response(response.status_code, headers=headers, content=bytes(body), request=request)
 
 
 def make_tls(ca_file: Path | None) -> ssl.SSLContext:

@@ -220,10 +220,10 @@ class GroupMachine:
         outbox = self._outboxes.get(number)
         while outbox is not None and (message := outbox.take()) is not None:
             if isinstance(message, GraphUpdate):
-                assert message.graph.to_graph().epoch > self._epochs[number]
+                assert message.graph.to_graph().epoch >= self._epochs[number]
                 self._epochs[number] = message.graph.epoch
             elif isinstance(message, NeighboursUpdate | EpochUpdate):
-                assert message.epoch > self._epochs[number]
+                assert message.epoch >= self._epochs[number]
                 self._epochs[number] = message.epoch
 
     def _check(self) -> None:

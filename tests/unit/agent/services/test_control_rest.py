@@ -1,3 +1,4 @@
+import gzip
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from agent.services.control_rest import NoAccess, RestClient
 from agent.services.identity import Identity
 from common.errors import ConfigError, ConnectError, RefusedError, RemoteProtocolError
 from common.fields import encode_key
+from common.limits import MAX_CONTROL_BYTES
 from common.messages import (
     AdjacencyReport,
     Channels,
@@ -181,3 +183,21 @@ async def test_a_report_goes_to_the_devices_own_resource(client: RestClient, ser
 async def test_authorities_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot use the authorities"):
         RestClient("https://h", IDENTITY, loopback=False, ca_file=tmp_path / "none.pem")
+
+
+async def test_an_answer_may_have_its_most_bytes_and_no_more_however_it_is_packed(
+    server: Server, client: RestClient
+) -> None:
+    text = NEIGHBOURS.model_dump_json()
+    whole = text + " " * (MAX_CONTROL_BYTES - len(text))
+    server.answer = lambda _: httpx.Response(200, content=whole)
+    assert await client.query(QueryNeighbours()) == NEIGHBOURS
+    packed = gzip.compress((whole + " ").encode())
+    assert len(packed) < MAX_CONTROL_BYTES // 100
+    server.answer = lambda _: httpx.Response(200, headers={"Content-Encoding": "gzip"}, content=packed)
+    with pytest.raises(RemoteProtocolError, match=f"more than {MAX_CONTROL_BYTES} bytes"):
+        await client.query(QueryNeighbours())
+    server.answer = lambda _: httpx.Response(
+        200, headers={"Content-Encoding": "gzip"}, content=gzip.compress(text.encode())
+    )
+    assert await client.query(QueryNeighbours()) == NEIGHBOURS

@@ -467,9 +467,9 @@ class NodeMachine:
         """Let an authentic member speak from a stranger's address."""
         choices, peer = self.choices, self._peer()
         source = choices.pick(STRANGERS)
-        frame = self._frame()
+        frames = [self._frame()] * choices.pick((1, 1, 2, 100))
         with contextlib.suppress(ValueError, OverflowError):
-            datagram = self.mesh.sealed(peer, WATCHED, encode_frame(frame))
+            datagram = self.mesh.sealed(peer, WATCHED, b"".join(encode_frame(frame) for frame in frames))
             self._count_stranger(source, len(datagram))
             self.mesh.inject(WATCHED, datagram, source=source)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from common import frames, graph, limits
-from common.errors import DecodeError
+from common.errors import DecodeError, LocalProtocolError
 from common.fields import encode_key
 from common.frames import encode_frame
 from common.graph import AcyclicGraph, Tree
@@ -267,6 +267,22 @@ def test_the_messages_of_a_group_at_its_limits_fit_into_what_is_read_of_them() -
     assert len(entry.model_dump_json()) * limits.MAX_DEVICES_PER_GROUP < limits.MAX_CONTROL_BYTES
     longest = ChannelSpec(name="c" * limits.MAX_ID_CHARS, kind="message", delay_sensitive=True)
     assert len(longest.model_dump_json()) * limits.MAX_CHANNELS < limits.MAX_BODY_BYTES
+
+
+def test_a_graph_may_have_its_most_bytes_and_no_more() -> None:
+    devices = tuple(f"{number:0{limits.MAX_ID_CHARS}}" for number in range(1_008))
+    short = AcyclicGraph(1, devices, (Tree("o", ()),))
+    missing = limits.MAX_GRAPH_BYTES - len(short.encode())
+    assert 2 < missing <= limits.MAX_ID_CHARS
+    whole = AcyclicGraph(1, (*devices, "9" * (missing - 1)), (Tree("o", ()),))
+    encoded = whole.encode()
+    assert len(encoded) == limits.MAX_GRAPH_BYTES
+    assert graph.decode_untrusted(encoded) == whole
+    longer = AcyclicGraph(1, (*devices, "9" * missing), (Tree("o", ()),))
+    with pytest.raises(LocalProtocolError, match=f"at most {limits.MAX_GRAPH_BYTES}"):
+        longer.encode()
+    with pytest.raises(DecodeError, match=f"at most {limits.MAX_GRAPH_BYTES}"):
+        graph.decode_untrusted(encoded + b"\0")
 
 
 def test_every_limit_says_why_it_stands_where_it_stands() -> None:

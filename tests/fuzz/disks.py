@@ -21,7 +21,7 @@ from agent.services.inbox import Cursors
 from agent.services.last_state import LastState
 from agent.services.record_file import RecordFile
 from agent.services.tag_file import TAG_BYTES, TagFile
-from common.errors import ConfigError
+from common.errors import ConfigError, RefusedError
 from common.messages import CandidatesReport
 from server.core.snapshot import GroupRecord
 from server.services.coordinator import Clock, Coordinator
@@ -194,7 +194,7 @@ async def _take_up(texts: dict[str, bytes]) -> None:
             await coordinator.start()
             group = coordinator.group("lab")
             for device in group.graph().devices[:2]:
-                with contextlib.suppress(ConfigError):
+                with contextlib.suppress(RefusedError):
                     group.neighbours(device)
             for entry in group.roster().devices[:2]:
                 group.report(entry.device, CandidatesReport(candidates=()), now=0.0, wall=WALL)

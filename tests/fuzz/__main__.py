@@ -7,6 +7,7 @@ into the corpus with --keep: as few inputs as reach what all of them reach.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.util
 import os
 import re
@@ -15,8 +16,11 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
+
+from coverage import Coverage
 
 ROOT: Final = Path(__file__).parents[2]
 FINDINGS: Final = ROOT / "fuzz-out"
@@ -37,10 +41,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=30, help="for each target (30)")
     parser.add_argument("--keep", action="store_true", help="put what reaches more into the corpus")
     parser.add_argument("--seed", type=int, default=0, help="replays a run in which nothing depends on time; 0: any")
-    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
-    options, rest = parser.parse_known_args()
-    if options.inside:
-        return _inside(options.targets[0], rest)
+    if sys.argv[1:2] == ["--inside"]:
+        return _inside(sys.argv[2], sys.argv[3:])
+    if sys.argv[1:2] == ["--reduce"]:
+        return _reduce(sys.argv[2], sys.argv[3:])
+    options = parser.parse_args()
     if importlib.util.find_spec("atheris") is None:
         print("make fuzz needs atheris (Linux): .venv/bin/pip install 'atheris>=3', which is the extra `fuzz`")
         return 2
@@ -100,7 +105,7 @@ def _fuzz(name: str, seconds: int, seed: int, *, keep: bool) -> int:
         (FINDINGS / f"{name}.log").write_bytes(log)
         new = set(findings.iterdir()) - before
         if keep and not new:
-            _keep(name, [grown, begin], kept, Path(folder) / "merged", target.most_bytes)
+            _run(name, [str(grown), str(begin)], 600.0, how="--reduce")
         runs = max((int(a or b) for a, b in _RUNS.findall(log)), default=0)
         edges = max(map(int, _COVERED.findall(log)), default=0)
         corpus = sum(1 for _ in kept.iterdir()) if kept.is_dir() else 0
@@ -110,8 +115,8 @@ def _fuzz(name: str, seconds: int, seed: int, *, keep: bool) -> int:
     return len(new)
 
 
-def _run(name: str, flags: list[str], within_s: float) -> bytes:
-    command = [sys.executable, "-m", "tests.fuzz", "--inside", name, *flags]
+def _run(name: str, rest: list[str], within_s: float, how: str = "--inside") -> bytes:
+    command = [sys.executable, "-m", "tests.fuzz", how, name, *rest]
     # Small files by the thousand, each of which some target syncs to its medium.
     environment = {**os.environ, "TMPDIR": "/dev/shm"} if Path("/dev/shm").is_dir() else None  # noqa: S108
     ended: Any = None
@@ -130,20 +135,42 @@ def _run(name: str, flags: list[str], within_s: float) -> bytes:
     return bytes(ended.stdout)
 
 
-def _keep(name: str, sources: list[Path], kept: Path, merged: Path, most_bytes: int) -> None:
-    """Put the smallest inputs that reach all that is reached into the corpus, as far as there is room."""
-    merged.mkdir()
-    _run(name, ["-merge=1", f"-max_len={most_bytes}", str(merged), *map(str, sources)], 600.0)
-    if not any(merged.iterdir()):
-        return
+def _reduce(name: str, folders: list[str]) -> int:
+    """Be the process that chooses a target's corpus: the smallest inputs that reach all that is reached, within bounds.
+
+    libFuzzer's own merge starts the fuzzer's program anew, which here is a module.
+    """
+    from tests.fuzz.targets import BY_NAME, CORPUS
+
+    run, kept = BY_NAME[name].run, CORPUS / name
+    inputs = {path.read_bytes() for folder in folders for path in Path(folder).iterdir()}
+    reached: set[tuple[str, tuple[int, int]]] = set()
+    chosen: list[bytes] = []
+    room = MAX_CORPUS_BYTES
+    # What the first call alone reaches, such as caches that fill, is no input's merit.
+    run(b"")
+    for data in sorted(inputs, key=lambda data: (len(data), data)):
+        arcs = _arcs_of(run, data)
+        if arcs - reached and room >= len(data):
+            reached |= arcs
+            chosen.append(data)
+            room -= len(data)
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir(parents=True)
-    room = MAX_CORPUS_BYTES
-    for path in sorted(merged.iterdir(), key=lambda path: (path.stat().st_size, path.name)):
-        room -= path.stat().st_size
-        if room < 0:
-            break
-        shutil.copy(path, kept / path.name[:16])
+    for data in chosen:
+        (kept / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
+    return 0
+
+
+def _arcs_of(run: Callable[[bytes], None], data: bytes) -> set[tuple[str, tuple[int, int]]]:
+    watch = Coverage(data_file=None, branch=True, source=[str(ROOT / room) for room in ("agent", "common", "server")])
+    watch.start()
+    try:
+        run(data)
+    finally:
+        watch.stop()
+    found = watch.get_data()
+    return {(file, arc) for file in found.measured_files() for arc in found.arcs(file) or ()}
 
 
 def _last_error(log: bytes) -> str:

@@ -113,7 +113,9 @@ def _fuzz(name: str, seconds: int, seed: int, *, keep: bool) -> int:
     print(f" {name:18} {seconds:7} {runs:11,} {edges:6} {corpus:6} {len(new):8}", flush=True)
     for path in sorted(new):
         print(f"   {path.relative_to(ROOT)}; {_last_error(log)}")
-    return len(new)
+    if not runs:
+        print(f"   it did not run: {_last_error(log)}")
+    return len(new) or int(not runs)
 
 
 def _run(name: str, rest: list[str], within_s: float, how: str = "--inside") -> bytes:

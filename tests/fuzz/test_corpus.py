@@ -11,7 +11,8 @@ _ALL_BYTES = 1_000_000
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_every_kept_input_keeps_the_promises(target: Target) -> None:
     inputs = {f"seed {number}": data for number, data in enumerate(target.seeds())}
-    inputs.update({path.name: path.read_bytes() for path in sorted((CORPUS / target.name).iterdir())})
+    # A target that is new has no corpus yet.
+    inputs.update({path.name: path.read_bytes() for path in sorted((CORPUS / target.name).glob("*"))})
     for name, data in inputs.items():
         try:
             target.run(data)
@@ -22,6 +23,6 @@ def test_every_kept_input_keeps_the_promises(target: Target) -> None:
 
 def test_the_corpus_is_small_and_belongs_to_targets() -> None:
     folders = {folder.name: sum(path.stat().st_size for path in folder.iterdir()) for folder in CORPUS.iterdir()}
-    assert sorted(folders) == sorted(BY_NAME)
+    assert set(folders) <= set(BY_NAME)
     assert max(folders.values()) <= MAX_CORPUS_BYTES
     assert sum(folders.values()) < _ALL_BYTES

@@ -29,7 +29,7 @@ MAX_CORPUS_BYTES: Final = 40_000
 """Of one target: the repository is no store of inputs, and the replay takes seconds."""
 ONE_INPUT_S: Final = 120
 """Seconds after which an input counts as one that hangs, on a machine that has other things to do."""
-GRACE_S: Final = 120.0
+GRACE_S: Final = 300.0
 _RUNS: Final = re.compile(rb"stat::number_of_executed_units: (\d+)|Done (\d+) runs")
 _COVERED: Final = re.compile(rb"cov: (\d+)")
 

@@ -13,7 +13,7 @@ CORE_COVERAGE := 100
 CODE := $(wildcard server agent common lab tests bench)
 LOCKS := requirements.lock requirements-dev.lock
 
-.PHONY: help setup lab check fmt test sim bench bench-shaped bench-unshaped bench-relay bench-idle bench-latency bench-fairness bench-mend bench-accuracy bench-attack soak docs lock audit clean
+.PHONY: help setup lab check fmt test sim bench bench-shaped bench-unshaped bench-relay bench-idle bench-latency bench-fairness bench-mend bench-accuracy bench-attack soak docs fuzz lock audit clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,6 +99,10 @@ bench-accuracy: setup ## what agents measure of their links, against what those 
 bench-attack: setup ## a file to a device that is flooded with garbage, beside the same file in peace
 	@$(BIN)/python -m bench.attack $(ARGS)
 
+# ARGS='--seconds 600 node group' or '--seconds 60 --keep'. Needs the extra `fuzz` (Linux); tests/fuzz/__main__.py says the rest.
+fuzz: setup ## coverage-guided fuzzing of every decoder and of both cores, 30 s each
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
 docs: setup ## the docs' links, and the examples in them
 	$(BIN)/pytest tests/docs
 
@@ -117,6 +121,6 @@ audit: ## look the locked packages up in the advisory database (AUDIT=path/to/pi
 	$(AUDIT) --strict --require-hashes --disable-pip --progress-spinner off -r requirements-dev.lock
 
 clean: ## remove .venv and everything a tool left behind
-	rm -rf $(VENV) build dist *.egg-info htmlcov .coverage .coverage.* lab-out \
+	rm -rf $(VENV) build dist *.egg-info htmlcov .coverage .coverage.* lab-out fuzz-out \
 		.hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .schemathesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

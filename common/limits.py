@@ -85,6 +85,8 @@ FAILURE_EVERY_S = 6.0
 """Seconds after which it may show one more: ten a minute tell a person what is wrong, and a guesser nothing."""
 MAX_FAILURE_ADDRESSES = 4_096
 """Client addresses whose failures are remembered: half a megabyte; the longest quiet gives way."""
+MAX_KEY_EPOCH = 2**32 - 1
+"""The highest number of a group key: records name it in 4 bytes. It grows by one when a member leaves."""
 SUBSCRIBER_OUTBOX = 64
 """Messages that may wait for one subscriber before it counts as slow and is closed."""
 SLOW_SUBSCRIBER_S = 10.0
@@ -145,10 +147,18 @@ MAX_TRAIN_DATAGRAMS = 2_560
 """Datagrams of one train that measures a path: 50 ms of 600 Mbit/s in Ethernet frames."""
 MAX_STREAMS = 1_024
 """Streams that one device keeps open at a time."""
+MAX_TOMBSTONES = 65_536
+"""Finished streams that are remembered until their openings expire: 3 MiB of the state folder. The oldest give way."""
 MAX_LOST_EDGES = 8
 """Lost edges that one frame names: one is enough to act on, and with ids of 64 these fit the smallest datagram."""
 MAX_LOST_WORDS = 1_024
 """Words of other devices about lost edges that one device remembers: a tenth of the largest group."""
+LOST_WORDS_PER_S = 64
+"""News of lost edges that a peer may bring in a second, after a burst of MAX_LOST_WORDS: each goes on to everybody."""
+MAX_PATIENT_RTT_S = 2.0
+"""Seconds of a round trip that are waited for before others are asked: two satellite hops. A peer may claim any."""
+EMBEDDED_REST_S = 60.0
+"""Seconds without a chunk after which a whole stream that embeds its graph needs that graph's lost edges no more."""
 MAX_FLOODED_BYTES = 64 * 1024
 """Bytes of the largest message that is flooded while an edge of the tree is lost; larger ones are pulled."""
 MAX_RANGES = 64

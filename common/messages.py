@@ -15,6 +15,7 @@ from common.fields import (
     Candidate,
     Epoch,
     Key,
+    KeyEpoch,
     Name,
     NatMapping,
     Objective,
@@ -175,8 +176,8 @@ class Roster(Message):
     type: Literal["roster"] = "roster"
     version: Version
     devices: tuple[RosterEntry, ...] = Field(max_length=limits.MAX_DEVICES_PER_GROUP)
-    key_epoch: Version = Field(description="the group key to seal with; it grows when a member leaves")
-    group_keys: dict[int, Key] = Field(
+    key_epoch: KeyEpoch = Field(strict=True, description="the group key to seal with; it grows when a member leaves")
+    group_keys: dict[KeyEpoch, Key] = Field(
         max_length=limits.GROUP_KEYS_KEPT, description="the last group keys by key epoch, to open with"
     )
 

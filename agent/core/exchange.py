@@ -22,7 +22,7 @@ from agent.core.stream import Stream
 from agent.core.supply import Concerned
 from common.datagrams import PacketType
 from common.ids import DeviceId
-from common.limits import MAX_RANGES
+from common.limits import MAX_PATIENT_RTT_S, MAX_RANGES
 from common.ranges import Ranges
 from common.stream_frames import Have, Stop, Want
 
@@ -418,4 +418,5 @@ class Exchange:
         return sorted(order, key=lambda hop: hop.peer == gaps.failed)
 
     def _longest_rtt(self) -> float:
-        return max((hop.qos.rtt_s or 0.0 for hop in self._hops.values()), default=0.0)
+        """Return the longest round trip to any peer, as far as it is worth waiting for: a peer may claim any."""
+        return min(max((hop.qos.rtt_s or 0.0 for hop in self._hops.values()), default=0.0), MAX_PATIENT_RTT_S)

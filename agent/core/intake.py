@@ -17,6 +17,7 @@ from common.datagrams import CHUNK_OVERHEAD_BYTES, CHUNK_TYPES, CONTROL_OVERHEAD
 from common.errors import DecodeError
 from common.frames import Frame
 from common.ids import ChannelId
+from common.path_frames import PathChallenge
 from common.stun import HIGHEST_STUN_BYTE
 
 
@@ -90,9 +91,16 @@ class Intake:
         hop, found = opened
         hop.counters.bytes_received += len(datagram)
         self._peers.on_heard(hop.peer, now)
+        challenged = False
         for frame in found:
             if self._peers.hops.get(hop.peer) is not hop:
                 break  # the one before was a farewell
+            if isinstance(frame, PathChallenge):
+                if challenged:
+                    # Each is answered to an address that has proved nothing, by a datagram larger than the frame.
+                    self._drops["pathchallenge-refused"] += 1
+                    continue
+                challenged = True
             self.frames.handle(hop, frame, address, now)
 
     def _open_control(

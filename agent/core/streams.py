@@ -26,7 +26,7 @@ from common.datagrams import CHUNK_OVERHEAD_BYTES
 from common.errors import DecodeError, RefusedError
 from common.fields import decode_key
 from common.ids import ChannelId, DeviceId, GroupId
-from common.limits import MAX_FILE_BYTES, MAX_NAME_BYTES, MAX_STREAMS, MIN_DATAGRAM_BYTES
+from common.limits import MAX_FILE_BYTES, MAX_NAME_BYTES, MAX_STREAMS, MAX_TOMBSTONES, MIN_DATAGRAM_BYTES
 from common.messages import Roster
 from common.opening import STREAM_ID_BYTES, STREAM_KEY_BYTES, Opening, StreamKind
 from common.sealing import NONCE_BYTES, GroupKeys, key_epoch_of
@@ -492,6 +492,8 @@ class StreamTable:
         if entry.source is not None and self._messages.get(opening.channel) is entry.source:
             del self._messages[opening.channel]
         self._buried[opening.hex] = opening.expires
+        if len(self._buried) > MAX_TOMBSTONES:
+            del self._buried[next(iter(self._buried))]
         stream.store.discard()
         self._stores.bury(opening.hex, opening.expires)
         return stream

@@ -15,6 +15,7 @@ from agent.services.identity import Identity
 from agent.services.pinning import make_tls, untrusted
 from common.errors import ConnectError, RefusedError, RemoteProtocolError
 from common.fields import encode_key
+from common.limits import MAX_CONTROL_BYTES
 from common.messages import (
     Enrolment,
     EnrolmentAnswer,
@@ -203,7 +204,8 @@ class RestClient:
             sent["Content-Type"] = "application/json"
         content = body.model_dump_json() if body is not None else None
         try:
-            response = await self._client.request(method, path, headers=sent, content=content)
+            request = self._client.build_request(method, path, headers=sent, content=content)
+            response = await self._read(request)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             doubt = untrusted(error)
             if doubt is not None:
@@ -219,6 +221,24 @@ class RestClient:
         if refuse and code >= _HTTP_MULTIPLE and code != _HTTP_NOT_MODIFIED:
             raise RefusedError(*_problem(response))
         return response
+
+    async def _read(self, request: httpx.Request) -> httpx.Response:
+        """Return the whole answer, which is read no further than an answer may be long, unpacked.
+
+        Raises:
+            RemoteProtocolError: it is longer.
+        """
+        response = await self._client.send(request, stream=True)
+        body = bytearray()
+        try:
+            async for part in response.aiter_bytes():
+                body += part
+                if len(body) > MAX_CONTROL_BYTES:
+                    raise RemoteProtocolError(f"the server answers with more than {MAX_CONTROL_BYTES} bytes")
+        finally:
+            await response.aclose()
+        headers = {name: value for name, value in response.headers.items() if name != "content-encoding"}
+        return httpx.Response(response.status_code, headers=headers, content=bytes(body), request=request)
 
 
 def _problem(response: httpx.Response) -> tuple[str, str]:

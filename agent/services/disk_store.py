@@ -26,7 +26,7 @@ from agent.services.identity import append_line, write_atomically
 from agent.services.names import part_name, safe_name
 from agent.services.stream_meta import Meta, complete_naming
 from common.ids import ChannelId
-from common.limits import MAX_STREAMS, STREAM_MEMORY_BYTES
+from common.limits import MAX_STREAMS, MAX_TOMBSTONES, STREAM_MEMORY_BYTES
 from common.opening import STREAM_ID_BYTES, Opening
 
 log = logging.getLogger(__name__)
@@ -275,10 +275,15 @@ class Graves:
 
     def __init__(self, path: Path, wall: float) -> None:
         self._path = path
+        self._lines = 0
         self.expiries: dict[str, float] = {}
         try:
-            text = path.read_text()
-        except (FileNotFoundError, ValueError):
+            # Damage in one line must not hide the others, nor what is added to the file from now on.
+            text = path.read_text(errors="replace")
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            log.warning("= the tombstones cannot be read: %s", error)
             return
         for line in text.splitlines():
             stream, _, written = line.partition(" ")
@@ -288,19 +293,34 @@ class Graves:
                 continue
             if expires > wall and math.isfinite(expires):
                 self.expiries[stream] = expires
-        lines = [f"{each} {at!r}\n" for each, at in self.expiries.items()]
-        try:
-            write_atomically(path, "".join(lines).encode())
-        except OSError as error:
-            log.warning("= old tombstones cannot be cleared away: %s", error)
+        while len(self.expiries) > MAX_TOMBSTONES:
+            self._forget_oldest()
+        self._write_anew()
 
     def add(self, stream: str, expires: float) -> None:
-        """Remember one more."""
+        """Remember one more; of too many the oldest is forgotten."""
         self.expiries[stream] = expires
+        if len(self.expiries) > MAX_TOMBSTONES:
+            self._forget_oldest()
+        if self._lines >= 2 * MAX_TOMBSTONES:
+            self._write_anew()
+            return
+        self._lines += 1
         try:
             append_line(self._path, f"{stream} {expires!r}")
         except OSError as error:
             log.warning("= the end of stream %s cannot be kept: %s", stream, error)
+
+    def _forget_oldest(self) -> None:
+        del self.expiries[next(iter(self.expiries))]
+
+    def _write_anew(self) -> None:
+        lines = [f"{each} {at!r}\n" for each, at in self.expiries.items()]
+        self._lines = len(lines)
+        try:
+            write_atomically(self._path, "".join(lines).encode())
+        except OSError as error:
+            log.warning("= old tombstones cannot be cleared away: %s", error)
 
 
 def show_bytes(count: int) -> str:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from agent.core import streams
 from agent.core.entry import Entry
 from agent.core.events import FileFailed, FileVerified, ForgeryFound, MessageGap, ReceiptsChanged, StreamOpened
 from agent.core.memory_store import MemoryStores, MemoryStreamStore
@@ -680,3 +681,14 @@ def test_the_reason_of_a_refusal_travels_with_a_sentence_as_long_as_it_fits() ->
     mesh.send_file("A", data(10))
     mesh.run(1.0)
     assert mesh.events("A", ReceiptsChanged)[-1].receipts["B"].reason == "io: " + "ä" * ((MAX_REASON_BYTES - 4) // 2)
+
+
+def test_of_too_many_finished_streams_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "MAX_TOMBSTONES", 2)
+    mesh = Mesh("A-B").linked()
+    sent = []
+    for number in range(3):
+        sent.append(mesh.send_file("A", b"x"))
+        mesh.until(lambda number=number: mesh.verified(sent[number]) == ["B"])  # type: ignore[misc]
+        mesh.cancel("A", sent[number])
+        assert list(mesh.node("A").streams._buried) == sent[-2:]

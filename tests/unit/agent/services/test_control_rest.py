@@ -1,3 +1,4 @@
+import gzip
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from agent.services.identity import Identity
 from agent.services.pinning import WrongCertificate
 from common.errors import ConfigError, ConnectError, RefusedError, RemoteProtocolError
 from common.fields import encode_key
+from common.limits import MAX_CONTROL_BYTES
 from common.messages import (
     AdjacencyReport,
     Channels,
@@ -237,3 +239,21 @@ async def test_a_token_that_is_changed_while_a_request_is_under_way_is_no_refusa
     server.answer = answer
     with pytest.raises(ConnectError, match="token was changed meanwhile"):
         await client.query(QueryGraph())
+
+
+async def test_an_answer_may_have_its_most_bytes_and_no_more_however_it_is_packed(
+    server: Server, client: RestClient
+) -> None:
+    text = NEIGHBOURS.model_dump_json()
+    whole = text + " " * (MAX_CONTROL_BYTES - len(text))
+    server.answer = lambda _: httpx.Response(200, content=whole)
+    assert await client.query(QueryNeighbours()) == NEIGHBOURS
+    packed = gzip.compress((whole + " ").encode())
+    assert len(packed) < MAX_CONTROL_BYTES // 100
+    server.answer = lambda _: httpx.Response(200, headers={"Content-Encoding": "gzip"}, content=packed)
+    with pytest.raises(RemoteProtocolError, match=f"more than {MAX_CONTROL_BYTES} bytes"):
+        await client.query(QueryNeighbours())
+    server.answer = lambda _: httpx.Response(
+        200, headers={"Content-Encoding": "gzip"}, content=gzip.compress(text.encode())
+    )
+    assert await client.query(QueryNeighbours()) == NEIGHBOURS

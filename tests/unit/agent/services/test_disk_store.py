@@ -263,11 +263,33 @@ def test_a_tombstone_lasts_until_it_expires(make: Make) -> None:
     assert make(wall=1_750.0).tombstones() == {}
 
 
+def test_of_too_many_tombstones_the_oldest_go_from_the_disk_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk_store, "MAX_TOMBSTONES", 4)
+    path = tmp_path / "tombstones"
+    graves = Graves(path, 100.0)
+    for number in range(4):
+        graves.add(f"{number:02}", 1_000.0)
+    assert list(graves.expiries) == ["00", "01", "02", "03"]
+    for number in range(4, 30):
+        graves.add(f"{number:02}", 1_000.0)
+        assert len(path.read_text().splitlines()) <= 8
+    assert list(graves.expiries) == list(Graves(path, 100.0).expiries) == ["26", "27", "28", "29"]
+    monkeypatch.setattr(disk_store, "MAX_TOMBSTONES", 3)
+    assert list(Graves(path, 100.0).expiries) == ["27", "28", "29"]
+
+
 def test_spoilt_tombstones_do_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "tombstones"
     path.write_text("aa 5000\nnonsense\nbb nan\ncc inf\n\ndd 60")
     assert Graves(path, 100.0).expiries == {"aa": 5000.0}
-    path.write_bytes(b"\xff\xfe")
+    path.write_bytes(b"\xff\xfe\naa 5000\n")
+    graves = Graves(path, 100.0)
+    graves.add("bb", 6_000.0)
+    assert Graves(path, 100.0).expiries == {"aa": 5000.0, "bb": 6000.0}
+    path.unlink()
+    path.mkdir()
     assert Graves(path, 100.0).expiries == {}
 
 

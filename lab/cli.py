@@ -65,8 +65,8 @@ def run(
     backend: Annotated[
         Backend,
         typer.Option(
-            help="sim: simulated time, one process; loopback: real processes and sockets; netns: the same in network"
-            " namespaces, over links shaped to the scenario's figures (root); compose: in containers, each link a network."
+            help="sim: simulated time, one process; loopback: real processes and sockets; netns: the same in"
+            " network namespaces, over links shaped to the scenario's figures (root); compose: in containers."
         ),
     ] = Backend.LOOPBACK,
     json_file: Annotated[

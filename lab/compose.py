@@ -2,7 +2,7 @@
 
 Every link is a network of its own, and so is every device's way to the server, which carries no data (``--deny``):
 containers reach none but those they share a network with. State, sockets and received files are in the run's folder,
-which is the same in every container, so the lab reads them where they are. Nothing is shaped. All of it is taken down at
+which is the same in every container, so the lab reads them where they are. Nothing is shaped. All is taken down at
 the end, however the run ends.
 """
 
@@ -12,7 +12,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -35,17 +35,27 @@ _EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - inside a container
 class Container(Child):
     """A container of the project that the lab starts and waits for as for a process of its own.
 
+    The process is the one that follows its log, which ends with the container.
+
     Args:
         engine: The engine.
+        up: Starts it, with its networks.
         container: Its name.
         name: For messages.
         folder: Where its log and its ready file go.
     """
 
-    def __init__(self, engine: Engine, container: str, name: str, folder: Path) -> None:
+    def __init__(self, engine: Engine, up: Callable[[], None], container: str, name: str, folder: Path) -> None:
         self._engine = engine
+        self._up = up
         self._container = container
-        super().__init__(name, [*engine.docker, "start", "--attach", container], folder)
+        super().__init__(name, [*engine.docker, "logs", "--follow", container], folder)
+
+    async def start(self) -> None:
+        """Start the container."""
+        self._ready.unlink(missing_ok=True)
+        await asyncio.to_thread(self._up)
+        await self._spawn()
 
     def start_with(self, arguments: Sequence[str]) -> None:
         """Take other arguments; the ready file is named in the container's own command."""
@@ -54,7 +64,6 @@ class Container(Child):
     async def _end(self, how: signal.Signals) -> None:
         self.running = False
         if self._process is not None and self._process.returncode is None:
-            # A signal to the attached client is not passed on if it comes too early.
             await asyncio.to_thread(_quietly, self._engine, "kill", "--signal", how.name, self._container)
             await self._process.wait()
 
@@ -132,7 +141,12 @@ class ComposeSystem(LoopbackSystem):
 
     def _child(self, name: str, arguments: list[str], folder: Path) -> Child:
         del arguments  # they stand in the compose file
-        return Container(self._engine, self.plan.container(folder.name), name, folder)
+        service = folder.name
+
+        def up() -> None:
+            self._compose("up", "--detach", "--no-deps", "--no-recreate", service)
+
+        return Container(self._engine, up, self.plan.container(service), name, folder)
 
     def _compose(self, *arguments: str) -> None:
         self._engine.run_compose("-p", self.plan.project, "-f", str(self._file), *arguments)

@@ -31,6 +31,8 @@ MAX_NAME_BYTES = 255
 """UTF-8 bytes of a file name: what every common file system takes."""
 MAX_TOKEN_CHARS = 128
 """Characters of a token in a request's header."""
+MAX_CONFIG_FILE_BYTES = 1024 * 1024
+"""Bytes of a daemon's configuration file: every setting at its longest is far below."""
 
 # --- control plane ------------------------------------------------------------------------------------------------
 MAX_BODY_BYTES = 256 * 1024

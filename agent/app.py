@@ -47,6 +47,7 @@ from common.addresses import write_address
 from common.errors import ConfigError, RefusedError, TransportError
 from common.ids import ChannelId
 from common.messages import GraphBody, NeighboursBody
+from host.notify import ServiceManager
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +115,7 @@ class Agent:
         self._folder = folder
         self._identity = folder.load_identity(settings.group, settings.device)
         self._stop = asyncio.Event()
+        self._manager = ServiceManager(os.environ)
         self._failure: RefusedError | TransportError | None = None
         self._last = LastState(folder.path)
         self._last.load()
@@ -202,8 +204,10 @@ class Agent:
                 watching = (
                     tasks.create_task(self._discovery.watch_interfaces(), name="interfaces"),
                     tasks.create_task(self._discovery.watch_servers(), name="stun"),
+                    tasks.create_task(self._manager.keep_watch(self._summary), name="watchdog"),
                 )
                 await self._stop.wait()
+                self._manager.stopping()
                 log.info("= device %s stops", self._settings.device)
                 self._local.stop()
                 for task in (attached, *watching):
@@ -229,6 +233,7 @@ class Agent:
             await server.up.wait()
             _spare_collector()
             self._write_ready_file()
+            self._manager.ready(self._summary())
             await self._control.run()
         except RefusedError as error:
             self._failure = error
@@ -313,6 +318,13 @@ class Agent:
                 self._local.changes.on_event(event, now=self._driver.now)
             case _:
                 self._ledger.on_event(event)
+
+    def _summary(self) -> str:
+        """Say in a line how this device is doing."""
+        links = self._driver.status().links
+        count = sum(1 for link in links if link.state == "open")
+        attached = "attached" if self._control.attached else "without its server"
+        return f"{attached}, {count} of {len(links)} links open"
 
     def _shell_status(self) -> Mapping[str, object]:
         drops = {f"socket-{reason}": count for reason, count in self._endpoint.drops.items()}

@@ -5,6 +5,7 @@ import contextlib
 import gc
 import json
 import logging
+import os
 import secrets
 import signal
 import socket
@@ -18,6 +19,7 @@ from fastapi import FastAPI
 
 from common.errors import ConfigError, TransportError
 from common.limits import MAX_BODY_BYTES
+from host.notify import ServiceManager
 from server.api.application import create_application
 from server.connection import BoundedProtocol
 from server.core.tokens import make_token
@@ -108,6 +110,7 @@ async def _run(
         ssl_keyfile=settings.tls_key,
     )
     url = _url(listener, settings)
+    manager = ServiceManager(os.environ)
 
     def on_start() -> None:
         gc.collect()
@@ -116,14 +119,21 @@ async def _run(
         if settings.ready_file is not None:
             _write_ready(settings.ready_file, {"url": url, "stun_port": stun_port})
         announce(url)
+        manager.ready(f"listening on {url}")
+
+    def stop() -> None:
+        server.should_exit = True
+        manager.stopping()
 
     server = _Server(config, on_start)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, setattr, server, "should_exit", True)
+        loop.add_signal_handler(number, stop)
+    watch = loop.create_task(manager.keep_watch(lambda: f"listening on {url}"), name="watchdog")
     try:
         await server.serve(sockets=[listener])
     finally:
+        watch.cancel()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
 

@@ -75,6 +75,10 @@ FIRST_MESSAGE_S = 10.0
 """Seconds within which a new subscription socket has to say what it wants."""
 MAX_SUBSCRIBERS_PER_DEVICE = 8
 """Open subscriptions of one device: an agent needs one, and one more while it reconnects."""
+MAX_BACKUP_FILES = 4_096
+"""Files in a backup of the server: a database, a join token for each of MAX_GROUPS, and a handful more."""
+MAX_BACKUP_BYTES = 4 * 1024**3
+"""Bytes of one file in a backup of the server: a database of MAX_GROUPS groups stays far below."""
 
 # --- link figures -------------------------------------------------------------------------------------------------
 MAX_RATE_BPS = 400e9

@@ -13,6 +13,7 @@ from common.errors import ArborcastError, ConfigError
 from host.config_commands import config_commands
 from host.config_file import Configuration
 from host.logs import check_log, set_up_log
+from server import state_commands
 from server.api.application import create_application
 from server.app import serve
 from server.services.coordinator import Coordinator
@@ -117,6 +118,8 @@ def _level(*, verbose: bool) -> str:
 
 
 CONFIGURATION: Final = Configuration(settle, stand_ins=lambda values: {"state": "state"})
+app.command()(_telling(state_commands.backup))
+app.command("restore")(_telling(state_commands.restore_state))
 app.add_typer(config_commands(CONFIGURATION, "server", "server.toml", telling=_telling), name="config")
 
 

@@ -330,6 +330,10 @@ class Agent:
         drops = {f"socket-{reason}": count for reason, count in self._endpoint.drops.items()}
         return {
             "attached": self._control.attached,
+            "server": self._settings.server,
+            "server_trouble": None if self._control.attached else self._control.trouble,
+            "clock_skew_s": self._control.clock.skew_s,
+            "clock_wrong": self._control.clock.wrong(),
             "udp_address": write_address(self._endpoint.address),
             "offload": self._endpoint.offload,
             "receive": str(self._settings.receive.absolute()),

@@ -53,6 +53,8 @@ EPOCH_EDGES_MAX = 100_000
 """Tree edges in the epochs that the server keeps beyond those it must: 64 epochs of a group of 1,500 devices."""
 EPOCH_CLAIM_AHEAD_S = 86_400.0
 """Seconds by which a device's claim of an epoch may lie ahead of the server's clock before it is refused."""
+MAX_CLOCK_SKEW_S = 600.0
+"""Seconds by which a device's clock may differ from the server's: short epochs are told apart within 35 min."""
 LEASE_S = 15.0
 """Seconds after its last report at which a device's links leave the planner: three report periods of 5 s."""
 COALESCE_S = 0.05

@@ -29,9 +29,10 @@ from agent.core.events import (
     QueryNeighbours,
 )
 from agent.services.backoff import Backoff
-from agent.services.control_rest import NoAccess, Query, RestClient, make_tls
+from agent.services.control_rest import NoAccess, Query, RestClient, make_tls, read_problem
 from agent.services.identity import Identity
 from agent.services.ports import ControlInput, Listener
+from agent.services.server_clock import ServerClock
 from common.errors import ConnectError, DecodeError, RefusedError, RemoteProtocolError
 from common.limits import MAX_CONTROL_BYTES, MAX_PEERS
 from common.messages import (
@@ -43,6 +44,7 @@ from common.messages import (
     decode_server_message,
     encode_message,
 )
+from common.versions import API_VERSION, VERSION_HEADER
 
 log = logging.getLogger(__name__)
 
@@ -128,11 +130,18 @@ class ControlClient:
         self._socket: Outbox | None = None
         self._greeting = False
         self._subscribed = False
+        self.trouble = "it has not answered yet"
+        """Why the subscription was not up when it last was not."""
 
     @property
     def attached(self) -> bool:
         """Whether the subscription is up."""
         return self._subscribed
+
+    @property
+    def clock(self) -> ServerClock:
+        """What the server's answers say of this host's clock."""
+        return self._rest.clock
 
     async def close(self) -> None:
         """Close the connections."""
@@ -151,6 +160,7 @@ class ControlClient:
         backoff = Backoff(self._rng)
         while True:
             try:
+                await self._rest.greet(join_token)
                 answer = await self._rest.enrol(join_token)
             except (ConnectError, RemoteProtocolError) as error:
                 wait = backoff.next()
@@ -208,6 +218,7 @@ class ControlClient:
             if loop.time() - began >= STEADY_S:
                 backoff.reset()
             wait = backoff.next()
+            self.trouble = why
             log.info("= not attached to the server, next try in %.2f s: %s", wait, why)
             await asyncio.sleep(wait)
 
@@ -217,7 +228,10 @@ class ControlClient:
         try:
             connection = await connect(
                 url,
-                additional_headers={"Authorization": f"Bearer {self._rest.identity.token}"},
+                additional_headers={
+                    "Authorization": f"Bearer {self._rest.identity.token}",
+                    VERSION_HEADER: str(API_VERSION),
+                },
                 compression=None,
                 max_size=MAX_CONTROL_BYTES,
                 open_timeout=CONNECT_S,
@@ -231,6 +245,8 @@ class ControlClient:
             if error.response.status_code in _HTTP_NO_ACCESS:
                 raise NoAccess("unauthorized", self._not_known("the subscription")) from error
             raise
+        if connection.response is not None:
+            self._rest.clock.note(connection.response.headers.get("Date"))
         async with connection:
             await self._serve(connection)
 
@@ -321,6 +337,9 @@ class ControlClient:
 
 
 def _describe(error: BaseException) -> str:
+    if isinstance(error, websockets.InvalidStatus):
+        answer = error.response
+        return f"it answers {answer.status_code}: {read_problem(answer.body or b'')[1] or answer.reason_phrase}"
     if isinstance(error, TimeoutError):
         return f"no answer in {CONNECT_S:g} s"
     return str(error) or type(error).__name__

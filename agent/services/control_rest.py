@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import Final, TypeVar
@@ -13,9 +14,11 @@ from pydantic import BaseModel, ValidationError
 
 from agent.core.events import QueryGraph, QueryNeighbours
 from agent.services.identity import Identity
+from agent.services.server_clock import ServerClock
 from common.errors import ConfigError, ConnectError, RefusedError, RemoteProtocolError
 from common.fields import encode_key
 from common.messages import Enrolment, EnrolmentAnswer, GraphBody, Message, NeighboursBody, Report, describe
+from common.versions import API_VERSION, VERSION_HEADER
 
 REQUEST_S: Final = 5.0
 """Seconds that one request may take, all in all."""
@@ -26,6 +29,8 @@ _HTTP_MULTIPLE: Final = 300
 _HTTP_SERVER_ERROR: Final = 500
 _HTTP_BUSY: Final = 429
 _HTTP_NO_ACCESS: Final = (401, 403)
+OTHER_VERSION: Final = "other-version"
+"""The server does not speak this device's version."""
 
 _M = TypeVar("_M", bound=BaseModel)
 Query = QueryNeighbours | QueryGraph
@@ -60,6 +65,7 @@ class RestClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.identity = identity
+        self.clock = ServerClock(time.time)
         self._group = f"/v1/groups/{identity.group}"
         self._device = f"{self._group}/devices/{identity.device}"
         self._kept: OrderedDict[str, tuple[str, bytes]] = OrderedDict()
@@ -74,6 +80,19 @@ class RestClient:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+    async def greet(self, token: str) -> None:
+        """Find out whether this device and the server can do with each other at all, before one knows the other.
+
+        Raises:
+            NoAccess: the server does not speak this device's version, or one of both clocks is wrong.
+            ConnectError: it did not answer, or could not now.
+        """
+        response = await self._send("GET", "/v1", token=token)
+        if response.is_client_error and _problem(response)[0] == OTHER_VERSION:
+            raise NoAccess(*_problem(response))
+        if wrong := self.clock.wrong():
+            raise NoAccess("clock-wrong", wrong)
 
     async def enrol(self, join_token: str) -> EnrolmentAnswer:
         """Become a member.
@@ -145,7 +164,8 @@ class RestClient:
         refuse: bool = False,
     ) -> httpx.Response:
         """Make one request; with ``refuse`` what the server declines is raised."""
-        sent = {"Authorization": f"Bearer {token or self.identity.token}", **(headers or {})}
+        sent = {"Authorization": f"Bearer {token or self.identity.token}", VERSION_HEADER: str(API_VERSION)}
+        sent.update(headers or {})
         if body is not None:
             sent["Content-Type"] = "application/json"
         content = body.model_dump_json() if body is not None else None
@@ -154,6 +174,7 @@ class RestClient:
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             what = str(error) or type(error).__name__
             raise ConnectError(f"the server does not answer: {what}") from error
+        self.clock.note(response.headers.get("date"))
         code = response.status_code
         if code >= _HTTP_SERVER_ERROR or code == _HTTP_BUSY:
             raise ConnectError(f"the server cannot answer now: {_problem(response)[1]}")
@@ -181,13 +202,18 @@ def make_tls(ca_file: Path | None) -> ssl.SSLContext:
 
 def _problem(response: httpx.Response) -> tuple[str, str]:
     """Return the slug and the sentence of a problem answer."""
+    reason, detail = read_problem(response.content)
+    return reason or f"http-{response.status_code}", detail or response.reason_phrase
+
+
+def read_problem(content: bytes | bytearray) -> tuple[str, str]:
+    """Return the slug and the sentence of a problem document; empty where it is none."""
     try:
-        body = json.loads(response.content)
-        reason = body.get("reason") or body.get("type") or f"http-{response.status_code}"
-        detail = body.get("detail") or body.get("title") or response.reason_phrase
+        body = json.loads(content)
+        reason, detail = body.get("reason") or body.get("type"), body.get("detail") or body.get("title")
     except (ValueError, AttributeError):
-        reason, detail = f"http-{response.status_code}", response.reason_phrase
-    return str(reason)[:64], str(detail)[:1000]
+        reason = detail = None
+    return str(reason or "")[:64], str(detail or "")[:1000]
 
 
 def _decode(kind: type[_M], content: bytes) -> _M:

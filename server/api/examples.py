@@ -92,6 +92,7 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         ],
     },
     "Health": {"status": "ok"},
+    "Versions": {"api": 1, "oldest_api": 1, "release": "0.1.0"},
     "Problem": {
         "type": "urn:arborcast:problem:strangers",
         "title": "Unprocessable Entity",

@@ -19,6 +19,7 @@ _log = logging.getLogger(__name__)
 
 STATUS: Final = {
     "malformed": 400,
+    "other-version": 400,
     "no-token": 401,
     "bad-token": 401,
     "foreign-token": 403,

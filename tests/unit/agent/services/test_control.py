@@ -317,7 +317,31 @@ async def test_enrolment_that_is_declined_is_not_tried_again(rig: Rig) -> None:
     rig.rest.answer = problem(409, "device-exists", "device 'A' is enrolled already")
     with pytest.raises(NoAccess):
         await rig.client.enrol("join-token", keep=lambda _: None)
-    assert len(rig.rest.requests) == 1
+    assert [request.url.path for request in rig.rest.requests] == ["/v1", "/v1/groups/lab/devices"]
+
+
+async def test_a_device_that_the_server_cannot_do_with_does_not_enrol(rig: Rig) -> None:
+    rig.rest.answer = problem(400, "other-version", "update the device")
+    with pytest.raises(NoAccess, match="other-version: update the device"):
+        await rig.client.enrol("join-token", keep=lambda _: None)
+    assert [request.url.path for request in rig.rest.requests] == ["/v1"]
+
+
+async def test_a_subscription_names_the_version_and_a_refusal_of_it_is_told_and_tried_again(rig: Rig) -> None:
+    rig.sockets.reject = HTTPStatus.BAD_REQUEST
+    rig.start()
+    request = await asyncio.wait_for(rig.sockets.requests.get(), 5)
+    assert request.headers["Arborcast-Version"] == "1"
+    await asyncio.wait_for(rig.sockets.requests.get(), 5)
+    assert rig.client.trouble == "it answers 400: Bad Request"
+
+
+async def test_the_date_of_the_subscription_tells_the_clock(rig: Rig) -> None:
+    rig.start()
+    await rig.sockets.take()
+    assert await rig.hear() == "connected"
+    assert rig.client.clock.skew_s is not None
+    assert abs(rig.client.clock.skew_s) < 60
 
 
 async def test_of_each_kind_of_report_the_newest_waits() -> None:

@@ -81,6 +81,28 @@ async def test_enrolment_shows_the_join_token_and_the_key(client: RestClient, se
     }
 
 
+async def test_every_request_names_the_version(client: RestClient, server: Server) -> None:
+    await client.report(AdjacencyReport(peers=()))
+    assert server.last.headers["arborcast-version"] == "1"
+
+
+async def test_a_server_of_another_version_or_time_is_found_out_before_the_enrolment(
+    client: RestClient, server: Server
+) -> None:
+    await client.greet("join-token")
+    assert (server.last.method, server.last.url.path) == ("GET", "/v1")
+    assert server.last.headers["authorization"] == "Bearer join-token"
+    server.answer = problem(404, "not-found", "a server from before there were versions")
+    await client.greet("join-token")
+    server.answer = problem(400, "other-version", "update the device")
+    with pytest.raises(NoAccess) as caught:
+        await client.greet("join-token")
+    assert (caught.value.reason, caught.value.detail) == ("other-version", "update the device")
+    server.answer = lambda _: httpx.Response(200, headers={"Date": "Mon, 01 Jan 2024 00:00:00 GMT"})
+    with pytest.raises(NoAccess, match=r"clock-wrong: this device's clock is .* days ahead of the server's"):
+        await client.greet("join-token")
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 422])
 async def test_an_enrolment_that_is_declined_says_why(client: RestClient, server: Server, status: int) -> None:
     server.answer = problem(status, "device-exists", "device 'A' is enrolled already")

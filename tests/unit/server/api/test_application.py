@@ -4,11 +4,11 @@ import pytest
 from pydantic import BaseModel, TypeAdapter
 
 import common.messages
-from server.api import devices, formats, graph, groups, health, problems
+from server.api import devices, formats, graph, groups, health, problems, versions
 from server.api.examples import EXAMPLES
 from tests.unit.server.api_harness import Api
 
-_MODULES = (common.messages, devices, formats, graph, groups, health, problems)
+_MODULES = (common.messages, devices, formats, graph, groups, health, problems, versions)
 
 
 def _operations(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -36,6 +36,7 @@ async def test_the_document_describes_every_operation_of_the_design(api: Api) ->
             "GET /readyz",
             "GET /metrics",
             "POST /v1/groups",
+            "GET /v1",
             "GET /v1/groups",
             f"POST {group}/join-tokens",
             f"DELETE {group}/join-tokens",

@@ -14,6 +14,8 @@ from common.errors import DecodeError
 from common.ids import ID_PATTERN
 
 KEY_BYTES: Final = 32
+MAX_HOST_CHARS: Final = 253
+"""Characters of a host name (RFC 1035 section 2.3.4, without the length bytes)."""
 _KEY_CHARS: Final = 44
 _HOST: Final = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(\.(?!-)[A-Za-z0-9-]{1,63})*\.?")
 
@@ -53,9 +55,22 @@ def split_candidate(text: str) -> tuple[str, int]:
             return str(ipaddress.IPv6Address(host)), int(port)
         except ValueError as error:
             raise DecodeError(f"{text[:80]!r} does not hold an IPv6 address") from error
-    if len(host) > 253 or not _HOST.fullmatch(host):
+    if not _is_host_name(host):
         raise DecodeError(f"{text[:80]!r} does not start with a host name or an address")
     return host, int(port)
+
+
+def is_host(text: str) -> bool:
+    """Tell whether a text is a host name, or an address without brackets."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return _is_host_name(text)
+    return True
+
+
+def _is_host_name(text: str) -> bool:
+    return len(text) <= MAX_HOST_CHARS and _HOST.fullmatch(text) is not None
 
 
 def _check_key(text: str) -> str:
@@ -105,6 +120,9 @@ Candidate: TypeAlias = Annotated[
 ]
 ToldCandidate: TypeAlias = Annotated[
     str, Field(strict=True, max_length=264, examples=["192.0.2.7:7400"]), AfterValidator(_check_told)
+]
+TokenHash: TypeAlias = Annotated[
+    str, Field(strict=True, pattern=r"^[0-9a-f]{64}$", description="the SHA-256 of a token, in hexadecimal")
 ]
 Epoch: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=limits.MAX_EPOCH)]
 Version: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=limits.MAX_EPOCH)]

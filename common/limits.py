@@ -23,6 +23,14 @@ MAX_DENIED = 64
 """Networks that a device may be told to keep out of."""
 MAX_JOIN_TOKENS = 64
 """Join tokens that are valid in one group at a time."""
+MAX_JOIN_USES = 1_000_000
+"""Devices that one join token with a count may let in: a hundred times the largest group."""
+MAX_JOIN_EXPIRY_S = 10 * 366 * 86_400.0
+"""Seconds for which a join token that expires may be good: ten years."""
+MAX_NOTE_CHARS = 200
+"""Characters of the note on a join token."""
+MAX_TLS_NAMES = 64
+"""Further names in the certificate that a server makes for itself: it is sent whole at each connection."""
 
 # --- names --------------------------------------------------------------------------------------------------------
 MAX_ID_CHARS = 64
@@ -33,6 +41,10 @@ MAX_TOKEN_CHARS = 128
 """Characters of a token in a request's header."""
 MAX_CONFIG_FILE_BYTES = 1024 * 1024
 """Bytes of a daemon's configuration file: every setting at its longest is far below."""
+MAX_URL_CHARS = 280
+"""Characters of the server's URL: its scheme, the longest host name and a port."""
+MAX_JOIN_STRING_CHARS = 1_024
+"""Characters of a join string: URL, group, token and fingerprint at their longest take some 800."""
 
 # --- control plane ------------------------------------------------------------------------------------------------
 MAX_BODY_BYTES = 256 * 1024
@@ -69,6 +81,12 @@ CALM_S = 60.0
 """Seconds between two changes of a tree for links that are better, but not twice as good."""
 GROUP_KEYS_KEPT = 4
 """Group keys in the roster: openings sealed under the last few must still open for a late joiner."""
+FAILURES_AT_ONCE = 20
+"""Tokens that prove nothing which one client address may show in a row before it is put off (an IPv6 /64 is one)."""
+FAILURE_EVERY_S = 6.0
+"""Seconds after which it may show one more: ten a minute tell a person what is wrong, and a guesser nothing."""
+MAX_FAILURE_ADDRESSES = 4_096
+"""Client addresses whose failures are remembered: half a megabyte; the longest quiet gives way."""
 SUBSCRIBER_OUTBOX = 64
 """Messages that may wait for one subscriber before it counts as slow and is closed."""
 SLOW_SUBSCRIBER_S = 10.0

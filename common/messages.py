@@ -11,7 +11,19 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from common import limits
 from common.errors import DecodeError, TopologyError
-from common.fields import Candidate, Epoch, Key, Name, NatMapping, Objective, Routing, ToldCandidate, Version, distinct
+from common.fields import (
+    Candidate,
+    Epoch,
+    Key,
+    Name,
+    NatMapping,
+    Objective,
+    Routing,
+    TokenHash,
+    ToldCandidate,
+    Version,
+    distinct,
+)
 from common.graph import AcyclicGraph, Tree
 from common.ids import DeviceId
 
@@ -80,6 +92,26 @@ class Enrolment(Message):
 
     device: Name
     public_key: Key
+    token_hash: TokenHash | None = Field(
+        None, description="of a token that the device made for itself; null: the server makes one and answers with it"
+    )
+
+
+class TokenRotation(Message):
+    """What a device shows to change its token."""
+
+    token_hash: TokenHash | None = Field(
+        None, description="of a token that the device made for itself; null: the server makes one and answers with it"
+    )
+
+
+class DeviceToken(Message):
+    """A device's new token; the one before is good until this one is first used."""
+
+    device: Name
+    token: str | None = Field(
+        None, max_length=limits.MAX_TOKEN_CHARS, description="shown this once; null if the device made it"
+    )
 
 
 # --- about the group ----------------------------------------------------------------------------------------------
@@ -148,10 +180,14 @@ class Roster(Message):
 
 
 class EnrolmentAnswer(Message):
-    """What a new member gets; the token is shown this once."""
+    """What a new member gets; a token that the server made is shown this once."""
 
     device: Name
-    token: str = Field(max_length=limits.MAX_TOKEN_CHARS, description="proves the device in every later request")
+    token: str | None = Field(
+        None,
+        max_length=limits.MAX_TOKEN_CHARS,
+        description="proves the device in every later request; null if the device made its own",
+    )
     group: Name
     roster: Roster
     channels: Channels

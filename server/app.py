@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import json
 import logging
 import os
 import secrets
@@ -11,22 +10,33 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
 
 from common.errors import ConfigError, TransportError
+from common.fields import encode_key, is_host
 from common.limits import MAX_BODY_BYTES
+from common.tokens import make_token
 from host.notify import ServiceManager
 from server.api.application import create_application
 from server.connection import BoundedProtocol
-from server.core.tokens import make_token
+from server.services.certificates import check_pair, ensure_certificate, fingerprint_to_pin
 from server.services.coordinator import Clock, Coordinator
 from server.services.secret_files import read_token, write_token
 from server.services.store.sqlite import SqliteStore
 from server.services.stun import StunResponder
+from server.services.whereabouts import (
+    Whereabouts,
+    likely_host,
+    local_host,
+    url_of,
+    write_json,
+    write_whereabouts,
+)
 from server.settings import KEEP_ALIVE_S, Settings
 
 _log = logging.getLogger(__name__)
@@ -64,9 +74,12 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         ConfigError: it cannot start, and why.
     """
     settings.check()
-    _check_tls(settings)
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        check_pair(settings.tls_cert, settings.tls_key)
     _make_directory(settings.state)
+    settings = _with_certificate(settings)
     admin_token = _admin_token(settings)
+    reader = _own_token(settings.state / "read-token", "reader")
     listener, stun = _bind(settings)
     with contextlib.closing(listener), contextlib.closing(stun) if stun else contextlib.nullcontext():
         store = SqliteStore.open(settings.state / "state.sqlite3", wall=time.time)
@@ -75,7 +88,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
             await coordinator.start()
             for group in settings.groups:
                 await _ensure_group(coordinator, group, settings.state)
-            app = create_application(coordinator, admin_token=admin_token, stun=stun)
+            app = create_application(coordinator, admin_token=admin_token, read_token=reader, stun=stun)
             if stun is not None:
                 stun.start()
             await _run(app, listener, settings, announce, None if stun is None else stun.ports[0])
@@ -109,15 +122,20 @@ async def _run(
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
     )
-    url = _url(listener, settings)
+    config.load()
+    if config.ssl is not None:
+        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+    port = listener.getsockname()[1]
+    url = url_of("http" if config.ssl is None else "https", settings.host, port)
     manager = ServiceManager(os.environ)
 
     def on_start() -> None:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
+        write_whereabouts(settings.state, _whereabouts(settings, port))
         if settings.ready_file is not None:
-            _write_ready(settings.ready_file, {"url": url, "stun_port": stun_port})
+            write_json(settings.ready_file, {"url": url, "stun_port": stun_port})
         announce(url)
         manager.ready(f"listening on {url}")
 
@@ -138,16 +156,14 @@ async def _run(
             loop.remove_signal_handler(number)
 
 
-def _check_tls(settings: Settings) -> None:
-    """Try certificate and key before anything else: uvicorn would end in a traceback."""
-    if settings.tls_cert is None:
-        return
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot use the certificate {settings.tls_cert} with the key {settings.tls_key}: {error}"
-        ) from error
+def _with_certificate(settings: Settings) -> Settings:
+    """Give a server that uses a certificate of its own that one; it is made at the first start."""
+    if not settings.makes_certificate:
+        return settings
+    here = tuple(name for name in (likely_host(settings.host), socket.gethostname()) if is_host(name))
+    certificate, key = ensure_certificate(settings.state, names=here, wanted=settings.tls_names, wall=time.time())
+    check_pair(certificate, key)
+    return replace(settings, tls_cert=certificate, tls_key=key)
 
 
 def _bind(settings: Settings) -> tuple[socket.socket, StunResponder | None]:
@@ -187,12 +203,6 @@ def _listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def _url(listener: socket.socket, settings: Settings) -> str:
-    port = listener.getsockname()[1]
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"{'https' if settings.tls_cert else 'http'}://{host}:{port}"
-
-
 def _make_directory(state: Path) -> None:
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -204,9 +214,12 @@ def _admin_token(settings: Settings) -> str:
     """Read the administrator's token; make one if it is not the user's to give."""
     if settings.admin_token_file is not None:
         return read_token(settings.admin_token_file)
-    path = settings.state / "admin-token"
+    return _own_token(settings.state / "admin-token", "admin")
+
+
+def _own_token(path: Path, subject: str) -> str:
     if not path.exists():
-        write_token(path, make_token("admin", secrets.token_bytes))
+        write_token(path, make_token(subject, secrets.token_bytes))
     return read_token(path)
 
 
@@ -221,11 +234,14 @@ async def _ensure_group(coordinator: Coordinator, group: str, state: Path) -> No
         write_token(path, token)
 
 
-def _write_ready(path: Path, body: Mapping[str, object]) -> None:
-    """Write the file in one step: who sees it sees all of it."""
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        temporary.write_text(json.dumps(body) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error}") from error
+def _whereabouts(settings: Settings, port: int) -> Whereabouts:
+    """Say where this server is reached."""
+    certificate = settings.tls_cert
+    scheme = "http" if certificate is None else "https"
+    fingerprint = None if certificate is None else fingerprint_to_pin(certificate)
+    return Whereabouts(
+        local_url=url_of(scheme, local_host(settings.host), port),
+        url=url_of(scheme, likely_host(settings.host, settings.tls_names), port),
+        certificate=None if certificate is None else str(certificate.absolute()),
+        fingerprint=None if fingerprint is None else encode_key(fingerprint),
+    )

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Final, ParamSpec, TypeVar
 
 import typer
 
-from common.errors import ArborcastError, ConfigError
+from common.errors import ArborcastError, ConfigError, RefusedError
+from common.ids import check_id
 from host.config_commands import config_commands
 from host.config_file import Configuration
 from host.logs import check_log, set_up_log
@@ -17,8 +18,9 @@ from server import state_commands
 from server.api.application import create_application
 from server.app import serve
 from server.services.coordinator import Coordinator
+from server.services.join_strings import Order, make_join_string
 from server.services.store.memory import MemoryStore
-from server.settings import Settings
+from server.settings import Settings, check_url, parse_span
 
 app = typer.Typer(
     help="The coordination server of arborcast: it knows the links, computes the graph, and never carries payload.",
@@ -44,7 +46,7 @@ def _telling(work: Callable[_P, _R]) -> Callable[_P, _R]:
         try:
             return work(*arguments, **options)
         except ArborcastError as error:
-            typer.echo(f"arborcast-server: {error}", err=True)
+            typer.echo(f"arborcast-server: {error.detail if isinstance(error, RefusedError) else error}", err=True)
             raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
 
     return told
@@ -71,8 +73,19 @@ def settle(
     ready_file: Annotated[
         Path | None, typer.Option(help='Write {"url": …, "stun_port": …} to this file once listening.')
     ] = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM); with --tls-key.")] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            help="Certificate chain (PEM); with --tls-key. Without them a server that others can reach makes one."
+        ),
+    ] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Key of the certificate (PEM).")] = None,
+    self_signed: Annotated[
+        bool, typer.Option("--self-signed", help="Use TLS with a certificate of its own on loopback, too.")
+    ] = False,
+    tls_name: Annotated[
+        list[str] | None, typer.Option(help="A further host name or address for that certificate. Repeatable.")
+    ] = None,
     insecure_http: Annotated[
         bool, typer.Option("--insecure-http", help="Allow plain HTTP on an address that others can reach.")
     ] = False,
@@ -106,6 +119,8 @@ def settle(
         insecure_http=insecure_http,
         tls_cert=tls_cert,
         tls_key=tls_key,
+        self_signed=self_signed,
+        tls_names=tuple(tls_name or ()),
         stun=not no_stun,
         stun_port=stun_port,
     )
@@ -134,6 +149,30 @@ def run(**flags: Any) -> None:
         raise CONFIGURATION.blame(flags["config"], error) from error
     set_up_log(_level(verbose=flags["verbose"]), flags["log_format"])
     asyncio.run(serve(settings, lambda url: typer.echo(f"listening on {url}")))
+
+
+@app.command()
+@_telling
+def join_string(
+    state: Annotated[Path, typer.Option(help="The state directory of the server that runs.")],
+    group: Annotated[str, typer.Option(help="The group that it lets devices into.")],
+    url: Annotated[
+        str | None, typer.Option(help="The server as agents reach it, such as https://tree.example.org:8640.")
+    ] = None,
+    expires: Annotated[str, typer.Option(help="How long it lets devices in: 30m, 24h, 7d, or never.")] = "24h",
+    uses: Annotated[int | None, typer.Option(help="How many devices it lets in; any number by default.", min=1)] = None,
+    note: Annotated[str, typer.Option(help="What it is for; the server lists it.")] = "",
+    admin_token_file: Annotated[
+        Path | None, typer.Option(help="The administrator's token; STATE/admin-token by default.")
+    ] = None,
+) -> None:
+    """Print one word with which `arborcast agent --join` joins a group."""
+    order = Order(check_id(group, "group"), None if url is None else check_url(url), parse_span(expires), uses, note)
+    word, reached = make_join_string(state, order, admin_token_file)
+    typer.echo(word)
+    many = "any number of devices" if uses is None else f"{uses} device{'s' if uses > 1 else ''}"
+    hint = "" if url else "; where agents reach it under another address, give that with --url"
+    typer.echo(f"for {many}, good for {'ever' if expires == 'never' else expires}, server {reached}{hint}", err=True)
 
 
 @app.command()

@@ -167,7 +167,7 @@ class ControlClient:
                 log.warning("= not enrolled yet, next try in %.1f s: %s", wait, error)
                 await asyncio.sleep(wait)
                 continue
-            self._rest.identity = self._rest.identity.enrolled(answer.token)
+            self._rest.identity = self._rest.identity.enrolled(answer.token or "")
             keep(self._rest.identity)
             log.info("= enrolled as device %s of group %s", answer.device, answer.group)
             return answer

@@ -1,11 +1,12 @@
-"""Who may do what: the administrator everything, a joiner enrol, a device what is its own.
+"""Who may do what: the administrator everything, a reader look, a joiner enrol, a device what is its own.
 
 Every answer to a token that proves nothing is the same 401, whether or not the group exists: names are not for
-strangers.
+strangers. An address that shows many of them is put off with 429; whoever has a valid token never is.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, cast
+from enum import Enum
+from typing import Annotated, NoReturn, cast
 
 from fastapi import Depends, Path
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -13,35 +14,67 @@ from starlette.requests import HTTPConnection
 
 from common.errors import RefusedError
 from common.ids import ID_PATTERN, DeviceId, GroupId
+from common.tokens import matches
+from server.core.failures import FailureLimit, TooManyFailures
 from server.core.group import Group
-from server.core.tokens import matches
 from server.services.coordinator import Coordinator
 from server.services.metrics import Metrics
 
 
+class Role(Enum):
+    """What a token proves."""
+
+    ADMINISTRATOR = "administrator"
+    READER = "reader"
+    DEVICE = "device"
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """What the routes work on."""
+    """What the routes work on; there is nobody who only reads if `read_token_hash` is None."""
 
     coordinator: Coordinator
     metrics: Metrics
+    failures: FailureLimit
     admin_token_hash: str
+    read_token_hash: str | None = None
+
+    def role_of(self, token: str) -> Role | None:
+        """Tell whether a token is one of the whole server; None for any other."""
+        if matches(token, self.admin_token_hash):
+            return Role.ADMINISTRATOR
+        if self.read_token_hash is not None and matches(token, self.read_token_hash):
+            return Role.READER
+        return None
 
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """Whom a token proved: the administrator (`device` is None) or a device."""
+    """Whom a token proved; `device` is None unless it is a device."""
 
-    device: DeviceId | None
+    role: Role
+    device: DeviceId | None = None
 
     def check_is(self, device: DeviceId) -> None:
         """Refuse anybody but a device itself and the administrator.
 
         Raises:
-            RefusedError: foreign-token.
+            RefusedError: read-only, or foreign-token.
         """
+        if self.role is Role.READER:
+            raise _read_only()
         if self.device is not None and self.device != device:
             raise RefusedError("foreign-token", f"this is the token of device {self.device!r}, not of {device!r}")
+
+    def check_is_itself(self, device: DeviceId) -> None:
+        """Refuse anybody but a device itself.
+
+        Raises:
+            RefusedError: read-only, or foreign-token.
+        """
+        self.check_is(device)
+        if self.device is None:
+            raise RefusedError("foreign-token", f"only device {device!r} itself may do this, by its own token")
 
 
 def backend(connection: HTTPConnection) -> Backend:
@@ -61,40 +94,71 @@ def bearer_of(connection: HTTPConnection) -> str:
     return token.strip()
 
 
-def authenticate(found: Backend, name: GroupId, token: str) -> Who:
+def authenticate(connection: HTTPConnection, name: GroupId, token: str) -> Who:
     """Tell whom a token proves in a group.
 
     Raises:
-        RefusedError: bad-token; for the administrator unknown-group.
+        RefusedError: bad-token, too-many-failures; for the tokens of the whole server unknown-group.
     """
-    if matches(token, found.admin_token_hash):
+    found = backend(connection)
+    role = found.role_of(token)
+    if role is not None:
         found.coordinator.group(name)
-        return Who(None)
+        return Who(role)
     device = _member(found, name, token)
     if device is None:
-        raise RefusedError("bad-token", "the token is not valid here")
-    return Who(device)
+        turn_away(connection, "the token is not valid here")
+    return Who(Role.DEVICE, device)
 
 
-def check_may_enrol(found: Backend, name: GroupId, device: DeviceId, token: str) -> bool:
-    """Let in who has a join token, the administrator, or the device itself.
-
-    Returns:
-        Whether the token is the device's own, so that the enrolment replaces the one before.
+def turn_away(connection: HTTPConnection, detail: str) -> NoReturn:
+    """Refuse a token that proves nothing, and count it against the address that it came from.
 
     Raises:
-        RefusedError: bad-token, foreign-token, or for the administrator unknown-group.
+        RefusedError: bad-token, or too-many-failures.
     """
-    if matches(token, found.admin_token_hash):
+    found = backend(connection)
+    host = "" if connection.client is None else connection.client.host
+    wait = found.failures.fail(host, now=found.coordinator.now())
+    if wait > 0:
+        raise TooManyFailures(wait)
+    raise RefusedError("bad-token", detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What lets a device in.
+
+    Attributes:
+        replaces: its own token does, so that the enrolment replaces the one before.
+        join_token: the join token that does, which is to be spent.
+    """
+
+    replaces: bool = False
+    join_token: str | None = None
+
+
+def check_may_enrol(connection: HTTPConnection, name: GroupId, device: DeviceId, token: str) -> Admission:
+    """Let in who has a join token, the administrator, or the device itself.
+
+    Raises:
+        RefusedError: bad-token, too-many-failures, foreign-token, read-only; for the administrator unknown-group.
+    """
+    found = backend(connection)
+    role = found.role_of(token)
+    if role is Role.READER:
+        raise _read_only()
+    if role is Role.ADMINISTRATOR:
         found.coordinator.group(name)
-        return False
+        return Admission()
     own = _member(found, name, token)
     if own is not None:
-        Who(own).check_is(device)
-        return True
-    if _group(found, name) is None or not found.coordinator.group(name).admits(token):
-        raise RefusedError("bad-token", "the token is not valid here; a device enrols with a join token of its group")
-    return False
+        Who(Role.DEVICE, own).check_is(device)
+        return Admission(replaces=True)
+    group = _group(found, name)
+    if group is None or not group.admits(token, wall=found.coordinator.wall()):
+        turn_away(connection, "the token is not valid here; a device enrols with a join token of its group")
+    return Admission(join_token=token)
 
 
 def _group(found: Backend, name: GroupId) -> Group | None:
@@ -106,11 +170,20 @@ def _group(found: Backend, name: GroupId) -> Group | None:
 
 def _member(found: Backend, name: GroupId, token: str) -> DeviceId | None:
     group = _group(found, name)
-    return None if group is None else group.authenticate(token)
+    device = None if group is None else group.authenticate(token)
+    if group is not None and device is not None and group.awaits_token(device):
+        found.coordinator.apply(name, lambda machine, now, wall: machine.confirm_token(token, now=now, wall=wall))
+    return device
+
+
+def _read_only() -> RefusedError:
+    return RefusedError("read-only", "this token is for looking only")
 
 
 # HTTPBearer stands here for the OpenAPI document; reading the header is `bearer_of`'s.
-_scheme = HTTPBearer(auto_error=False, description="The administrator's token, a join token, or a device's token.")
+_scheme = HTTPBearer(
+    auto_error=False, description="The administrator's token, the reader's, a join token, or a device's token."
+)
 _Documented = Annotated[HTTPAuthorizationCredentials | None, Depends(_scheme)]
 
 GroupPath = Annotated[GroupId, Path(pattern=ID_PATTERN, description="the group", examples=["lab"])]
@@ -133,18 +206,33 @@ Found = Annotated[Backend, Depends(_found)]
 
 
 async def _administrator(connection: HTTPConnection, found: Found, token: Token) -> None:
-    if matches(token, found.admin_token_hash):
-        return
+    role = found.role_of(token)
+    if role is not Role.ADMINISTRATOR:
+        if role is Role.READER or _proves_something(connection, token):
+            raise RefusedError("admin-only", "this is for the administrator's token only")
+        turn_away(connection, "the token is not valid here")
+
+
+async def _reader(connection: HTTPConnection, found: Found, token: Token) -> None:
+    if found.role_of(token) is None:
+        if _proves_something(connection, token):
+            raise RefusedError("admin-only", "this is for the administrator's token or the reader's only")
+        turn_away(connection, "the token is not valid here")
+
+
+def _proves_something(connection: HTTPConnection, token: str) -> bool:
+    """Tell whether a token is good for something in the group that the request names, or in any if it names none."""
+    found = backend(connection)
     name = connection.path_params.get("group")
     groups = found.coordinator.groups() if name is None else (_group(found, name),)
-    if any(group is not None and (group.authenticate(token) or group.admits(token)) for group in groups):
-        raise RefusedError("admin-only", "this is for the administrator's token only")
-    raise RefusedError("bad-token", "the token is not valid here")
+    wall = found.coordinator.wall()
+    return any(group is not None and (group.authenticate(token) or group.admits(token, wall=wall)) for group in groups)
 
 
-async def _member_or_admin(found: Found, token: Token, group: GroupPath) -> Who:
-    return authenticate(found, group, token)
+async def _member_or_wide(connection: HTTPConnection, token: Token, group: GroupPath) -> Who:
+    return authenticate(connection, group, token)
 
 
 Administrator = Depends(_administrator)
-Member = Annotated[Who, Depends(_member_or_admin)]
+Reader = Depends(_reader)
+Member = Annotated[Who, Depends(_member_or_wide)]

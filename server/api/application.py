@@ -7,19 +7,21 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from common.limits import MAX_BODY_BYTES
+from common.tokens import hash_token
 from server.api import channels, devices, graph, groups, health, problems, subscribe, versions
 from server.api.access import Backend
 from server.api.body_limit import READ_BODY_S, BodyLimit
 from server.api.examples import EXAMPLES
-from server.core.tokens import hash_token
+from server.core.failures import FailureLimit
 from server.services.coordinator import Coordinator
 from server.services.metrics import Metrics, StunCounts
 
 _DESCRIPTION = """
 Who is adjacent to whom, how good each link is, and the acyclic graph along which data travels.
 
-Every request but those of `health` needs `Authorization: Bearer TOKEN`: the administrator's token, for enrolment a join
-token, or the token that a device got when it enrolled. Every error is an RFC 9457 problem document.
+Every request but `/healthz` and `/readyz` needs `Authorization: Bearer TOKEN`: the administrator's token, the reader's
+for looking alone, for enrolment a join token, or a device's token, which opens what is its own. Every error is an
+RFC 9457 problem document. An address that shows many tokens that prove nothing is put off with 429.
 
 `GET /v1/groups/{group}/subscribe` is a WebSocket. Its first message is
 `{"type": "subscribe", "scope": "graph" | "neighbours" | "roster", "epoch": LAST_SEEN | null}`; the answer is
@@ -29,12 +31,21 @@ members and channels, and the largest datagram that all links take. Reports (the
 """
 
 
-def create_application(coordinator: Coordinator, *, admin_token: str, stun: StunCounts | None = None) -> FastAPI:
+def create_application(
+    coordinator: Coordinator,
+    *,
+    admin_token: str,
+    read_token: str | None = None,
+    failures: FailureLimit | None = None,
+    stun: StunCounts | None = None,
+) -> FastAPI:
     """Make the application.
 
     Args:
         coordinator: the groups that it serves; started and stopped by the caller.
         admin_token: the administrator's token; only its hash is kept.
+        read_token: the token of those who may look and nothing else; None: there is nobody.
+        failures: who has failed how often; one with the usual limits if None.
         stun: what the STUN responder counts, if there is one.
     """
     app = FastAPI(
@@ -46,7 +57,13 @@ def create_application(coordinator: Coordinator, *, admin_token: str, stun: Stun
         redoc_url=None,
     )
     metrics = Metrics(coordinator, stun)
-    app.state.backend = Backend(coordinator, metrics, hash_token(admin_token))
+    app.state.backend = Backend(
+        coordinator,
+        metrics,
+        FailureLimit() if failures is None else failures,
+        hash_token(admin_token),
+        None if read_token is None else hash_token(read_token),
+    )
     problems.install(app, metrics)
     app.add_middleware(BodyLimit, most_bytes=MAX_BODY_BYTES, count=metrics.refused, within_s=READ_BODY_S)
     app.add_middleware(versions.VersionCheck, count=metrics.refused)

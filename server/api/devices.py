@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import Field
+from starlette.requests import HTTPConnection
 
 from common.errors import TransportError
 from common.ids import DeviceId, GroupId
@@ -11,6 +12,7 @@ from common.limits import MAX_EPOCH
 from common.messages import (
     AdjacencyReport,
     CandidatesReport,
+    DeviceToken,
     Enrolment,
     EnrolmentAnswer,
     Message,
@@ -18,6 +20,7 @@ from common.messages import (
     QosReport,
     Report,
     RosterEntry,
+    TokenRotation,
 )
 from server.api import problems
 from server.api.access import DevicePath, Found, GroupPath, Member, Token, check_may_enrol
@@ -40,26 +43,30 @@ class DeviceList(Message):
 
 
 @router.post("", status_code=201, summary="Enrol a device", responses=problems.describe(403, 404, 409, 503))
-async def enrol(found: Found, group: GroupPath, token: Token, enrolment: Enrolment) -> EnrolmentAnswer:
+async def enrol(
+    connection: HTTPConnection, found: Found, group: GroupPath, token: Token, enrolment: Enrolment
+) -> EnrolmentAnswer:
     """Make a device a member; send a join token of the group.
 
-    The answer holds the device's own token, which is shown this once. An id that is taken is refused, unless the
+    A device that makes its own token and sends the hash of it may lose the answer: it enrols again with that token.
+    Without a hash the answer holds a token, which is shown this once. An id that is taken is refused, unless the
     request carries that device's own token: then key and token are replaced.
     """
-    replaces = check_may_enrol(found, group, enrolment.device, token)
+    admission = check_may_enrol(connection, group, enrolment.device, token)
     if found.coordinator.is_failing(group):
         raise TransportError("the state cannot be stored now")
     result = found.coordinator.apply(
-        group, lambda machine, now, wall: machine.enrol(enrolment, now=now, wall=wall, replaces=replaces)
+        group,
+        lambda machine, now, wall: machine.enrol(
+            enrolment, now=now, wall=wall, replaces=admission.replaces, join_token=admission.join_token
+        ),
     )
     try:
         await found.coordinator.settled(group)
     except TransportError:
-        if not replaces:
+        if result.token is not None and not admission.replaces:
             # Nobody will ever know its token: the id must stay free.
-            found.coordinator.apply(
-                group, lambda machine, now, wall: machine.evict(enrolment.device, now=now, wall=wall)
-            )
+            _undo(found, group, enrolment.device, admission.join_token)
         raise
     return result
 
@@ -88,6 +95,24 @@ async def evict(found: Found, group: GroupPath, who: Member, device: DevicePath)
     found.coordinator.apply(group, lambda machine, now, wall: machine.evict(device, now=now, wall=wall))
     await found.coordinator.settled(group)
     return Response(status_code=204)
+
+
+@router.post(
+    "/{device}/token", summary="Change a device's token", responses=problems.describe(403, 404, 503), status_code=201
+)
+async def rotate(
+    found: Found, group: GroupPath, who: Member, device: DevicePath, rotation: TokenRotation
+) -> DeviceToken:
+    """Take a new token, by the one that the device has; that one stays good until the new one is first used.
+
+    So an answer that is lost costs nothing. Best the device makes the token itself, and sends its hash alone.
+    """
+    who.check_is_itself(device)
+    result = found.coordinator.apply(
+        group, lambda machine, now, wall: machine.rotate_token(device, rotation.token_hash, now=now, wall=wall)
+    )
+    await found.coordinator.settled(group)
+    return result
 
 
 @router.put(
@@ -143,6 +168,15 @@ async def neighbours(
     check_epoch(machine, epoch)
     body = machine.neighbours(device, epoch)
     return answer(f'"{body.epoch}"', if_none_match, body.model_dump_json)
+
+
+def _undo(found: Found, group: GroupId, device: DeviceId, join_token: str | None) -> None:
+    """Take an enrolment back, and the use of its join token."""
+    found.coordinator.apply(group, lambda machine, now, wall: machine.evict(device, now=now, wall=wall))
+    if join_token is not None:
+        found.coordinator.apply(
+            group, lambda machine, now, wall: machine.give_back_join(join_token, now=now, wall=wall)
+        )
 
 
 def _report(found: Found, group: GroupId, who: Member, device: DeviceId, report: Report) -> Response:

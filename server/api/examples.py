@@ -20,6 +20,13 @@ _DEVICES: Final = ["A", "B", "C", "D", "E", "F"]
 _COMPONENTS: Final = [{"name": "A", "devices": _DEVICES}]
 _ONE_TREE: Final = {"epoch": _EPOCH, "objective": "throughput", "components": _COMPONENTS}
 _CHILDREN: Final = {"A": ["B", "C"], "B": ["E"], "C": ["D"], "D": ["F"], "E": [], "F": []}
+_JOIN_TOKEN: Final = {
+    "id": "5e884898da280471",
+    "created": 1_800_000_000.0,
+    "expires": 1_800_086_400.0,
+    "uses_left": 9,
+    "note": "the new hosts in Lyon",
+}
 
 EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "AdjacencyReport": {"type": "adjacency", "peers": ["B", "C"]},
@@ -46,7 +53,12 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "DeviceState": {**_ENTRY, "alive": True},
     "DeviceList": {"devices": [{**_ENTRY, "alive": True}]},
     "NewGroup": {"group": "lab"},
-    "JoinToken": {"group": "lab", "join_token": "join~Q2hhbmdlIG1l"},
+    "NewJoinToken": {"expires_s": 86_400.0, "uses": 10, "note": "the new hosts in Lyon"},
+    "JoinToken": {"group": "lab", "join_token": "join~Q2hhbmdlIG1l", "id": _JOIN_TOKEN["id"]},
+    "JoinTokenState": _JOIN_TOKEN,
+    "JoinTokenList": {"join_tokens": [_JOIN_TOKEN]},
+    "TokenRotation": {"token_hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"},
+    "DeviceToken": {"device": "A", "token": None},
     "GroupSummary": {"group": "lab", "epoch": _EPOCH, "devices": 6, "links": 6, "subscribers": 6},
     "GroupList": {"groups": [{"group": "lab", "epoch": _EPOCH, "devices": 6, "links": 6, "subscribers": 6}]},
     "GraphBody": {

@@ -1,11 +1,11 @@
-"""Whether the server lives and can serve, and what it counts. No token is needed; nothing here names anybody."""
+"""Whether the server lives and can serve, for everybody; what it counts, for whoever may look."""
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from common.messages import Message
 from server.api import problems
-from server.api.access import Found
+from server.api.access import Found, Reader
 
 router = APIRouter(tags=["health"])
 
@@ -39,10 +39,12 @@ async def readyz(found: Found) -> Health | Response:
     "/metrics",
     summary="Show the counters",
     response_class=Response,
+    dependencies=[Reader],
     responses={
-        200: {"description": "Prometheus' text form", "content": {"text/plain": {"schema": {"type": "string"}}}}
+        **problems.describe(403),
+        200: {"description": "Prometheus' text form", "content": {"text/plain": {"schema": {"type": "string"}}}},
     },
 )
 async def metrics(found: Found) -> Response:
-    """Show the counters in Prometheus' text form."""
+    """Show the counters in Prometheus' text form, to the reader's token or the administrator's."""
     return Response(found.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)

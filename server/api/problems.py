@@ -1,6 +1,7 @@
 """Errors as RFC 9457 problem documents: one form for all of them, those of the framework included."""
 
 import logging
+import math
 from http import HTTPStatus
 from typing import Any, Final, cast
 
@@ -12,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
 from common.errors import RefusedError, StaleEpoch, TransportError
+from server.core.failures import TooManyFailures
 from server.services.metrics import Metrics
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -24,9 +26,11 @@ STATUS: Final = {
     "bad-token": 401,
     "foreign-token": 403,
     "admin-only": 403,
+    "read-only": 403,
     "unknown-group": 404,
     "unknown-device": 404,
     "unknown-channel": 404,
+    "unknown-join-token": 404,
     "unknown-epoch": 404,
     "epoch-gone": 410,
     "device-exists": 409,
@@ -42,6 +46,7 @@ STATUS: Final = {
     "strangers": 422,
     "invalid": 422,
     "name-mismatch": 422,
+    "too-many-failures": 429,
     "store-failed": 503,
 }
 """The status of each reason for which a request is declined."""
@@ -59,11 +64,11 @@ class Problem(BaseModel):
 
 
 def describe(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Describe a route's problem answers for the OpenAPI document; 401 and 413 and 422 can come from any route."""
+    """Describe a route's problem answers for the OpenAPI document; 401, 413, 422 and 429 can come from any route."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
         status: {"description": f"Problem: {HTTPStatus(status).phrase}", "content": content}
-        for status in sorted({400, 401, 413, 422, *statuses})
+        for status in sorted({400, 401, 413, 422, 429, *statuses})
     }
 
 
@@ -97,6 +102,17 @@ def response(
     )
 
 
+def refusal(refused: RefusedError) -> JSONResponse:
+    """Write the problem document of a refusal."""
+    status = STATUS.get(refused.reason, 409)
+    headers = {}
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = 'Bearer realm="arborcast"'
+    if isinstance(refused, TooManyFailures):
+        headers["Retry-After"] = str(math.ceil(refused.retry_after_s))
+    return response(status, refused.reason, refused.detail, headers=headers)
+
+
 class _Answers:
     """Turns each kind of error into its problem document, and counts it by its reason."""
 
@@ -106,9 +122,7 @@ class _Answers:
     async def on_refused(self, _request: Request, error: Exception) -> JSONResponse:
         refused = cast(RefusedError, error)
         self._metrics.refused(refused.reason)
-        status = STATUS.get(refused.reason, 409)
-        headers = {"WWW-Authenticate": 'Bearer realm="arborcast"'} if status == 401 else None
-        return response(status, refused.reason, refused.detail, headers=headers)
+        return refusal(refused)
 
     async def on_stale(self, _request: Request, error: Exception) -> JSONResponse:
         self._metrics.refused("epoch-gone")

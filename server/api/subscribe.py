@@ -21,8 +21,8 @@ from common.messages import (
     decode_client_message,
     encode_message,
 )
-from server.api.access import Backend, Who, authenticate, backend, bearer_of
-from server.api.problems import STATUS, response
+from server.api.access import Backend, Role, Who, authenticate, backend, bearer_of
+from server.api.problems import refusal
 from server.services.sessions import Session
 
 router = APIRouter()
@@ -39,10 +39,10 @@ async def subscribe(websocket: WebSocket, group: GroupId) -> None:
     """Serve one subscription to its end."""
     found = backend(websocket)
     try:
-        who = authenticate(found, group, bearer_of(websocket))
+        who = authenticate(websocket, group, bearer_of(websocket))
     except RefusedError as error:
         found.metrics.refused(error.reason)
-        await websocket.send_denial_response(response(STATUS[error.reason], error.reason, error.detail))
+        await websocket.send_denial_response(refusal(error))
         return
     await websocket.accept()
     last_word: ErrorMessage | None
@@ -128,14 +128,23 @@ def _take(found: Backend, group: GroupId, who: Who, session: Session, message: C
     """
     device = who.device
     if isinstance(message, Subscribe):
+        if who.role is Role.READER:
+            message = _without_claim(found, group, message)
         found.coordinator.apply(
             group, lambda machine, now, wall: machine.subscribe(session.number, device, message, now=now, wall=wall)
         )
         return
     if device is None:
-        raise RefusedError("no-device", "only a device reports; this is the administrator's token")
+        raise RefusedError("no-device", f"only a device reports; this is the {who.role.value}'s token")
     found.coordinator.apply(group, lambda machine, now, wall: machine.report(device, message, now=now, wall=wall))
     session.offer(Accepted(of=message.type))
+
+
+def _without_claim(found: Backend, group: GroupId, message: Subscribe) -> Subscribe:
+    """Leave out an epoch that has not been yet: to believe in it would change the graph's epoch for everybody."""
+    if message.epoch is not None and message.epoch > found.coordinator.group(group).graph().epoch:
+        return message.model_copy(update={"epoch": None})
+    return message
 
 
 async def _receive(websocket: WebSocket) -> str | bytes | None:

@@ -3,8 +3,9 @@
 Theory of operation
 -------------------
 
-In: `enrol`, `evict`, `report`, `subscribe`, `unsubscribe`, `put_channel`, `delete_channel`, `handle_timeout`. Each
-applies one event. A refusal is a `RefusedError` and has changed nothing. Out, after any of them, in this order:
+In: `enrol`, `evict`, `rotate_token`, `report`, `subscribe`, `unsubscribe`, `put_channel`, `delete_channel`, the join
+tokens' methods, `handle_timeout`. Each applies one event. A refusal is a `RefusedError` and has changed nothing. Out,
+after any of them, in this order:
 
 1. `poll_record()`: what has to be stored **before** anything else leaves; None when nothing has.
 2. `poll_push()` until it gives None: the messages to send, each to one subscriber.
@@ -28,6 +29,7 @@ from common.messages import (
     AdjacencyReport,
     Channels,
     ChannelSpec,
+    DeviceToken,
     Enrolment,
     EnrolmentAnswer,
     ErrorMessage,
@@ -42,9 +44,10 @@ from common.messages import (
 )
 from server.core.epochs import Epochs
 from server.core.hysteresis import Hysteresis
+from server.core.join_tokens import JoinTerms
 from server.core.ledger import Ledger
 from server.core.members import DEFAULT_CHANNELS, Members
-from server.core.snapshot import DeviceLinks, GroupRecord
+from server.core.snapshot import DeviceLinks, GroupRecord, JoinTokenRecord
 from server.core.subscribers import Subscriber, Subscribers
 from server.core.topology import Change, LinkState, Topology
 
@@ -102,19 +105,26 @@ class Group:
 
     # --- events ---------------------------------------------------------------------------------------------------
 
-    def enrol(self, enrolment: Enrolment, *, now: float, wall: float, replaces: bool = False) -> EnrolmentAnswer:
+    def enrol(
+        self, enrolment: Enrolment, *, now: float, wall: float, replaces: bool = False, join_token: str | None = None
+    ) -> EnrolmentAnswer:
         """Make a device a member. The answer must not leave before `poll_record()` is stored.
 
         Args:
-            enrolment: its id and public key.
+            enrolment: its id and public key, and the hash of its token if it made that itself.
             now: monotonic seconds.
             wall: unix seconds at `now`.
             replaces: the request proved, by the member's token, that it comes from the member of that id.
+            join_token: what lets it in; None if something else does. One use of it is spent.
 
         Raises:
-            RefusedError: device-exists, or group-full.
+            RefusedError: device-exists, key-taken, group-full, or bad-token.
         """
+        if join_token is not None and not self.admits(join_token, wall=wall):
+            raise RefusedError("bad-token", "the join token is not valid any more")
         token = self._members.enrol(enrolment, wall=wall, replaces=replaces)
+        if join_token is not None:
+            self._members.join_tokens.spend(join_token, now=now, wall=wall)
         if enrolment.device not in self._topology:
             self._topology.add(enrolment.device, now=now)
             self._plan_by(now + COALESCE_S)
@@ -231,19 +241,58 @@ class Group:
         self._members.delete_channel(name, wall=wall)
         self._channels_changed(now, wall)
 
-    def add_join_token(self, *, now: float, wall: float) -> str:
+    def rotate_token(self, device: DeviceId, token_hash: str | None, *, now: float, wall: float) -> DeviceToken:
+        """Let a member have another token. The answer must not leave before `poll_record()` is stored.
+
+        Args:
+            device: the member; its token is good until the new one is first used.
+            token_hash: of the token that it made for itself; None to make it one.
+            now: monotonic seconds.
+            wall: unix seconds at `now`.
+
+        Raises:
+            RefusedError: unknown-device.
+        """
+        token = self._members.rotate(device, token_hash)
+        self._count("token_rotations")
+        self._note(now, wall)
+        return DeviceToken(device=device, token=token)
+
+    def confirm_token(self, token: str, *, now: float, wall: float) -> None:
+        """Make a member's old token void if this is its next one: it has come into use."""
+        if self._members.confirm(token):
+            self._note(now, wall)
+
+    def add_join_token(self, terms: JoinTerms | None = None, *, now: float, wall: float) -> str:
         """Make one more token that lets devices enrol.
 
         Raises:
             RefusedError: too-many-join-tokens.
         """
-        token = self._members.add_join_token()
+        token = self._members.join_tokens.add(terms or JoinTerms(), now=now, wall=wall)
         self._note(now, wall)
         return token
 
-    def void_join_tokens(self, *, now: float, wall: float) -> None:
-        """Make every join token void; members stay."""
-        self._members.void_join_tokens()
+    def give_back_join(self, token: str, *, now: float, wall: float) -> None:
+        """Undo the use of a join token by an enrolment that came to nothing."""
+        self._members.join_tokens.give_back(token, now=now, wall=wall)
+        self._note(now, wall)
+
+    def void_join_token(self, name: str | None, *, now: float, wall: float) -> None:
+        """Make one join token void, or all of them; members stay.
+
+        Args:
+            name: its id; None for all.
+            now: monotonic seconds.
+            wall: unix seconds at `now`.
+
+        Raises:
+            RefusedError: unknown-join-token.
+        """
+        if name is None:
+            self._members.join_tokens.void_all()
+        else:
+            self._members.join_tokens.void(name, now=now, wall=wall)
         self._note(now, wall)
 
     def handle_timeout(self, *, now: float, wall: float) -> None:
@@ -261,6 +310,9 @@ class Group:
             self._plan(now, wall)
         if self._roster_at is not None and self._roster_at <= now:
             self._push_roster()
+        tokens = self._members.join_tokens
+        if tokens.due_at is not None and tokens.due_at <= now and tokens.purge(now=now, wall=wall):
+            self._note(now, wall)
         if self._ledger.due_at is not None and self._ledger.due_at <= now:
             self._note(now, wall, links=True)
 
@@ -289,6 +341,7 @@ class Group:
             self._roster_at,
             self._mtu_at,
             self._ledger.due_at,
+            self._members.join_tokens.due_at,
             self._topology.next_expiry(),
             *(held.poll_timeout() for held in self._hysteresis.values()),
         ]
@@ -354,9 +407,17 @@ class Group:
         """Tell which member a token proves; None if none."""
         return self._members.authenticate(token)
 
-    def admits(self, token: str) -> bool:
+    def awaits_token(self, device: DeviceId) -> bool:
+        """Tell whether a member has taken a token that it has not used yet; see `confirm_token`."""
+        return self._members.awaits(device)
+
+    def admits(self, token: str, *, wall: float) -> bool:
         """Tell whether a token lets a device enrol."""
-        return self._members.admits(token)
+        return self._members.join_tokens.admits(token, wall=wall)
+
+    def join_tokens(self, *, wall: float) -> tuple[JoinTokenRecord, ...]:
+        """List the join tokens that are valid, oldest first."""
+        return self._members.join_tokens.valid(wall=wall)
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
@@ -370,6 +431,7 @@ class Group:
             peers = tuple(peer for peer in links.peers if peer in known)
             figures = {peer: found for peer, found in links.figures.items() if peer in known}
             self._topology.restore(device, peers, figures, now=now)
+        known.join_tokens.purge(now=now, wall=wall)
         self._mtu = self._topology.smallest_mtu()
         self._plan_by(now + COALESCE_S)
 

@@ -5,16 +5,22 @@ from collections.abc import Callable
 from common.errors import RefusedError
 from common.fields import KEY_BYTES, encode_key
 from common.ids import ChannelId, DeviceId
-from common.limits import GROUP_KEYS_KEPT, MAX_CHANNELS, MAX_DEVICES_PER_GROUP, MAX_EPOCH, MAX_JOIN_TOKENS
+from common.limits import GROUP_KEYS_KEPT, MAX_CHANNELS, MAX_DEVICES_PER_GROUP, MAX_EPOCH
 from common.messages import CandidatesReport, Channels, ChannelSpec, Enrolment, Roster, RosterEntry
+from common.tokens import hash_token, make_token, matches, matches_any, subject_of
+from server.core.join_tokens import JoinTokens
 from server.core.snapshot import DeviceRecord, MembersRecord
-from server.core.tokens import JOIN_SUBJECT, hash_token, make_token, matches, matches_any, subject_of
 
 DEFAULT_CHANNELS = (ChannelSpec(name="files", kind="file"), ChannelSpec(name="messages", kind="message"))
 
 
 class Members:
-    """Devices, tokens, group keys and channels; each change raises the version of what it changes."""
+    """Devices, tokens, group keys and channels; each change raises the version of what it changes.
+
+    Attributes:
+        join_tokens: what lets devices in.
+        channels: the group's services.
+    """
 
     def __init__(
         self,
@@ -34,7 +40,7 @@ class Members:
         """
         self._entropy = entropy
         self._devices: dict[DeviceId, DeviceRecord] = {}
-        self._join_hashes: tuple[str, ...] = ()
+        self.join_tokens = JoinTokens(entropy, () if stored is None else stored.join_tokens)
         self._roster: Roster | None = None
         self._record: MembersRecord | None = stored
         if stored is None:
@@ -45,7 +51,6 @@ class Members:
             self._new_key(wall)
         else:
             self._devices = {device.entry.device: device for device in stored.devices}
-            self._join_hashes = stored.join_token_hashes
             self._key_epoch = stored.key_epoch
             self._keys = dict(stored.group_keys)
             self._roster_version = stored.roster_version
@@ -77,16 +82,16 @@ class Members:
         if device not in self._devices:
             raise RefusedError("unknown-device", f"{device[:80]!r} is not a member of the group")
 
-    def enrol(self, enrolment: Enrolment, *, wall: float, replaces: bool) -> str:
+    def enrol(self, enrolment: Enrolment, *, wall: float, replaces: bool) -> str | None:
         """Make a device a member.
 
         Args:
-            enrolment: its id and public key.
+            enrolment: its id and public key, and the hash of its token if it made that itself.
             wall: unix seconds.
             replaces: the request proved that it comes from the member of that id, whose key and token it replaces.
 
         Returns:
-            The device's token; only its hash is kept.
+            The token made for the device, of which only the hash is kept; None if it has its own.
 
         Raises:
             RefusedError: device-exists, key-taken, or group-full.
@@ -104,13 +109,43 @@ class Members:
             raise RefusedError(
                 "group-full", f"the group has {MAX_DEVICES_PER_GROUP} devices, which is the most it may have"
             )
-        token = make_token(device, self._entropy)
+        token, token_hash = self._token_for(device, enrolment.token_hash)
         entry = RosterEntry(device=device, public_key=enrolment.public_key)
         if known is not None:
             entry = known.entry.model_copy(update={"public_key": enrolment.public_key})
-        self._devices[device] = DeviceRecord(token_hash=hash_token(token), entry=entry)
+        self._devices[device] = DeviceRecord(token_hash=token_hash, entry=entry)
         self._roster_changed(wall)
         return token
+
+    def rotate(self, device: DeviceId, token_hash: str | None) -> str | None:
+        """Let a member have another token; the one that it has stays good until `confirm` is told of the other.
+
+        Args:
+            device: the member.
+            token_hash: of the token that it made for itself; None to make it one.
+
+        Returns:
+            The token made for it; None if it has its own.
+
+        Raises:
+            RefusedError: unknown-device.
+        """
+        self.check(device)
+        token, hashed = self._token_for(device, token_hash)
+        self._put(self._devices[device].model_copy(update={"next_token_hash": hashed}))
+        return token
+
+    def awaits(self, device: DeviceId) -> bool:
+        """Tell whether a member has taken a token that it has not used yet."""
+        return self._devices[device].next_token_hash is not None
+
+    def confirm(self, token: str) -> bool:
+        """Make the token before void if this is a member's next one; tell whether it is."""
+        known = self._devices.get(subject_of(token))
+        if known is None or known.next_token_hash is None or not matches(token, known.next_token_hash):
+            return False
+        self._put(known.model_copy(update={"token_hash": known.next_token_hash, "next_token_hash": None}))
+        return True
 
     def evict(self, device: DeviceId, *, wall: float) -> None:
         """Remove a member: its token is void, and the rest get a new group key.
@@ -128,38 +163,17 @@ class Members:
         entry = known.entry.model_copy(update={"candidates": report.candidates, "mapping": report.mapping})
         if entry == known.entry:
             return False
-        self._devices[device] = DeviceRecord(token_hash=known.token_hash, entry=entry)
+        self._put(known.model_copy(update={"entry": entry}))
         self._roster_changed(wall)
         return True
 
-    def add_join_token(self) -> str:
-        """Make one more token that lets devices enrol.
-
-        Raises:
-            RefusedError: too-many-join-tokens.
-        """
-        if len(self._join_hashes) >= MAX_JOIN_TOKENS:
-            raise RefusedError(
-                "too-many-join-tokens", f"the group has {MAX_JOIN_TOKENS} join tokens, which is the most"
-            )
-        token = make_token(JOIN_SUBJECT, self._entropy)
-        self._join_hashes = (*self._join_hashes, hash_token(token))
-        self._record = None
-        return token
-
-    def void_join_tokens(self) -> None:
-        """Make every join token void; members stay."""
-        self._join_hashes = ()
-        self._record = None
-
-    def admits(self, token: str) -> bool:
-        """Tell whether a token lets a device enrol."""
-        return matches_any(token, self._join_hashes)
-
     def authenticate(self, token: str) -> DeviceId | None:
-        """Tell which member a token proves; None if none."""
+        """Tell which member a token proves, by the one that it has or the next; None if none."""
         known = self._devices.get(subject_of(token))
-        return known.entry.device if known is not None and matches(token, known.token_hash) else None
+        if known is None:
+            return None
+        hashes = (known.token_hash, known.next_token_hash or known.token_hash)
+        return known.entry.device if matches_any(token, hashes) else None
 
     def put_channel(self, spec: ChannelSpec, *, wall: float) -> bool:
         """Add a channel, or replace the one of that name; tell whether anything changed.
@@ -199,16 +213,27 @@ class Members:
 
     def record(self) -> MembersRecord:
         """Give what has to be stored; the same object until something in it changes."""
-        if self._record is None:
+        if self._record is None or self._record.join_tokens != self.join_tokens.records:
             self._record = MembersRecord(
                 devices=tuple(self._devices[device] for device in sorted(self._devices)),
-                join_token_hashes=self._join_hashes,
+                join_tokens=self.join_tokens.records,
                 key_epoch=self._key_epoch,
                 group_keys=self._keys,
                 roster_version=self._roster_version,
                 channels=self.channels,
             )
         return self._record
+
+    def _token_for(self, device: DeviceId, token_hash: str | None) -> tuple[str | None, str]:
+        """Give the token to tell a member, None if it made its own, and the hash to keep."""
+        if token_hash is not None:
+            return None, token_hash
+        token = make_token(device, self._entropy)
+        return token, hash_token(token)
+
+    def _put(self, record: DeviceRecord) -> None:
+        self._devices[record.entry.device] = record
+        self._record = None
 
     def _new_key(self, wall: float) -> None:
         self._key_epoch += 1

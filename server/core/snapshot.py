@@ -4,11 +4,11 @@ A record has three parts that change at different rates. Each part is a frozen o
 something in it changes, so a store writes only the parts that are not the ones it wrote last.
 """
 
-from typing import Annotated
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from common.fields import Epoch, Key, Name, Version
+from common.fields import Epoch, Key, Name, TokenHash, Version
 from common.messages import Channels, GraphBody, QosFigures, RosterEntry
 
 
@@ -18,25 +18,45 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-TokenHash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
 class DeviceRecord(Record):
-    """One member: the hash of its token, and what the roster says about it."""
+    """One member: the hash of its token, and of the one to come if it took one; what the roster says about it."""
 
     token_hash: TokenHash
+    next_token_hash: TokenHash | None = None
     entry: RosterEntry
+
+
+class JoinTokenRecord(Record):
+    """One token that lets devices in: its name, its hash, and what it is good for; times in unix seconds."""
+
+    id: str
+    token_hash: TokenHash
+    created: float
+    expires: float | None
+    uses_left: int | None
+    note: str
 
 
 class MembersRecord(Record):
     """Who belongs to the group, what proves it, the group keys by key epoch, and the channels."""
 
     devices: tuple[DeviceRecord, ...]
-    join_token_hashes: tuple[TokenHash, ...]
+    join_tokens: tuple[JoinTokenRecord, ...]
     key_epoch: Version
     group_keys: dict[int, Key]
     roster_version: Version
     channels: Channels
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_first_form(cls, stored: Any) -> Any:
+        """Read the form of version 0.1, which kept of a join token its hash alone."""
+        if not isinstance(stored, dict) or "join_token_hashes" not in stored:
+            return stored
+        known = {"created": 0.0, "expires": None, "uses_left": None, "note": ""}
+        tokens = [{"id": found[:16], "token_hash": found, **known} for found in stored["join_token_hashes"]]
+        others = {name: value for name, value in stored.items() if name != "join_token_hashes"}
+        return {**others, "join_tokens": tokens}
 
 
 class KeptGraph(Record):

@@ -188,6 +188,14 @@ class Coordinator:
         finally:
             self._after(hosted)
 
+    def now(self) -> float:
+        """Return monotonic seconds."""
+        return self._clock.monotonic()
+
+    def wall(self) -> float:
+        """Return unix seconds."""
+        return self._clock.wall()
+
     def unix_time(self, at: float) -> float:
         """Return the unix seconds of a time in monotonic seconds."""
         return at - self._clock.monotonic() + self._clock.wall()

@@ -1,4 +1,4 @@
-"""Files that hold a token: mode 0600, written once, read without its newline."""
+"""Files that hold a secret: mode 0600, written in one step; a token is read without its newline."""
 
 import os
 from pathlib import Path
@@ -35,12 +35,26 @@ def write_token(path: Path, token: str) -> None:
     Raises:
         ConfigError: the file cannot be written.
     """
+    write_secret(path, token + "\n", "a token")
+
+
+def write_secret(path: Path, text: str, what: str) -> None:
+    """Write a file that only its owner can read; a file that exists is replaced in one step.
+
+    Args:
+        path: where.
+        text: what it shall hold.
+        what: names that in the error.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.new")
     try:
         temporary.unlink(missing_ok=True)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(token + "\n")
+            file.write(text)
         temporary.replace(path)
     except OSError as error:
-        raise ConfigError(f"cannot write a token to {path}: {error}") from error
+        raise ConfigError(f"cannot write {what} to {path}: {error}") from error

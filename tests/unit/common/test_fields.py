@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import DecodeError
-from common.fields import decode_key, distinct, encode_key, split_candidate
+from common.fields import decode_key, distinct, encode_key, is_host, split_candidate
 
 KEY = encode_key(bytes(range(32)))
 
@@ -69,3 +69,8 @@ def test_a_list_keeps_its_order_and_holds_nothing_twice() -> None:
     assert distinct(("B", "A")) == ("B", "A")
     with pytest.raises(ValueError, match="twice"):
         distinct(("B", "A", "B"))
+
+
+def test_a_host_is_a_name_or_an_address() -> None:
+    assert all(map(is_host, ("localhost", "tree.example.org", "192.0.2.1", "2001:db8::1", "a" * 63)))
+    assert not any(map(is_host, ("", "two words", "-a", "a..b", "[::1]", "a:1", "a" * 64, ".".join(["a" * 60] * 5))))

@@ -49,7 +49,7 @@ def test_the_example_names_every_setting_and_can_be_used(
         # By itself each example passes the parser of its flag.
         path.write_text(next(line[1:] for line in example.splitlines() if line.startswith(f"#{option.key} = ")) + "\n")
         path.chmod(0o600)
-        if option.key not in ("tls-cert", "tls-key", "join-token-file", "only-advertised", "stun-port"):
+        if option.key not in ("tls-cert", "tls-key", "join-token-file", "only-advertised", "stun-port", "tls-name"):
             assert run(app, "config", "check", str(path)) == f"{path}: 1 setting, all usable\n"
 
 

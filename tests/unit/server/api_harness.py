@@ -12,11 +12,13 @@ from fastapi import FastAPI
 from common.errors import TransportError
 from common.messages import ClientMessage, ServerMessage, decode_server_message, encode_message
 from server.api.application import create_application
+from server.core.failures import FailureLimit
 from server.services.coordinator import Coordinator
 from server.services.store.memory import MemoryStore
 from tests.unit.server.harness import SIX, entropy, key_of, peers_of
 
 ADMIN = "admin~for-tests-only"
+READER = "reader~for-tests-only"
 
 
 class FragileStore(MemoryStore):
@@ -34,7 +36,9 @@ class FragileStore(MemoryStore):
 class Socket:
     """One WebSocket, spoken to over ASGI."""
 
-    def __init__(self, app: FastAPI, path: str, token: str | None, named: Mapping[str, str]) -> None:
+    def __init__(
+        self, app: FastAPI, path: str, token: str | None, named: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         """Open it."""
         self._in: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._out: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -180,12 +184,13 @@ def check_problem(answer: httpx.Response, status: int, reason: str) -> dict[str,
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[Api]:
-    """Run a server in this process."""
+async def serving(failures: FailureLimit | None = None) -> AsyncIterator[Api]:
+    """Run a server in this process; nobody is put off unless a limit says so."""
     store = FragileStore(monotonic=lambda: 0.0)
     coordinator = Coordinator(store, entropy=entropy())
     await coordinator.start()
-    app = create_application(coordinator, admin_token=ADMIN)
+    limit = FailureLimit(at_once=1_000_000) if failures is None else failures
+    app = create_application(coordinator, admin_token=ADMIN, read_token=READER, failures=limit)
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         api = Api(store, coordinator, app, client)

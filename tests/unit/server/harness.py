@@ -54,6 +54,7 @@ class Bench:
         """Make devices members."""
         for device in devices:
             answer = self.group.enrol(Enrolment(device=device, public_key=key_of(device)), now=self.now, wall=self.wall)
+            assert answer.token is not None
             self.tokens[device] = answer.token
 
     def adjacency(self, device: str, *peers: str) -> None:

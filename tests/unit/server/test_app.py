@@ -1,8 +1,11 @@
 import asyncio
+import base64
 import gc
+import hashlib
 import json
 import signal
 import socket
+import ssl
 import stat
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -52,7 +55,7 @@ async def test_the_server_makes_its_state_serves_and_stops_at_a_signal(tmp_path:
         url = str(client.base_url)
         assert json.loads(ready.read_text()) == {"url": url, "stun_port": client.base_url.port}
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
-    for name in ("admin-token", "join-token-lab", "state.sqlite3"):
+    for name in ("admin-token", "read-token", "join-token-lab", "state.sqlite3"):
         assert stat.S_IMODE((state / name).stat().st_mode) == 0o600
 
 
@@ -60,10 +63,12 @@ async def test_a_second_start_finds_the_same_state_and_tokens(tmp_path: Path) ->
     settings = Settings(tmp_path, port=0, groups=("lab",))
     async with running(settings) as client:
         epoch = (await client.get("/v1/groups/lab/graph")).json()["epoch"]
-    tokens = [(tmp_path / name).read_text() for name in ("admin-token", "join-token-lab")]
+    tokens = [(tmp_path / name).read_text() for name in ("admin-token", "read-token", "join-token-lab")]
     async with running(settings) as client:
         assert (await client.get("/v1/groups/lab/graph")).json()["epoch"] == epoch
-    assert [(tmp_path / name).read_text() for name in ("admin-token", "join-token-lab")] == tokens
+        headers = {"Authorization": f"Bearer {tokens[1].strip()}"}
+        assert (await client.get("/v1/groups/lab/graph", headers=headers)).json()["epoch"] == epoch
+    assert [(tmp_path / name).read_text() for name in ("admin-token", "read-token", "join-token-lab")] == tokens
     (tmp_path / "join-token-lab").unlink()
     async with running(settings) as client:
         token = (tmp_path / "join-token-lab").read_text().strip()
@@ -78,6 +83,50 @@ async def test_the_administrator_s_token_may_come_from_a_file(tmp_path: Path) ->
     async with running(Settings(tmp_path / "state", port=0, admin_token_file=path)) as client:
         assert (await client.get("/v1/groups")).status_code == 200
     assert not (tmp_path / "state" / "admin-token").exists()
+
+
+async def test_a_server_that_others_reach_makes_its_certificate_once(tmp_path: Path) -> None:
+    fingerprints = []
+    for settings in (Settings(tmp_path, host="0.0.0.0", port=0), Settings(tmp_path, port=0, self_signed=True)):
+        async with running(settings) as client:
+            assert client.base_url.scheme == "https"
+            found = json.loads((tmp_path / "server.json").read_text())
+            trusting = ssl.create_default_context(cafile=found["certificate"])
+            async with httpx.AsyncClient(verify=trusting, base_url=found["local_url"]) as https:
+                assert (await https.get("/healthz")).status_code == 200
+            async with httpx.AsyncClient() as plain:
+                with pytest.raises(httpx.TransportError):
+                    await plain.get(f"http://127.0.0.1:{client.base_url.port}/healthz")
+            certificate = ssl.PEM_cert_to_DER_cert((tmp_path / "tls-cert.pem").read_text())
+            assert base64.b64decode(found["fingerprint"]) == hashlib.sha256(certificate).digest()
+            fingerprints.append(found["fingerprint"])
+    assert fingerprints[0] == fingerprints[1]
+    assert stat.S_IMODE((tmp_path / "tls-key.pem").stat().st_mode) == 0o600
+
+
+async def test_where_plain_http_is_spoken_there_is_no_certificate(tmp_path: Path) -> None:
+    async with running(Settings(tmp_path, port=0, stun=False)) as client:
+        url = str(client.base_url).rstrip("/")
+        found = json.loads((tmp_path / "server.json").read_text())
+        assert found == {"local_url": url, "url": url, "certificate": None, "fingerprint": None}
+    assert not (tmp_path / "tls-cert.pem").exists()
+
+
+async def test_nothing_older_than_tls_1_2_is_spoken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import uvicorn
+
+    configs: list[uvicorn.Config] = []
+    load = uvicorn.Config.load
+
+    def keep(config: uvicorn.Config) -> None:
+        load(config)
+        configs.append(config)
+
+    monkeypatch.setattr(uvicorn.Config, "load", keep)
+    async with running(Settings(tmp_path, port=0, self_signed=True)):
+        context = configs[0].ssl
+        assert context is not None
+        assert context.minimum_version == ssl.TLSVersion.TLSv1_2
 
 
 async def test_the_server_listens_on_ipv6_too(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from common.errors import ConfigError
+from common.errors import ConfigError, ConnectError, RefusedError
 from server import cli
+from server.services.join_strings import Order
 from server.settings import Settings
 
 
@@ -52,10 +53,15 @@ def test_what_cannot_be_is_said_in_one_line_with_exit_2(tmp_path: Path, monkeypa
     assert run("run", "--state", str(tmp_path)) == (2, "arborcast-server: port taken\n")
 
 
-def test_plain_http_beyond_this_machine_is_refused(tmp_path: Path) -> None:
-    code, output = run("run", "--state", str(tmp_path), "--host", "192.0.2.1")
-    assert code == 2
-    assert "--insecure-http" in output
+def test_the_flags_of_the_certificate_reach_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Settings] = []
+
+    async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+        seen.append(settings)
+
+    monkeypatch.setattr(cli, "serve", serve)
+    run("run", "--state", str(tmp_path), "--self-signed", "--tls-name", "a.example", "--tls-name", "::1")
+    assert seen == [Settings(tmp_path, self_signed=True, tls_names=("a.example", "::1"))]
 
 
 @pytest.mark.parametrize("arguments", [["run"], ["run", "--state", "x", "--port", "70000"], ["unknown"]])
@@ -91,4 +97,52 @@ def test_a_certificate_that_is_none_is_said_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "cert.pem"
     path.write_text("none")
     code, output = run("run", "--state", str(tmp_path / "s"), "--tls-cert", str(path), "--tls-key", str(path))
+    assert (code, output.count("\n")) == (2, 1)
+
+
+def test_a_join_string_is_one_word_on_standard_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Path, Order, Path | None]] = []
+
+    def make(state: Path, order: Order, admin_token_file: Path | None) -> tuple[str, str]:
+        seen.append((state, order, admin_token_file))
+        return "arborcast1.x", "https://h:1"
+
+    monkeypatch.setattr(cli, "make_join_string", make)
+    arguments = ["join-string", "--state", str(tmp_path), "--group", "lab"]
+    result = CliRunner().invoke(cli.app, arguments)
+    assert (result.exit_code, result.stdout) == (0, "arborcast1.x\n")
+    assert result.stderr == (
+        "for any number of devices, good for 24h, server https://h:1;"
+        " where agents reach it under another address, give that with --url\n"
+    )
+    more = ["--url", "https://g:2/", "--expires", "never", "--uses", "2", "--note", "n", "--admin-token-file", "t"]
+    result = CliRunner().invoke(cli.app, [*arguments, *more])
+    assert result.stderr == "for 2 devices, good for ever, server https://h:1\n"
+    assert seen == [
+        (tmp_path, Order("lab", None, 86_400.0), None),
+        (tmp_path, Order("lab", "https://g:2", None, 2, "n"), Path("t")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "sentence"),
+    [
+        (ConfigError("no state"), 2, "no state"),
+        (ConnectError("nobody answers"), 1, "nobody answers"),
+        (RefusedError("unknown-group", "there is no group 'lab'"), 1, "there is no group 'lab'"),
+    ],
+)
+def test_a_join_string_that_cannot_be_made_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, code: int, sentence: str
+) -> None:
+    def make(state: Path, order: Order, admin_token_file: Path | None) -> tuple[str, str]:
+        raise failure
+
+    monkeypatch.setattr(cli, "make_join_string", make)
+    assert run("join-string", "--state", str(tmp_path), "--group", "lab") == (code, f"arborcast-server: {sentence}\n")
+
+
+@pytest.mark.parametrize("flags", ["--group no/name", "--group lab --url nowhere", "--group lab --expires soon"])
+def test_a_wrong_order_of_a_join_string_is_one_sentence(tmp_path: Path, flags: str) -> None:
+    code, output = run("join-string", "--state", str(tmp_path), *flags.split())
     assert (code, output.count("\n")) == (2, 1)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError
-from server.settings import Settings, is_loopback
+from server.settings import Settings, check_url, is_loopback, parse_span
 
 STATE = Path("state")
 PEM = Path("x.pem")
@@ -16,12 +16,33 @@ def test_plain_http_is_for_this_machine(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "edge.example"])
-def test_plain_http_for_others_has_to_be_wanted(host: str) -> None:
+def test_where_others_reach_it_a_server_uses_tls_unless_told_otherwise(host: str) -> None:
     assert not is_loopback(host)
-    with pytest.raises(ConfigError, match="--insecure-http"):
-        Settings(STATE, host=host).check()
-    Settings(STATE, host=host, insecure_http=True).check()
-    Settings(STATE, host=host, tls_cert=PEM, tls_key=PEM).check()
+    for settings, makes in (
+        (Settings(STATE, host=host), True),
+        (Settings(STATE, host=host, self_signed=True), True),
+        (Settings(STATE, host=host, insecure_http=True), False),
+        (Settings(STATE, host=host, tls_cert=PEM, tls_key=PEM), False),
+        (Settings(STATE), False),
+        (Settings(STATE, self_signed=True, tls_names=("tree.example.org", "::1")), True),
+    ):
+        settings.check()
+        assert settings.makes_certificate == makes
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (Settings(STATE, self_signed=True, tls_cert=PEM, tls_key=PEM), "--self-signed and --tls-cert contradict"),
+        (Settings(STATE, self_signed=True, insecure_http=True), "--self-signed and --insecure-http contradict"),
+        (Settings(STATE, tls_names=("a",)), "it uses none; see --self-signed"),
+        (Settings(STATE, host="::", tls_names=("no name",)), "'no name' is neither a host name nor an address"),
+        (Settings(STATE, self_signed=True, tls_names=("a",) * 65), "65 names for the certificate; at most 64"),
+    ],
+)
+def test_what_is_said_of_the_certificate_has_to_make_sense(settings: Settings, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        settings.check()
 
 
 def test_a_certificate_needs_its_key() -> None:
@@ -44,3 +65,22 @@ def test_a_certificate_needs_its_key() -> None:
 def test_a_port_or_a_group_that_cannot_be_is_refused(settings: Settings) -> None:
     with pytest.raises(ConfigError):
         settings.check()
+
+
+def test_a_time_has_its_unit_and_an_end() -> None:
+    assert [parse_span(text) for text in ("30s", "5m", "24h", "7d", "never")] == [30, 300, 86_400, 604_800, None]
+    for text in ("", "24", "1w", "0h", "-1h", "1.5h", "h", "999999999d", "Never"):
+        with pytest.raises(ConfigError, match="such as 24h, of at most 3660d, nor 'never'"):
+            parse_span(text)
+
+
+def test_a_url_is_one_of_a_server() -> None:
+    for url in ("https://tree.example.org:8640", "http://127.0.0.1", "https://[2001:db8::1]:1"):
+        assert check_url(url) == url
+    assert check_url("https://h/") == "https://h"
+    for url in (
+        *("", "h:8640", "ftp://h", "https://", "https://h:port", "https://[::1", "https://h/path", "https://h?x"),
+        *("https://h#x", "https://a b", "https://user@h", "https://" + ".".join(["a" * 60] * 5)),
+    ):
+        with pytest.raises(ConfigError, match="is not a URL such as https://"):
+            check_url(url)

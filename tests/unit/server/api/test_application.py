@@ -39,11 +39,14 @@ async def test_the_document_describes_every_operation_of_the_design(api: Api) ->
             "GET /v1",
             "GET /v1/groups",
             f"POST {group}/join-tokens",
+            f"GET {group}/join-tokens",
             f"DELETE {group}/join-tokens",
+            f"DELETE {group}/join-tokens/{{join_token}}",
             f"POST {group}/devices",
             f"GET {group}/devices",
             f"GET {device}",
             f"DELETE {device}",
+            f"POST {device}/token",
             f"PUT {device}/adjacency",
             f"PUT {device}/qos",
             f"PUT {device}/candidates",
@@ -77,10 +80,12 @@ async def test_every_body_has_an_example(api: Api) -> None:
                     assert schemas[reference["$ref"].rpartition("/")[2]].get("examples"), (name, reference)
 
 
-async def test_every_operation_but_those_of_health_needs_a_token(api: Api) -> None:
+async def test_every_operation_needs_a_token_but_those_that_ask_whether_the_server_lives(api: Api) -> None:
     for name, operation in _operations(await _document(api)):
-        assert ("security" in operation) == ("/v1/" in name), name
-        assert ("401" in operation["responses"]) == ("/v1/" in name), name
+        needs = name not in ("GET /healthz", "GET /readyz", "GET /v1")
+        assert ("security" in operation) == needs, name
+        assert ("401" in operation["responses"]) == needs, name
+        assert ("429" in operation["responses"]) == needs, name
 
 
 async def test_every_problem_answer_is_a_problem_document(api: Api) -> None:

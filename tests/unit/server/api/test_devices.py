@@ -3,8 +3,9 @@ from typing import Any
 import pytest
 
 from common.limits import MAX_CANDIDATES, MAX_PEERS
-from tests.unit.server.api_harness import Api, check_problem
-from tests.unit.server.harness import KEY, key_of
+from common.tokens import hash_token, make_token
+from tests.unit.server.api_harness import ADMIN, READER, Api, check_problem
+from tests.unit.server.harness import KEY, entropy, key_of
 
 LAB = "/v1/groups/lab/devices"
 
@@ -210,3 +211,53 @@ async def test_a_renewed_enrolment_that_cannot_be_stored_evicts_nobody(api: Api)
     body = {"device": "A", "public_key": KEY}
     check_problem(await api.call("POST", LAB, body, token=api.tokens["A"]), 503, "store-failed")
     assert api.coordinator.group("lab").device("A").device == "A"
+
+
+async def test_a_device_that_lost_the_answer_to_its_enrolment_enrols_again_by_the_token_that_it_made(api: Api) -> None:
+    own = make_token("A", entropy(7))
+    body = {"device": "A", "public_key": KEY, "token_hash": hash_token(own)}
+    join = (await api.call("POST", "/v1/groups/lab/join-tokens", {"uses": 1})).json()["join_token"]
+    lost = await api.call("POST", LAB, body, token=join)
+    assert (lost.status_code, lost.json()["token"]) == (201, None)
+    # The join token is spent; the device's own proves that it is the one that got in by it.
+    check_problem(await api.call("POST", LAB, body, token=join), 401, "bad-token")
+    again = await api.call("POST", LAB, body, token=own)
+    assert again.status_code == 201
+    assert list(again.json()["roster"]["group_keys"]) == ["1"]
+    assert (await api.call("GET", f"{LAB}/A", token=own)).status_code == 200
+    # Whoever knows the public parts alone is not that device.
+    check_problem(await api.call("POST", LAB, body, token=api.join_token), 409, "device-exists")
+
+
+async def test_a_device_with_its_own_token_stays_a_member_though_the_store_failed(api: Api) -> None:
+    own = make_token("A", entropy(7))
+    body = {"device": "A", "public_key": KEY, "token_hash": hash_token(own)}
+    api.store.failing = True
+    check_problem(await api.call("POST", LAB, body, token=api.join_token), 503, "store-failed")
+    api.store.failing = False
+    await api.coordinator.settled("lab")
+    assert (await api.call("POST", LAB, body, token=own)).status_code == 201
+
+
+async def test_a_device_s_token_is_changed_and_the_old_one_ends_with_the_first_use_of_the_new(api: Api) -> None:
+    await api.enrol("A")
+    old, own = api.tokens["A"], make_token("A", entropy(7))
+    answer = await api.call("POST", f"{LAB}/A/token", {}, token=old)
+    assert (answer.status_code, answer.json()["device"]) == (201, "A")
+    made = answer.json()["token"]
+    # The answer might have been lost: the device asks again, with one that it made itself.
+    answer = await api.call("POST", f"{LAB}/A/token", {"token_hash": hash_token(own)}, token=old)
+    assert (answer.status_code, answer.json()["token"]) == (201, None)
+    check_problem(await api.call("GET", LAB, token=made), 401, "bad-token")
+    assert (await api.call("GET", LAB, token=old)).status_code == 200
+    assert (await api.call("GET", LAB, token=own)).status_code == 200
+    check_problem(await api.call("GET", LAB, token=old), 401, "bad-token")
+    assert (await api.call("GET", LAB, token=own)).status_code == 200
+
+
+async def test_nobody_but_the_device_itself_changes_its_token(api: Api) -> None:
+    await api.enrol("A", "B")
+    for token, reason in ((api.tokens["B"], "foreign-token"), (ADMIN, "foreign-token"), (READER, "read-only")):
+        check_problem(await api.call("POST", f"{LAB}/A/token", {}, token=token), 403, reason)
+    answer = await api.call("POST", f"{LAB}/A/token", {"token_hash": "short"}, token=api.tokens["A"])
+    check_problem(answer, 422, "invalid")

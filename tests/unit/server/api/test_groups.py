@@ -2,7 +2,7 @@ import pytest
 
 from common.limits import MAX_JOIN_TOKENS
 from tests.unit.server.api_harness import Api, check_problem
-from tests.unit.server.harness import KEY
+from tests.unit.server.harness import KEY, key_of
 
 
 async def test_a_group_is_made_with_a_join_token_and_listed(api: Api) -> None:
@@ -60,3 +60,54 @@ async def test_a_group_that_cannot_be_stored_is_a_503(api: Api) -> None:
     answer = await api.call("POST", "/v1/groups", {"group": "other"})
     check_problem(answer, 503, "store-failed")
     assert answer.headers["retry-after"] == "1"
+
+
+async def test_a_join_token_is_made_on_terms_listed_without_itself_and_made_void_by_its_id(api: Api) -> None:
+    path = "/v1/groups/lab/join-tokens"
+    terms = {"expires_s": 60.0, "uses": 1, "note": "for one host"}
+    made = (await api.call("POST", path, terms)).json()
+    answer = await api.call("GET", path)
+    first, listed = answer.json()["join_tokens"]
+    assert made["join_token"] not in answer.text
+    assert (listed["id"], listed["uses_left"], listed["note"]) == (made["id"], 1, "for one host")
+    assert listed["expires"] == pytest.approx(listed["created"] + 60.0)
+    assert (first["expires"], first["uses_left"], first["note"]) == (None, None, "")
+    body = {"device": "A", "public_key": KEY}
+    assert (await api.call("POST", "/v1/groups/lab/devices", body, token=made["join_token"])).status_code == 201
+    body = {"device": "B", "public_key": key_of("B")}
+    check_problem(await api.call("POST", "/v1/groups/lab/devices", body, token=made["join_token"]), 401, "bad-token")
+    assert [found["id"] for found in (await api.call("GET", path)).json()["join_tokens"]] == [first["id"]]
+    assert (await api.call("DELETE", f"{path}/{first['id']}")).status_code == 204
+    check_problem(await api.call("DELETE", f"{path}/{first['id']}"), 404, "unknown-join-token")
+    check_problem(await api.call("DELETE", f"{path}/first"), 422, "invalid")
+    check_problem(await api.call("POST", "/v1/groups/lab/devices", body, token=api.join_token), 401, "bad-token")
+    assert (await api.call("GET", path)).json() == {"join_tokens": []}
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {"expires_s": 0},
+        {"expires_s": 1e12},
+        {"uses": 0},
+        {"uses": 1.5},
+        {"uses": 10**7},
+        {"note": "x" * 201},
+        {"note": None},
+        {"token": "join~mine"},
+    ],
+)
+async def test_terms_with_a_mistake_are_refused(api: Api, terms: dict[str, object]) -> None:
+    check_problem(await api.call("POST", "/v1/groups/lab/join-tokens", terms), 422, "invalid")
+
+
+async def test_an_enrolment_that_cannot_be_stored_gives_its_use_of_the_join_token_back(
+    api: Api,
+) -> None:
+    token = (await api.call("POST", "/v1/groups/lab/join-tokens", {"uses": 1})).json()["join_token"]
+    body = {"device": "A", "public_key": KEY}
+    api.store.failing = True
+    check_problem(await api.call("POST", "/v1/groups/lab/devices", body, token=token), 503, "store-failed")
+    api.store.failing = False
+    await api.coordinator.settled("lab")
+    assert (await api.call("POST", "/v1/groups/lab/devices", body, token=token)).status_code == 201

@@ -7,6 +7,7 @@ from common.messages import (
     Channels,
     ChannelSpec,
     Enrolment,
+    EnrolmentAnswer,
     EpochUpdate,
     GraphUpdate,
     MtuUpdate,
@@ -17,6 +18,7 @@ from common.messages import (
     Unchanged,
 )
 from server.core.group import CLAIM_EVERY_S, Group
+from server.core.join_tokens import JoinTerms, id_of
 from server.core.snapshot import GroupRecord, KeptGraph
 from tests.unit.server.harness import SIX_TREE, WALL, Bench, entropy, key_of, six, types
 
@@ -324,7 +326,7 @@ def test_a_member_that_proves_itself_enrols_again_and_keeps_its_links() -> None:
         Enrolment(device="A", public_key=key_of("A")), now=bench.now, wall=bench.wall, replaces=True
     )
     assert bench.group.authenticate(bench.tokens["A"]) is None
-    assert bench.group.authenticate(answer.token) == "A"
+    assert bench.group.authenticate(answer.token or "") == "A"
     assert (answer.group, answer.lease_s) == ("lab", LEASE_S)
     assert answer.roster == bench.group.roster()
     assert bench.group.links() == before
@@ -362,10 +364,10 @@ def test_join_tokens_are_stored_before_anybody_learns_them() -> None:
     token = bench.group.add_join_token(now=0.0, wall=WALL)
     record = bench.group.poll_record()
     assert record is not None
-    assert len(record.members.join_token_hashes) == 1
-    assert bench.group.admits(token)
-    bench.group.void_join_tokens(now=0.0, wall=WALL)
-    assert not bench.group.admits(token)
+    assert len(record.members.join_tokens) == 1
+    assert bench.group.admits(token, wall=WALL)
+    bench.group.void_join_token(None, now=0.0, wall=WALL)
+    assert not bench.group.admits(token, wall=WALL)
     assert bench.group.poll_record() is not None
 
 
@@ -642,3 +644,58 @@ def test_a_device_that_leaves_and_returns_makes_no_link_flap() -> None:
     assert "links_held_down" not in bench.group.counts
     assert bench.edges() == SIX_TREE
     bench.group.subscribe(4, "C", Subscribe(scope="graph"), now=bench.now, wall=bench.wall)
+
+
+def test_an_enrolment_spends_its_join_token_and_one_that_is_refused_does_not() -> None:
+    bench = Bench()
+    token = bench.group.add_join_token(JoinTerms(uses=1), now=0.0, wall=WALL)
+
+    def enrol(device: str) -> EnrolmentAnswer:
+        enrolment = Enrolment(device=device, public_key=key_of(device))
+        return bench.group.enrol(enrolment, now=bench.now, wall=bench.wall, join_token=token)
+
+    bench.enrol("B")
+    with pytest.raises(RefusedError, match="device-exists"):
+        enrol("B")
+    enrol("A")
+    with pytest.raises(RefusedError, match="the join token is not valid any more"):
+        enrol("C")
+    assert bench.group.device_count() == 2
+    assert bench.group.join_tokens(wall=WALL) == ()
+    bench.group.give_back_join(token, now=0.0, wall=WALL)
+    assert [found.uses_left for found in bench.group.join_tokens(wall=WALL)] == [1]
+
+
+def test_a_join_token_that_has_expired_is_taken_out_of_the_record() -> None:
+    bench = Bench()
+    token = bench.group.add_join_token(JoinTerms(expires_s=60.0), now=0.0, wall=WALL)
+    lasting = bench.group.add_join_token(now=0.0, wall=WALL)
+    bench.group.poll_record()
+    bench.run(59.0)
+    assert bench.group.admits(token, wall=bench.wall)
+    bench.run(60.0)
+    assert not bench.group.admits(token, wall=bench.wall)
+    bench.run(62.0)
+    record = bench.group.poll_record()
+    assert record is not None
+    assert [found.id for found in record.members.join_tokens] == [id_of(lasting)]
+    assert bench.group.poll_timeout() is None
+    bench.group.void_join_token(id_of(lasting), now=bench.now, wall=bench.wall)
+    assert not bench.group.admits(lasting, wall=bench.wall)
+
+
+def test_a_member_changes_its_token_and_the_first_use_of_the_new_one_ends_the_old() -> None:
+    bench = Bench()
+    bench.enrol("A")
+    assert not bench.group.awaits_token("A")
+    new = bench.group.rotate_token("A", None, now=0.0, wall=WALL).token
+    assert new is not None
+    assert bench.group.awaits_token("A")
+    assert [bench.group.authenticate(token) for token in (bench.tokens["A"], new)] == ["A", "A"]
+    bench.group.poll_record()
+    bench.group.confirm_token(bench.tokens["A"], now=0.0, wall=WALL)
+    assert bench.group.poll_record() is None
+    bench.group.confirm_token(new, now=0.0, wall=WALL)
+    assert bench.group.poll_record() is not None
+    assert [bench.group.authenticate(token) for token in (bench.tokens["A"], new)] == [None, "A"]
+    assert bench.group.counts["token_rotations"] == 1

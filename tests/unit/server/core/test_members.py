@@ -2,9 +2,11 @@ import pytest
 
 from common.errors import RefusedError
 from common.fields import decode_key, encode_key
-from common.limits import GROUP_KEYS_KEPT, MAX_CHANNELS, MAX_JOIN_TOKENS
+from common.limits import GROUP_KEYS_KEPT, MAX_CHANNELS
 from common.messages import CandidatesReport, ChannelSpec, Enrolment
+from common.tokens import hash_token, make_token
 from server.core import members as module
+from server.core.join_tokens import JoinTerms
 from server.core.members import Members
 from tests.unit.server.harness import WALL, entropy, key_of
 
@@ -16,7 +18,10 @@ def fresh() -> Members:
 
 
 def enrol(members: Members, device: str, *, key: str | None = None, replaces: bool = False) -> str:
-    return members.enrol(Enrolment(device=device, public_key=key or key_of(device)), wall=WALL, replaces=replaces)
+    enrolment = Enrolment(device=device, public_key=key or key_of(device))
+    token = members.enrol(enrolment, wall=WALL, replaces=replaces)
+    assert token is not None
+    return token
 
 
 def test_a_new_group_has_one_key_and_the_two_default_channels() -> None:
@@ -108,24 +113,6 @@ def test_the_roster_s_version_grows_with_every_change_and_only_then() -> None:
     assert versions == sorted(set(versions))
 
 
-def test_join_tokens_admit_until_they_are_void() -> None:
-    members = fresh()
-    first, second = members.add_join_token(), members.add_join_token()
-    assert members.admits(first)
-    assert members.admits(second)
-    assert not members.admits("join~x")
-    members.void_join_tokens()
-    assert not members.admits(first)
-
-
-def test_join_tokens_have_a_limit() -> None:
-    members = fresh()
-    for _ in range(MAX_JOIN_TOKENS):
-        members.add_join_token()
-    with pytest.raises(RefusedError, match=f"{MAX_JOIN_TOKENS} join tokens"):
-        members.add_join_token()
-
-
 def test_channels_are_added_replaced_and_removed() -> None:
     members = fresh()
     chat = ChannelSpec(name="chat", kind="message")
@@ -154,10 +141,10 @@ def test_channels_have_a_limit_and_at_the_limit_one_may_still_be_replaced() -> N
 
 def test_everything_survives_a_restart() -> None:
     members = fresh()
-    token, join = enrol(members, "A"), members.add_join_token()
+    token, join = enrol(members, "A"), members.join_tokens.add(JoinTerms(), now=0.0, wall=WALL)
     again = Members(wall=WALL, entropy=entropy(1), stored=members.record())
     assert again.authenticate(token) == "A"
-    assert again.admits(join)
+    assert again.join_tokens.admits(join, wall=WALL)
     assert again.roster() == members.roster()
     assert again.channels == members.channels
     assert again.record() is members.record()
@@ -165,7 +152,7 @@ def test_everything_survives_a_restart() -> None:
 
 def test_no_token_stands_in_the_record() -> None:
     members = fresh()
-    secrets = [enrol(members, "A"), members.add_join_token()]
+    secrets = [enrol(members, "A"), members.join_tokens.add(JoinTerms(), now=0.0, wall=WALL)]
     text = members.record().model_dump_json()
     assert all(secret.rpartition("~")[2] not in text for secret in secrets)
 
@@ -177,3 +164,36 @@ def test_nobody_enrols_with_another_ones_key() -> None:
         enrol(members, "B", key=key_of("A"))
     assert refused.value.reason == "key-taken"
     enrol(members, "A", key=key_of("A"), replaces=True)
+
+
+def test_a_device_that_makes_its_own_token_is_told_none_and_only_the_hash_is_known() -> None:
+    members = fresh()
+    token = make_token("A", entropy(7))
+    enrolment = Enrolment(device="A", public_key=key_of("A"), token_hash=hash_token(token))
+    assert members.enrol(enrolment, wall=WALL, replaces=False) is None
+    assert members.authenticate(token) == "A"
+
+
+def test_a_member_s_next_token_counts_beside_its_old_one_until_it_is_used() -> None:
+    members = fresh()
+    old = enrol(members, "A")
+    new = make_token("A", entropy(7))
+    assert members.rotate("A", hash_token(new)) is None
+    assert members.awaits("A")
+    again = Members(wall=WALL, entropy=entropy(1), stored=members.record())
+    for kept in (members, again):
+        assert [kept.authenticate(token) for token in (old, new)] == ["A", "A"]
+        kept.set_candidates("A", TOLD, wall=WALL)
+        assert not kept.confirm(old)
+        assert kept.confirm(new)
+        assert not kept.confirm(new)
+        assert not kept.confirm("Z~none")
+        assert [kept.authenticate(token) for token in (old, new)] == [None, "A"]
+    made = members.rotate("A", None)
+    assert made is not None
+    assert members.authenticate(made) == "A"
+    with pytest.raises(RefusedError, match="unknown-device"):
+        members.rotate("Z", None)
+    version = members.roster().version
+    members.rotate("A", None)
+    assert members.roster().version == version

@@ -22,7 +22,7 @@ from server.services import coordinator as module
 from server.services.coordinator import Coordinator
 from server.services.store.memory import MemoryStore
 from tests.unit.server.api_harness import until
-from tests.unit.server.harness import SIX, SIX_TREE, entropy, key_of, peers_of
+from tests.unit.server.harness import SIX, SIX_TREE, WALL, entropy, key_of, peers_of
 
 
 class Store(MemoryStore):
@@ -166,8 +166,8 @@ async def test_a_restart_takes_up_every_group(store: Store) -> None:
     second = Coordinator(store, entropy=entropy(1))
     await second.start()
     assert [group.name for group in second.groups()] == ["lab", "other"]
-    assert second.group("lab").authenticate(answer.token) == "A"
-    assert second.group("lab").admits(token)
+    assert second.group("lab").authenticate(answer.token or "") == "A"
+    assert second.group("lab").admits(token, wall=WALL)
     assert [channel.name for channel in second.group("other").channels().channels] == ["chat"]
     await second.stop()
 
@@ -340,7 +340,7 @@ async def test_a_creation_that_was_cut_short_leaves_the_name_free(part: str, res
     await coordinator.stop()
     coordinator = Coordinator(store, entropy=entropy())
     await coordinator.start()
-    assert coordinator.group("lab").admits(token)
+    assert coordinator.group("lab").admits(token, wall=WALL)
     await coordinator.stop()
 
 
@@ -352,7 +352,7 @@ async def test_a_group_that_another_server_made_is_not_overwritten(coordinator: 
         await coordinator.create_group("lab")
     await other.stop()
     await other.start()
-    assert other.group("lab").admits(token)
+    assert other.group("lab").admits(token, wall=WALL)
     await other.stop()
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError
-from server.services.secret_files import read_token, write_token
+from server.services.secret_files import read_token, write_secret, write_token
 
 TOKEN = "admin~0123456789abcdef"
 
@@ -41,3 +41,5 @@ def test_a_file_that_cannot_be_read_or_written_is_refused_by_name(tmp_path: Path
         read_token(tmp_path / "missing")
     with pytest.raises(ConfigError, match="cannot write a token to"):
         write_token(tmp_path / "missing" / "token", TOKEN)
+    with pytest.raises(ConfigError, match="cannot write a key to"):
+        write_secret(tmp_path / "missing" / "key", "k", "a key")

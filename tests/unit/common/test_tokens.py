@@ -1,6 +1,6 @@
 import pytest
 
-from server.core.tokens import hash_token, make_token, matches, matches_any, subject_of
+from common.tokens import hash_token, make_token, matches, matches_any, subject_of
 from tests.unit.server.harness import entropy
 
 

@@ -12,7 +12,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Final
@@ -32,16 +32,17 @@ from agent.core.events import (
 )
 from agent.core.node import Node
 from agent.services.control import ControlClient
-from agent.services.control_rest import RestClient
+from agent.services.control_rest import RestClient, WrongServer
 from agent.services.discovery import Discovery
 from agent.services.disk_store import RETENTION_BYTES, DiskStores
 from agent.services.driver import Driver
 from agent.services.endpoint import Endpoint, default_host
-from agent.services.identity import StateFolder, write_atomically
+from agent.services.identity import Identity, StateFolder, write_atomically
 from agent.services.inbox import Cursors, Inbox
 from agent.services.last_state import LastState
 from agent.services.ledger import Ledger
 from agent.services.ports import ControlInput
+from agent.services.rotation import TokenRotation
 from agent.settings import AgentSettings, is_loopback
 from common.addresses import write_address
 from common.errors import ConfigError, RefusedError, TransportError
@@ -64,10 +65,12 @@ class Attachment:
     Args:
         driver: feeds the core.
         last: what the server said last.
+        on_attached: called whenever the server has taken this device's subscription.
     """
 
-    def __init__(self, driver: Driver, last: LastState) -> None:
+    def __init__(self, driver: Driver, last: LastState, on_attached: Callable[[], None] = lambda: None) -> None:
         self._driver = driver
+        self._on_attached = on_attached
         self._last = last
         self._saving: asyncio.TimerHandle | None = None
 
@@ -88,6 +91,7 @@ class Attachment:
     def control_connected(self) -> None:
         """Feed that the subscription is up."""
         log.info("= attached to the server")
+        self._on_attached()
         self._driver.control_connected()
 
     def control_lost(self) -> None:
@@ -114,6 +118,7 @@ class Agent:
         self._settings = settings
         self._folder = folder
         self._identity = folder.load_identity(settings.group, settings.device)
+        self._kept = self._identity
         self._stop = asyncio.Event()
         self._manager = ServiceManager(os.environ)
         self._failure: RefusedError | TransportError | None = None
@@ -149,16 +154,25 @@ class Agent:
                 on_event=self._on_event,
                 on_request=lambda request: self._control.request(request),
             )
-            self._attachment = Attachment(self._driver, self._last)
+            self._attachment = Attachment(self._driver, self._last, self._remember_server)
             loopback = is_loopback(urlsplit(settings.server).hostname or "")
             self._discovery = Discovery(self._driver, self._endpoint.address, settings.stun_servers, loopback=loopback)
+            rest = RestClient(
+                settings.server,
+                self._identity.at(settings.server, settings.fingerprint),
+                loopback=loopback,
+                ca_file=settings.ca_file,
+                fingerprint=settings.fingerprint,
+            )
             self._control = ControlClient(
                 settings.server,
-                RestClient(settings.server, self._identity, loopback=loopback, ca_file=settings.ca_file),
+                rest,
                 listener=self._attachment,
                 rng=rng,
                 loopback=loopback,
                 ca_file=settings.ca_file,
+                fingerprint=settings.fingerprint,
+                rotation=TokenRotation(rest, keep=self._keep, rng=rng, wall=time.time, entropy=secrets.token_bytes),
             )
         except BaseException:
             self._endpoint.close()
@@ -185,7 +199,9 @@ class Agent:
         """
         try:
             if self._identity.token is None and self._settings.join_token is None:
-                raise ConfigError(f"device {self._settings.device!r} is not enrolled yet; it needs --join-token-file")
+                raise ConfigError(
+                    f"device {self._settings.device!r} is not enrolled yet; it needs --join or --join-token-file"
+                )
             bound = bind_control_socket(self._settings.control_socket)
             with self._signals():
                 await self._serve(bound)
@@ -227,7 +243,9 @@ class Agent:
             self._discovery.look()
             self._driver.start(self._endpoint)
             if self._identity.token is None:
-                answer = await self._control.enrol(self._settings.join_token or "", keep=self._folder.save_identity)
+                answer = await self._control.enrol(
+                    self._settings.join_token or "", keep=self._keep, entropy=secrets.token_bytes, wall=time.time
+                )
                 for news in (answer.roster, answer.channels):
                     self._attachment.receive_control(news)
             await server.up.wait()
@@ -235,13 +253,27 @@ class Agent:
             self._write_ready_file()
             self._manager.ready(self._summary())
             await self._control.run()
-        except RefusedError as error:
+        except (RefusedError, WrongServer) as error:
             self._failure = error
             self._stop.set()
         except ConfigError as error:
             # The token could not be kept: it is the disk that failed, and no flag of the user's.
             self._failure = TransportError(str(error))
             self._stop.set()
+
+    def _keep(self, identity: Identity) -> None:
+        """Put an identity on the disk."""
+        self._folder.save_identity(identity)
+        self._kept = identity
+
+    def _remember_server(self) -> None:
+        """Keep where this device is attached: it has proved to be the right place."""
+        identity = self._control.identity
+        if (identity.server, identity.fingerprint) != (self._kept.server, self._kept.fingerprint):
+            try:
+                self._keep(identity)
+            except ConfigError as error:
+                log.warning("= the server is not remembered: %s", error)
 
     async def _close(self) -> None:
         self._driver.stop()

@@ -11,14 +11,12 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from agent import commands, settings
+from agent import commands, joining, settings
 from common.errors import ArborcastError, ConfigError, RefusedError
 from common.limits import DEFAULT_DATAGRAM_BYTES
 from host.config_commands import config_commands
 from host.config_file import Configuration, Value
 from host.logs import check_log, set_up_log
-
-_MAX_TOKEN_FILE_BYTES: Final = 4096
 
 app = typer.Typer(
     name="arborcast",
@@ -42,9 +40,17 @@ def _load(ctx: typer.Context, path: Path | None) -> Path | None:
 
 
 def settle(
-    server: Annotated[str, typer.Option(help="The server's URL, such as https://host:8640.")],
-    group: Annotated[str, typer.Option(help="The group to join.")],
-    device: Annotated[str, typer.Option(help="This device's name in the group.")],
+    join: Annotated[
+        str | None,
+        typer.Option(
+            help="Join string of `arborcast-server join-string`, or @FILE with one: it says all that has to be said.",
+        ),
+    ] = None,
+    server: Annotated[str | None, typer.Option(help="The server's URL, such as https://host:8640.")] = None,
+    group: Annotated[str | None, typer.Option(help="The group to join.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="This device's name in the group; the host's name by default.")
+    ] = None,
     join_token_file: Annotated[Path | None, typer.Option(help="File with the token that lets a new device in.")] = None,
     join_token: Annotated[
         str | None,
@@ -115,15 +121,16 @@ def settle(
         raise ConfigError(f"scope {scope!r} is neither graph nor neighbours")
     folder = state or settings.default_state()
     max_rate_bps, max_rates = settings.parse_max_rates(max_rate or ())
+    home = joining.settle(joining.Said(server, group, device, join, join_token, join_token_file, ca_file), folder)
     return settings.AgentSettings(
-        server=server,
-        group=group,
-        device=device,
+        server=home.server,
+        group=home.group,
+        device=home.device,
         state=folder,
         receive=receive or folder / "received",
         control_socket=control_socket or (folder / "agent.sock" if state else settings.default_control_socket()),
         listen=settings.parse_address(listen, any_port=True) if listen else None,
-        join_token=_join_token(join_token_file, join_token),
+        join_token=home.join_token,
         advertise=tuple(settings.parse_address(each) for each in advertise or ()),
         only_advertised=only_advertised,
         peers=settings.gather(map(settings.parse_peer, peer or ()), "an address"),
@@ -139,15 +146,18 @@ def settle(
         stream_memory_bytes=settings.parse_size(stream_memory),
         ready_file=ready_file,
         ca_file=ca_file,
+        fingerprint=home.fingerprint,
         insecure_http=insecure_http,
     )
 
 
 def _stand_ins(values: Mapping[str, Value]) -> Mapping[str, Value]:
-    return {"server": "http://127.0.0.1:8640", "group": "group", "device": "device"}
+    """Return what has to be said somewhere; the state of whoever checks is no part of the file."""
+    where = {} if "join" in values else {"server": "http://127.0.0.1:8640", "group": "group"}
+    return {"device": "device", "state": "/nonexistent", **where}
 
 
-CONFIGURATION: Final = Configuration(settle, secrets=("join_token",), stand_ins=_stand_ins)
+CONFIGURATION: Final = Configuration(settle, secrets=("join", "join_token"), stand_ins=_stand_ins)
 app.add_typer(config_commands(CONFIGURATION, "agent", "agent.toml"), name="config")
 
 
@@ -181,17 +191,3 @@ def main() -> None:
 def _fail(sentence: str, code: int) -> None:
     typer.echo(f"arborcast: {sentence}", err=True)
     sys.exit(code)
-
-
-def _join_token(file: Path | None, token: str | None) -> str | None:
-    """Return the join token, from its file if one is named."""
-    if file is None:
-        return token
-    try:
-        with file.open("rb") as opened:
-            text = opened.read(_MAX_TOKEN_FILE_BYTES).decode().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the join token in {file}: {error}") from error
-    if not text or "\n" in text:
-        raise ConfigError(f"{file} does not hold a join token")
-    return text

@@ -78,6 +78,7 @@ class AgentSettings:
         stream_memory_bytes: what one stream may take of this device's memory.
         ready_file: written once everything runs.
         ca_file: the authorities that the server's certificate is checked against; None takes the system's.
+        fingerprint: SHA-256 of the one certificate that the server may show, 32 bytes; None where authorities decide.
         insecure_http: allow a server without TLS beyond this host.
     """
 
@@ -104,6 +105,7 @@ class AgentSettings:
     stream_memory_bytes: int = STREAM_MEMORY_BYTES
     ready_file: Path | None = None
     ca_file: Path | None = None
+    fingerprint: bytes | None = None
     insecure_http: bool = False
 
     def __post_init__(self) -> None:

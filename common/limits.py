@@ -81,6 +81,8 @@ CALM_S = 60.0
 """Seconds between two changes of a tree for links that are better, but not twice as good."""
 GROUP_KEYS_KEPT = 4
 """Group keys in the roster: openings sealed under the last few must still open for a late joiner."""
+TOKEN_ROTATION_S = 86_400.0
+"""Seconds after which a device changes its token: a stolen one is worth a day."""
 FAILURES_AT_ONCE = 20
 """Tokens that prove nothing which one client address may show in a row before it is put off (an IPv6 /64 is one)."""
 FAILURE_EVERY_S = 6.0

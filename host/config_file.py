@@ -79,7 +79,7 @@ class Configuration:
     Args:
         settle: takes the flags, and raises ConfigError if they cannot be used; its parameters are the flags, annotated
             for typer. It is called for checks too, so it must start nothing.
-        secrets: parameters whose values must not be read by others.
+        secrets: parameters whose values must not be read by others, unless they are ``@FILE``, which names the secret.
         stand_ins: returns values for what has to be given and is not in a file, where a file is checked by itself.
     """
 
@@ -158,8 +158,9 @@ class Configuration:
             },
             {_name(key): lines.line((key,)) for key in document},
         )
-        for name in file.values:
-            if name in self._secrets and mode & _READABLE_BY_OTHERS:
+        for name, value in file.values.items():
+            named = isinstance(value, str) and value.startswith("@")
+            if name in self._secrets and not named and mode & _READABLE_BY_OTHERS:
                 raise file.at(
                     name, f"everybody on this host may read this file, and {_key(name)} is a secret: chmod o-rwx {path}"
                 )

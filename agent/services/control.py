@@ -29,9 +29,11 @@ from agent.core.events import (
     QueryNeighbours,
 )
 from agent.services.backoff import Backoff
-from agent.services.control_rest import NoAccess, Query, RestClient, make_tls, read_problem
+from agent.services.control_rest import NoAccess, Query, RestClient, WrongServer, read_problem
 from agent.services.identity import Identity
+from agent.services.pinning import make_tls, wrong_certificate
 from agent.services.ports import ControlInput, Listener
+from agent.services.rotation import TokenRotation
 from agent.services.server_clock import ServerClock
 from common.errors import ConnectError, DecodeError, RefusedError, RemoteProtocolError
 from common.limits import MAX_CONTROL_BYTES, MAX_PEERS
@@ -44,6 +46,7 @@ from common.messages import (
     decode_server_message,
     encode_message,
 )
+from common.tokens import make_token
 from common.versions import API_VERSION, VERSION_HEADER
 
 log = logging.getLogger(__name__)
@@ -107,6 +110,8 @@ class ControlClient:
         rng: for the jitter of the waits.
         loopback: whether the server is on this host, where no proxy is wanted.
         ca_file: the authorities for the server's certificate; None takes the system's.
+        fingerprint: SHA-256 of the server's certificate where that vouches for it.
+        rotation: changes the device's token in time; None leaves it as it is.
     """
 
     def __init__(
@@ -118,13 +123,16 @@ class ControlClient:
         rng: random.Random,
         loopback: bool,
         ca_file: Path | None = None,
+        fingerprint: bytes | None = None,
+        rotation: TokenRotation | None = None,
     ) -> None:
         self._rest = rest
+        self._rotation = rotation
         self._server = server.rstrip("/")
         self._listener = listener
         self._rng = rng
         self._loopback = loopback
-        self._tls = make_tls(ca_file) if urlsplit(server).scheme == "https" else None
+        self._tls = make_tls(ca_file, fingerprint) if urlsplit(server).scheme == "https" else None
         self._queries: asyncio.Queue[Query] = asyncio.Queue(QUERIES_WAITING)
         self._reports = Outbox()
         self._socket: Outbox | None = None
@@ -132,6 +140,11 @@ class ControlClient:
         self._subscribed = False
         self.trouble = "it has not answered yet"
         """Why the subscription was not up when it last was not."""
+
+    @property
+    def identity(self) -> Identity:
+        """Who this agent is to the server."""
+        return self._rest.identity
 
     @property
     def attached(self) -> bool:
@@ -147,28 +160,47 @@ class ControlClient:
         """Close the connections."""
         await self._rest.close()
 
-    async def enrol(self, join_token: str, *, keep: Callable[[Identity], None]) -> EnrolmentAnswer:
+    async def enrol(
+        self,
+        join_token: str,
+        *,
+        keep: Callable[[Identity], None],
+        entropy: Callable[[int], bytes],
+        wall: Callable[[], float],
+    ) -> EnrolmentAnswer:
         """Become a member, waiting for a server that is not there yet.
+
+        The device makes its token itself and keeps it before the server hears of it: an answer may be lost.
 
         Args:
             join_token: lets a new device in.
             keep: stores the identity with its token.
+            entropy: gives that many random bytes.
+            wall: gives unix seconds.
 
         Raises:
             NoAccess: the server declines.
+            WrongServer: what answers is another server.
+            ConfigError: the identity cannot be kept.
         """
+        rest = self._rest
+        if rest.identity.next_token is None:
+            rest.identity = rest.identity.prepared(make_token(rest.identity.device, entropy))
+            keep(rest.identity)
         backoff = Backoff(self._rng)
         while True:
             try:
-                await self._rest.greet(join_token)
-                answer = await self._rest.enrol(join_token)
+                await rest.greet(join_token)
+                answer = await rest.enrol(join_token)
+            except WrongServer:
+                raise
             except (ConnectError, RemoteProtocolError) as error:
                 wait = backoff.next()
                 log.warning("= not enrolled yet, next try in %.1f s: %s", wait, error)
                 await asyncio.sleep(wait)
                 continue
-            self._rest.identity = self._rest.identity.enrolled(answer.token or "")
-            keep(self._rest.identity)
+            rest.identity = rest.identity.confirmed(made=wall())
+            keep(rest.identity)
             log.info("= enrolled as device %s of group %s", answer.device, answer.group)
             return answer
 
@@ -200,6 +232,8 @@ class ControlClient:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._keep_subscribed(), name="subscription")
                 tasks.create_task(self._report_by_rest(), name="reports")
+                if self._rotation is not None:
+                    tasks.create_task(self._rotation.run(), name="rotation")
                 for number in range(QUERIES_AT_ONCE):
                     tasks.create_task(self._answer_queries(), name=f"queries-{number}")
         except* NoAccess as group:
@@ -212,14 +246,14 @@ class ControlClient:
             began = loop.time()
             try:
                 await self._subscription()
-                why = "the server closed the connection"
+                why, level = "the server closed the connection", logging.INFO
             except (OSError, TimeoutError, websockets.WebSocketException) as error:
-                why = _describe(error)
+                why, level = _describe(error), logging.ERROR if wrong_certificate(error) else logging.INFO
             if loop.time() - began >= STEADY_S:
                 backoff.reset()
             wait = backoff.next()
             self.trouble = why
-            log.info("= not attached to the server, next try in %.2f s: %s", wait, why)
+            log.log(level, "= not attached to the server, next try in %.2f s: %s", wait, why)
             await asyncio.sleep(wait)
 
     async def _subscription(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 import time
 from collections import OrderedDict
 from pathlib import Path
@@ -14,10 +13,21 @@ from pydantic import BaseModel, ValidationError
 
 from agent.core.events import QueryGraph, QueryNeighbours
 from agent.services.identity import Identity
+from agent.services.pinning import make_tls, wrong_certificate
 from agent.services.server_clock import ServerClock
-from common.errors import ConfigError, ConnectError, RefusedError, RemoteProtocolError
+from common.errors import ConnectError, RefusedError, RemoteProtocolError
 from common.fields import encode_key
-from common.messages import Enrolment, EnrolmentAnswer, GraphBody, Message, NeighboursBody, Report, describe
+from common.messages import (
+    Enrolment,
+    EnrolmentAnswer,
+    GraphBody,
+    Message,
+    NeighboursBody,
+    Report,
+    TokenRotation,
+    describe,
+)
+from common.tokens import hash_token
 from common.versions import API_VERSION, VERSION_HEADER
 
 REQUEST_S: Final = 5.0
@@ -31,6 +41,8 @@ _HTTP_BUSY: Final = 429
 _HTTP_NO_ACCESS: Final = (401, 403)
 OTHER_VERSION: Final = "other-version"
 """The server does not speak this device's version."""
+_PERHAPS_IN: Final = ("bad-token", "device-exists")
+"""Refusals of a join token that an enrolment whose answer was lost may have caused itself."""
 
 _M = TypeVar("_M", bound=BaseModel)
 Query = QueryNeighbours | QueryGraph
@@ -41,6 +53,10 @@ class NoAccess(RefusedError):
     """The server does not know this device any more, or not yet: trying again does not help."""
 
 
+class WrongServer(ConnectError):
+    """What answers shows another certificate than the one that this device trusts."""
+
+
 class RestClient:
     """One agent's requests to one server.
 
@@ -49,6 +65,7 @@ class RestClient:
         identity: who asks.
         loopback: whether the server is on this host, where no proxy is wanted.
         ca_file: the authorities for the server's certificate; None takes the system's.
+        fingerprint: SHA-256 of the server's certificate where that vouches for it.
         transport: what carries the requests in place of the network.
 
     Raises:
@@ -62,6 +79,7 @@ class RestClient:
         *,
         loopback: bool,
         ca_file: Path | None = None,
+        fingerprint: bytes | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.identity = identity
@@ -73,7 +91,7 @@ class RestClient:
             base_url=server.rstrip("/"),
             timeout=REQUEST_S,
             trust_env=not loopback,
-            verify=make_tls(ca_file),
+            verify=make_tls(ca_file, fingerprint),
             transport=transport,
         )
 
@@ -95,7 +113,10 @@ class RestClient:
             raise NoAccess("clock-wrong", wrong)
 
     async def enrol(self, join_token: str) -> EnrolmentAnswer:
-        """Become a member.
+        """Become a member, with the token to come of the identity.
+
+        Where a join token does not do, the device may have got in by it before, and the answer been lost: then its own
+        token does.
 
         Raises:
             NoAccess: the server declines; the reason is for the user.
@@ -103,11 +124,28 @@ class RestClient:
             RemoteProtocolError: it answered what is no answer.
         """
         identity = self.identity
-        body = Enrolment(device=identity.device, public_key=encode_key(identity.public_key))
+        own = identity.next_token or ""
+        body = Enrolment(device=identity.device, public_key=encode_key(identity.public_key), token_hash=hash_token(own))
         response = await self._send("POST", f"{self._group}/devices", token=join_token, body=body)
         if response.is_client_error:
-            raise NoAccess(*_problem(response))
+            declined = NoAccess(*_problem(response))
+            if declined.reason not in _PERHAPS_IN:
+                raise declined
+            response = await self._send("POST", f"{self._group}/devices", token=own, body=body)
+            if response.is_client_error:
+                raise declined
         return _decode(EnrolmentAnswer, response.content)
+
+    async def rotate_token(self) -> None:
+        """Tell the server of the token to come; it takes that beside the one in use.
+
+        Raises:
+            NoAccess: the device is no member any more.
+            RefusedError: the server declines.
+            ConnectError: it did not answer, or could not now.
+        """
+        body = TokenRotation(token_hash=hash_token(self.identity.next_token or ""))
+        await self._send("POST", f"{self._device}/token", body=body, refuse=True)
 
     async def query(self, request: Query) -> Answer:
         """Ask for neighbours or graph (M4).
@@ -172,6 +210,9 @@ class RestClient:
         try:
             response = await self._client.request(method, path, headers=sent, content=content)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            wrong = wrong_certificate(error)
+            if wrong is not None:
+                raise WrongServer(str(wrong)) from error
             what = str(error) or type(error).__name__
             raise ConnectError(f"the server does not answer: {what}") from error
         self.clock.note(response.headers.get("date"))
@@ -183,21 +224,6 @@ class RestClient:
         if refuse and code >= _HTTP_MULTIPLE and code != _HTTP_NOT_MODIFIED:
             raise RefusedError(*_problem(response))
         return response
-
-
-def make_tls(ca_file: Path | None) -> ssl.SSLContext:
-    """Return the TLS settings for connections to the server.
-
-    Args:
-        ca_file: PEM file of the authorities; None takes the system's.
-
-    Raises:
-        ConfigError: the file cannot be used.
-    """
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"cannot use the authorities in {ca_file}: {error}") from error
 
 
 def _problem(response: httpx.Response) -> tuple[str, str]:

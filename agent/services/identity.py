@@ -19,6 +19,7 @@ from common.errors import ConfigError
 from common.ids import DeviceId, GroupId
 
 KEY_BYTES: Final = 32
+_FILE: Final = "identity.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +31,41 @@ class Identity:
         device: its name there.
         private_key: X25519, 32 bytes.
         token: proves the device to the server; None before it enrolled.
+        next_token: the token to come: made here, and not known to be the server's yet.
+        token_made: when the token was taken into use, unix seconds; None where that was not kept.
+        server: where it enrolled; None where that was not kept.
+        fingerprint: SHA-256 of that server's certificate, where that is what vouches for it.
     """
 
     group: GroupId
     device: DeviceId
     private_key: bytes = field(repr=False)
     token: str | None = field(default=None, repr=False)
+    next_token: str | None = field(default=None, repr=False)
+    token_made: float | None = None
+    server: str | None = None
+    fingerprint: bytes | None = None
 
     @property
     def public_key(self) -> bytes:
         """The key that peers know this device by, 32 bytes."""
         return X25519PrivateKey.from_private_bytes(self.private_key).public_key().public_bytes_raw()
 
-    def enrolled(self, token: str) -> Self:
-        """Return the same identity with its token."""
-        return replace(self, token=token)
+    def prepared(self, token: str) -> Self:
+        """Return the same identity with a token to come."""
+        return replace(self, next_token=token)
+
+    def confirmed(self, *, made: float) -> Self:
+        """Return the same identity with the token to come in the place of the one before.
+
+        Args:
+            made: unix seconds.
+        """
+        return replace(self, token=self.next_token, next_token=None, token_made=made)
+
+    def at(self, server: str, fingerprint: bytes | None) -> Self:
+        """Return the same identity at a server."""
+        return replace(self, server=server, fingerprint=fingerprint)
 
 
 class StateFolder:
@@ -80,15 +101,11 @@ class StateFolder:
         Raises:
             ConfigError: the one kept here is another device's, or cannot be read.
         """
-        path = self.path / "identity.json"
-        try:
-            found = _decode(path.read_bytes(), path)
-        except FileNotFoundError:
+        found = peek_identity(self.path)
+        if found is None:
             made = Identity(group, device, secrets.token_bytes(KEY_BYTES))
             self.save_identity(made)
             return made
-        except OSError as error:
-            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
         if (found.group, found.device) != (group, device):
             raise ConfigError(
                 f"the state folder {self.path} belongs to device {found.device!r} of group"
@@ -107,12 +124,31 @@ class StateFolder:
             "device": identity.device,
             "private_key": base64.b64encode(identity.private_key).decode(),
             "token": identity.token,
+            "next_token": identity.next_token,
+            "token_made": identity.token_made,
+            "server": identity.server,
+            "fingerprint": None if identity.fingerprint is None else identity.fingerprint.hex(),
         }
-        path = self.path / "identity.json"
+        path = self.path / _FILE
         try:
             write_atomically(path, json.dumps(body, indent=1).encode(), sync=True)
         except OSError as error:
             raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+
+
+def peek_identity(folder: Path) -> Identity | None:
+    """Return the identity kept in a folder that need not be held; None if there is none.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    path = folder / _FILE
+    try:
+        return _decode(path.read_bytes(), path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
 
 
 def write_atomically(path: Path, data: bytes, *, sync: bool = False) -> None:
@@ -137,6 +173,17 @@ def write_atomically(path: Path, data: bytes, *, sync: bool = False) -> None:
     finally:
         os.close(handle)
     temporary.replace(path)
+    if sync:
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder outlive a power cut, too."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def append_line(path: Path, line: str) -> None:
@@ -169,9 +216,25 @@ def _decode(data: bytes, path: Path) -> Identity:
     try:
         body = json.loads(data)
         key = base64.b64decode(body["private_key"], validate=True)
-        found = Identity(body["group"], body["device"], key, body["token"])
-    except (ValueError, KeyError, TypeError, binascii.Error) as error:
+        fingerprint = body.get("fingerprint")
+        found = Identity(
+            body["group"],
+            body["device"],
+            key,
+            body["token"],
+            body.get("next_token"),
+            body.get("token_made"),
+            body.get("server"),
+            None if fingerprint is None else bytes.fromhex(fingerprint),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
         raise ConfigError(f"{path} is not an agent's identity: {error}") from error
-    if len(key) != KEY_BYTES or not isinstance(found.token, str | None):
+    texts = (found.token, found.next_token, found.server)
+    if (
+        len(key) != KEY_BYTES
+        or not all(isinstance(text, str | None) for text in texts)
+        or not isinstance(found.token_made, int | float | None)
+        or len(found.fingerprint or bytes(KEY_BYTES)) != KEY_BYTES
+    ):
         raise ConfigError(f"{path} is not an agent's identity")
     return found

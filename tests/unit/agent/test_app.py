@@ -5,6 +5,8 @@ import logging
 import os
 import signal
 import socket
+import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,11 +20,12 @@ from agent.app import Agent, Attachment, resolved, run_agent
 from agent.core.events import ControlFailed, QueryGraph
 from agent.services.control import ControlClient
 from agent.services.driver import Driver
-from agent.services.identity import Identity, StateFolder
+from agent.services.identity import Identity, StateFolder, peek_identity
 from agent.services.last_state import LastState
 from agent.settings import AgentSettings
 from common.errors import ConfigError, RefusedError, TransportError
 from common.messages import GraphBody, TreeBody, Unchanged
+from server.services.certificates import ensure_certificate
 from tests.unit.agent.fakes import FakeCore
 from tests.unit.agent.serving import CHANNELS, roster
 
@@ -56,7 +59,7 @@ def enrol(settings: AgentSettings) -> None:
     """Leave what an earlier run would have left."""
     folder = StateFolder(settings.state)
     identity = folder.load_identity(settings.group, settings.device)
-    folder.save_identity(identity.enrolled("device-token"))
+    folder.save_identity(identity.prepared("device-token").confirmed(made=0.0))
     last = LastState(settings.state)
     for message in (roster("A", "B"), CHANNELS):
         last.note(message)
@@ -130,7 +133,7 @@ async def test_a_stopped_agent_can_be_started_again(settings: AgentSettings) -> 
 
 
 async def test_a_device_that_never_enrolled_needs_a_join_token(settings: AgentSettings) -> None:
-    with pytest.raises(ConfigError, match="--join-token-file"):
+    with pytest.raises(ConfigError, match="it needs --join or --join-token-file"):
         await run_agent(settings)
 
 
@@ -179,8 +182,8 @@ async def test_a_server_that_declines_the_device_ends_the_agent(settings: AgentS
 async def test_a_token_that_cannot_be_kept_ends_the_agent_in_a_sentence(
     settings: AgentSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def enrol(client: ControlClient, _: str, *, keep: Callable[[Identity], None]) -> None:
-        keep(client._rest.identity.enrolled("token"))
+    async def enrol(client: ControlClient, _: str, *, keep: Callable[[Identity], None], **_more: object) -> None:
+        keep(client.identity.prepared("token"))
 
     monkeypatch.setattr(ControlClient, "enrol", enrol)
     folder = StateFolder(settings.state)
@@ -268,3 +271,43 @@ async def test_the_service_manager_hears_that_it_runs_lives_and_stops(
         while (said := manager.recv(4096)) == b"WATCHDOG=1":
             pass
         assert said == b"STOPPING=1\nSTATUS=stopping"
+
+
+async def test_the_server_is_remembered_once_it_has_taken_this_device(
+    settings: AgentSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    enrol(settings)
+    folder = StateFolder(settings.state)
+    agent = Agent(replace(settings, server="https://h:1", fingerprint=bytes(32)), folder)
+    found = peek_identity(settings.state)
+    assert found is not None
+    assert found.server is None
+    (settings.state / "identity.json.new").mkdir()
+    agent._attachment.control_connected()
+    assert "the server is not remembered: cannot write" in caplog.text
+    (settings.state / "identity.json.new").rmdir()
+    for _ in range(2):
+        agent._attachment.control_connected()
+        found = peek_identity(settings.state)
+        assert found is not None
+        assert (found.token, found.server, found.fingerprint) == ("device-token", "https://h:1", bytes(32))
+    agent._attachment.save()
+    agent._endpoint.close()
+    await agent._control.close()
+    folder.close()
+
+
+async def test_a_server_with_another_certificate_ends_an_enrolment_in_a_sentence(
+    settings: AgentSettings, tmp_path: Path
+) -> None:
+    certificate, key = ensure_certificate(tmp_path, names=(), wanted=(), wall=time.time())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    chosen = replace(settings, server=f"https://127.0.0.1:{port}", join_token="t", fingerprint=bytes(32))
+    with pytest.raises(TransportError, match=f"trusts is {bytes(32).hex()}: this is not the server that it joined"):
+        await asyncio.wait_for(run_agent(chosen), 10)
+    server.close()
+    await server.wait_closed()
+    assert not settings.control_socket.exists()

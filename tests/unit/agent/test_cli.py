@@ -1,5 +1,6 @@
 import ipaddress
 import logging
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from agent import cli
 from agent.core.policy import DeclaredQos
 from agent.settings import AgentSettings
 from common.errors import RefusedError, TransportError
+from common.join_string import JoinString, encode
 
 BASE = ["agent", "--server", "http://127.0.0.1:8640", "--group", "lab", "--device", "A"]
 
@@ -34,7 +36,8 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Runs]:
     monkeypatch.setattr(app_module, "run_agent", made)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.delenv("ARBORCAST_SOCKET", raising=False)
-    monkeypatch.delenv("ARBORCAST_JOIN_TOKEN", raising=False)
+    for name in ("ARBORCAST_JOIN_TOKEN", "ARBORCAST_JOIN"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
     yield made
     for name in ("httpx", "httpcore", "websockets"):
@@ -141,8 +144,32 @@ def test_a_wrong_flag_is_one_sentence_and_exit_code_2(
     assert runs.settings == []
 
 
-def test_a_missing_flag_is_exit_code_2(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_agent_that_is_told_of_no_server_asks_for_a_join_string(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(monkeypatch, "agent", "--group", "lab") == 2
+    assert capsys.readouterr().err.startswith("arborcast: which server? Give --join with a join string")
+
+
+@pytest.mark.parametrize("way", ["flag", "environment"])
+def test_a_join_string_says_all_that_has_to_be_said(runs: Runs, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    word = encode(JoinString("https://tree.example.org:8640", "lab", "join~x", bytes(range(32))))
+    monkeypatch.setattr(socket, "gethostname", lambda: "edge-7")
+    if way == "environment":
+        monkeypatch.setenv("ARBORCAST_JOIN", word)
+    assert run(monkeypatch, "agent", *(("--join", word) if way == "flag" else ())) == 0
+    found = runs.settings[0]
+    assert (found.server, found.group, found.device) == ("https://tree.example.org:8640", "lab", "edge-7")
+    assert (found.join_token, found.fingerprint) == ("join~x", bytes(range(32)))
+    assert found.stun_servers == (("tree.example.org", 8640), ("tree.example.org", 8641))
+
+
+def test_a_wrong_join_string_is_one_sentence(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "agent", "--join", "arborcast1.abc") == 2
+    err = capsys.readouterr().err
+    assert err == "arborcast: the join string does not hold together: it was cut short or mistyped\n"
 
 
 @pytest.mark.parametrize(

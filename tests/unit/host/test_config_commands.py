@@ -2,7 +2,6 @@
 
 import re
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ DAEMONS = pytest.mark.parametrize(
         (server.cli.app, "run", server.cli.CONFIGURATION),
     ],
 )
-Run = Callable[..., tuple[int, str]]
+NOT_ALONE = ("join", "tls-cert", "tls-key", "join-token-file", "stun-port", "tls-name")
 
 
 def run(app: typer.Typer, *arguments: str) -> str:
@@ -49,7 +48,15 @@ def test_the_example_names_every_setting_and_can_be_used(
         # By itself each example passes the parser of its flag.
         path.write_text(next(line[1:] for line in example.splitlines() if line.startswith(f"#{option.key} = ")) + "\n")
         path.chmod(0o600)
-        if option.key not in ("tls-cert", "tls-key", "join-token-file", "only-advertised", "stun-port", "tls-name"):
+        if option.key not in (
+            "join",
+            "tls-cert",
+            "tls-key",
+            "join-token-file",
+            "only-advertised",
+            "stun-port",
+            "tls-name",
+        ):
             assert run(app, "config", "check", str(path)) == f"{path}: 1 setting, all usable\n"
 
 

@@ -191,7 +191,7 @@ def test_a_secret_that_others_may_read_is_refused(path: Path, mode: int, refused
         )
     else:
         CONFIGURATION.check(path)
-    write(path, 'name = "x"\n').chmod(mode)
+    write(path, 'name = "x"\ntoken = "@/a/file"\n').chmod(mode)
     CONFIGURATION.check(path)
 
 

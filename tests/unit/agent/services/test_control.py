@@ -14,10 +14,13 @@ from websockets.http11 import Request, Response
 from agent.core.events import ControlFailed, QueryGraph, QueryNeighbours
 from agent.services import control as control_module
 from agent.services.control import ControlClient, Outbox
-from agent.services.control_rest import NoAccess, RestClient
+from agent.services.control_rest import NoAccess, RestClient, WrongServer
 from agent.services.identity import Identity
+from agent.services.pinning import WrongCertificate
+from agent.services.rotation import TokenRotation
 from common.messages import (
     AdjacencyReport,
+    EnrolmentAnswer,
     ErrorMessage,
     QosFigures,
     QosReport,
@@ -25,6 +28,7 @@ from common.messages import (
     Unchanged,
     encode_message,
 )
+from common.tokens import hash_token
 from tests.unit.agent.fakes import FakeListener, NoWaits
 from tests.unit.agent.services.test_control_rest import ANSWER, NEIGHBOURS, Handler, problem
 from tests.unit.agent.services.test_control_rest import Server as RestServer
@@ -298,6 +302,10 @@ async def test_a_server_that_takes_nothing_loses_the_connection(rig: Rig, monkey
     assert [await rig.hear() for _ in range(2)] == ["connected", "lost"]
 
 
+async def enrol(rig: Rig, keep: Callable[[Identity], None]) -> EnrolmentAnswer:
+    return await rig.client.enrol("join-token", keep=keep, entropy=bytes, wall=lambda: 1_000.0)
+
+
 async def test_enrolment_waits_for_a_server_that_is_not_there_yet(rig: Rig) -> None:
     answers: Iterator[Handler] = iter(
         [
@@ -306,24 +314,54 @@ async def test_enrolment_waits_for_a_server_that_is_not_there_yet(rig: Rig) -> N
             lambda _: httpx.Response(201, content=ANSWER.model_dump_json()),
         ]
     )
-    rig.rest.answer = lambda request: next(answers)(request)
+    greeting = problem(404, "not-found", "no such thing here")
+    rig.rest.answer = lambda request: (greeting if request.url.path == "/v1" else next(answers))(request)
     kept: list[Identity] = []
-    assert await rig.client.enrol("join-token", keep=kept.append) == ANSWER
-    assert [identity.token for identity in kept] == ["device-token"]
-    assert len(rig.rest.requests) == 3
+    assert await enrol(rig, kept.append) == ANSWER
+    # Made and kept before the server hears of it, the same at every try, and the one that counts once it took it.
+    first, last = kept
+    assert first.next_token is not None
+    assert first.next_token.startswith("A~")
+    assert (last.token, last.next_token, last.token_made) == (first.next_token, None, 1_000.0)
+    sent = [request for request in rig.rest.requests if request.url.path != "/v1"]
+    hashes = {json.loads(request.content)["token_hash"] for request in sent}
+    assert hashes == {hash_token(first.next_token)}
+    assert len(sent) == 3
+    assert rig.client.identity == last
+
+
+async def test_an_enrolment_that_a_restart_cut_short_goes_on_with_the_token_that_was_kept(rig: Rig) -> None:
+    rig.client._rest.identity = rig.client.identity.prepared("A~kept")
+    rig.rest.answer = lambda _: httpx.Response(201, content=ANSWER.model_dump_json())
+    kept: list[Identity] = []
+    await enrol(rig, kept.append)
+    assert [identity.token for identity in kept] == ["A~kept"]
+
+
+async def test_an_enrolment_at_another_server_is_not_tried_again(rig: Rig) -> None:
+    def wrong(_: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("no") from WrongCertificate(bytes(32), bytes(32))
+
+    rig.rest.answer = wrong
+    with pytest.raises(WrongServer, match="this is not the server that it joined"):
+        await enrol(rig, lambda _: None)
+    assert len(rig.rest.requests) == 1
 
 
 async def test_enrolment_that_is_declined_is_not_tried_again(rig: Rig) -> None:
     rig.rest.answer = problem(409, "device-exists", "device 'A' is enrolled already")
     with pytest.raises(NoAccess):
-        await rig.client.enrol("join-token", keep=lambda _: None)
-    assert [request.url.path for request in rig.rest.requests] == ["/v1", "/v1/groups/lab/devices"]
+        await enrol(rig, lambda _: None)
+    assert [request.headers["authorization"] for request in rig.rest.requests if request.url.path != "/v1"] == [
+        "Bearer join-token",
+        f"Bearer {rig.client.identity.next_token}",
+    ]
 
 
 async def test_a_device_that_the_server_cannot_do_with_does_not_enrol(rig: Rig) -> None:
     rig.rest.answer = problem(400, "other-version", "update the device")
     with pytest.raises(NoAccess, match="other-version: update the device"):
-        await rig.client.enrol("join-token", keep=lambda _: None)
+        await enrol(rig, lambda _: None)
     assert [request.url.path for request in rig.rest.requests] == ["/v1"]
 
 
@@ -366,3 +404,37 @@ async def test_merged_reports_stay_within_their_limit() -> None:
     assert isinstance(merged, QosReport)
     assert len(merged.links) == 256
     assert all(f"new{n}" in merged.links for n in range(200))
+
+
+async def test_the_token_is_changed_beside_everything_else(rig: Rig) -> None:
+    rig.client._rotation = TokenRotation(
+        rig.client._rest, keep=lambda _: None, rng=NoWaits(), wall=lambda: 0.0, entropy=bytes, every_s=1e-3
+    )
+    asked = asyncio.Event()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.url.path == "/v1/groups/lab/devices/A/token"
+        asked.set()
+        return httpx.Response(201, content=b"{}")
+
+    rig.rest.answer = answer
+    rig.start()
+    await asyncio.wait_for(asked.wait(), 5)
+
+
+async def test_a_server_with_another_certificate_is_an_error_in_the_log_and_waited_out(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried = asyncio.Event()
+
+    async def connect(*_: object, **__: object) -> None:
+        tried.set()
+        raise WrongCertificate(bytes(32), bytes(range(32)))
+
+    monkeypatch.setattr(control_module, "connect", connect)
+    rig.start()
+    await asyncio.wait_for(tried.wait(), 5)
+    await asyncio.sleep(0)
+    (record, *_) = [record for record in caplog.records if "not attached" in record.getMessage()]
+    assert record.levelname == "ERROR"
+    assert bytes(range(32)).hex() in record.getMessage()

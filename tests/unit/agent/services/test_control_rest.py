@@ -6,8 +6,9 @@ import httpx
 import pytest
 
 from agent.core.events import QueryGraph, QueryNeighbours
-from agent.services.control_rest import NoAccess, RestClient
+from agent.services.control_rest import NoAccess, RestClient, WrongServer
 from agent.services.identity import Identity
+from agent.services.pinning import WrongCertificate
 from common.errors import ConfigError, ConnectError, RefusedError, RemoteProtocolError
 from common.fields import encode_key
 from common.messages import (
@@ -20,8 +21,9 @@ from common.messages import (
     TreeBody,
     TreeNeighbours,
 )
+from common.tokens import hash_token
 
-IDENTITY = Identity("lab", "A", bytes(range(32)), "device-token")
+IDENTITY = Identity("lab", "A", bytes(range(32)), "device-token", "A~to-come")
 KEY = encode_key(bytes(32))
 NEIGHBOURS = NeighboursBody(epoch=5, trees=(TreeNeighbours(objective="throughput", neighbours=("B",)),))
 GRAPH = GraphBody(epoch=5, devices=("A", "B"), trees=(TreeBody(objective="throughput", edges=(("A", "B"),)),))
@@ -78,6 +80,7 @@ async def test_enrolment_shows_the_join_token_and_the_key(client: RestClient, se
     assert json.loads(server.last.content) == {
         "device": "A",
         "public_key": encode_key(IDENTITY.public_key),
+        "token_hash": hash_token("A~to-come"),
     }
 
 
@@ -101,6 +104,46 @@ async def test_a_server_of_another_version_or_time_is_found_out_before_the_enrol
     server.answer = lambda _: httpx.Response(200, headers={"Date": "Mon, 01 Jan 2024 00:00:00 GMT"})
     with pytest.raises(NoAccess, match=r"clock-wrong: this device's clock is .* days ahead of the server's"):
         await client.greet("join-token")
+
+
+async def test_an_enrolment_whose_answer_was_lost_is_taken_up_by_the_device_s_own_token(
+    client: RestClient, server: Server
+) -> None:
+    for reason in ("bad-token", "device-exists"):
+
+        def answer(request: httpx.Request, reason: str = reason) -> httpx.Response:
+            if request.headers["authorization"] == "Bearer A~to-come":
+                return httpx.Response(201, content=ANSWER.model_dump_json())
+            return problem(409, reason, "not by this")(request)
+
+        server.answer = answer
+        assert await client.enrol("join-token") == ANSWER
+    assert len(server.requests) == 4
+    server.answer = problem(403, "read-only", "this token is for looking only")
+    with pytest.raises(NoAccess, match="for looking only"):
+        await client.enrol("reader-token")
+    assert len(server.requests) == 5
+
+
+async def test_a_change_of_token_shows_the_old_one_and_the_hash_of_the_new(client: RestClient, server: Server) -> None:
+    await client.rotate_token()
+    assert (server.last.method, server.last.url.path) == ("POST", "/v1/groups/lab/devices/A/token")
+    assert server.last.headers["authorization"] == "Bearer device-token"
+    assert json.loads(server.last.content) == {"token_hash": hash_token("A~to-come")}
+    server.answer = problem(401, "bad-token", "unknown token")
+    with pytest.raises(NoAccess, match="unknown token"):
+        await client.rotate_token()
+
+
+async def test_another_server_than_the_one_trusted_is_told_from_one_that_is_gone(
+    client: RestClient, server: Server
+) -> None:
+    def wrong(_: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("no") from WrongCertificate(bytes(32), bytes(range(32)))
+
+    server.answer = wrong
+    with pytest.raises(WrongServer, match=bytes(range(32)).hex()):
+        await client.rotate_token()
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 422])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from agent.services.identity import StateFolder, append_line, write_atomically
+from agent.services.identity import StateFolder, append_line, peek_identity, write_atomically
 from common.errors import ConfigError
 
 
@@ -23,7 +23,7 @@ def test_a_new_device_gets_a_key_and_keeps_it(tmp_path: Path) -> None:
 
 def test_the_token_outlives_a_restart(tmp_path: Path) -> None:
     folder = StateFolder(tmp_path)
-    enrolled = folder.load_identity("lab", "A").enrolled("device-token")
+    enrolled = folder.load_identity("lab", "A").prepared("device-token").confirmed(made=5.0)
     folder.save_identity(enrolled)
     folder.close()
     again = StateFolder(tmp_path)
@@ -41,7 +41,7 @@ def test_only_the_owner_can_read_the_identity(tmp_path: Path) -> None:
 
 def test_neither_key_nor_token_is_shown(tmp_path: Path) -> None:
     folder = StateFolder(tmp_path)
-    shown = repr(folder.load_identity("lab", "A").enrolled("device-token"))
+    shown = repr(folder.load_identity("lab", "A").prepared("device-token").confirmed(made=5.0))
     assert "device-token" not in shown
     assert "private_key" not in shown
     folder.close()
@@ -78,6 +78,16 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         '{"group": "lab", "device": "A", "private_key": "AAAA", "token": null}',
         json.dumps({"group": "lab", "device": "A", "private_key": "=", "token": None}),
         json.dumps({"group": "lab", "device": "A", "private_key": "A" * 43 + "=", "token": 5}),
+        *(
+            json.dumps({"group": "lab", "device": "A", "private_key": "A" * 43 + "=", "token": None, **more})
+            for more in (
+                {"next_token": 5},
+                {"token_made": "x"},
+                {"server": 5},
+                {"fingerprint": "00"},
+                {"fingerprint": 5},
+            )
+        ),
     ],
 )
 def test_a_spoilt_identity_is_never_taken_for_a_new_device(tmp_path: Path, content: str) -> None:
@@ -133,3 +143,25 @@ def test_a_line_stays_apart_from_one_that_a_crash_tore(tmp_path: Path) -> None:
     (tmp_path / "lines").write_text("one\ntw")
     append_line(tmp_path / "lines", "three")
     assert (tmp_path / "lines").read_text() == "one\ntw\nthree\n"
+
+
+def test_where_a_device_belongs_and_its_token_to_come_outlive_a_restart(tmp_path: Path) -> None:
+    assert peek_identity(tmp_path / "none") is None
+    folder = StateFolder(tmp_path)
+    made = folder.load_identity("lab", "A").at("https://h:1", bytes(range(32))).prepared("token-to-come")
+    folder.save_identity(made)
+    assert folder.load_identity("lab", "A") == made
+    assert peek_identity(tmp_path) == made
+    assert "token-to-come" not in repr(made)
+    folder.close()
+
+
+def test_an_identity_of_the_first_form_is_read(tmp_path: Path) -> None:
+    body = {"group": "lab", "device": "A", "private_key": "A" * 43 + "=", "token": "device-token"}
+    (tmp_path / "identity.json").write_text(json.dumps(body))
+    found = peek_identity(tmp_path)
+    assert found is not None
+    assert (found.token, found.next_token, found.token_made) == ("device-token", None, None)
+    assert (found.server, found.fingerprint) == (None, None)
+    (tmp_path / "file").touch()
+    assert peek_identity(tmp_path / "file") is None

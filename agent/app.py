@@ -238,6 +238,8 @@ class Agent:
     async def _attach(self, server: ApiServer) -> None:
         """Enrol if need be, say that everything runs, and stay attached."""
         try:
+            if self._identity.token is not None:
+                await self._control.await_alone()
             for message in self._last.messages():
                 self._driver.receive_control(message)
             self._discovery.look()

@@ -33,6 +33,7 @@ from agent.services.control_rest import NoAccess, Query, RestClient, WrongServer
 from agent.services.identity import Identity
 from agent.services.pinning import make_tls, wrong_certificate
 from agent.services.ports import ControlInput, Listener
+from agent.services.rival import DEVICE_IN_USE, Rival, await_alone
 from agent.services.rotation import TokenRotation
 from agent.services.server_clock import ServerClock
 from common.errors import ConnectError, DecodeError, RefusedError, RemoteProtocolError
@@ -138,6 +139,8 @@ class ControlClient:
         self._socket: Outbox | None = None
         self._greeting = False
         self._subscribed = False
+        self._instance = f"{rng.getrandbits(64):016x}"
+        self._rival = Rival()
         self.trouble = "it has not answered yet"
         """Why the subscription was not up when it last was not."""
 
@@ -159,6 +162,15 @@ class ControlClient:
     async def close(self) -> None:
         """Close the connections."""
         await self._rest.close()
+
+    async def await_alone(self) -> None:
+        """Wait until no other agent runs as this device, as far as the server can tell.
+
+        Raises:
+            NoAccess: one goes on running.
+        """
+        identity = self._rest.identity
+        await await_alone(self._rest, identity.device, identity.group)
 
     async def enrol(
         self,
@@ -215,7 +227,7 @@ class ControlClient:
         elif isinstance(request, Subscribe):
             # Without a socket there is nothing to do: the core asks again when it is told of one.
             if self._socket is not None:
-                self._socket.put(request)
+                self._socket.put(request.model_copy(update={"instance": self._instance}))
                 self._subscribed = True
         elif self._socket is not None and (self._subscribed or self._greeting):
             self._socket.put(request)
@@ -324,6 +336,8 @@ class ControlClient:
                 self._listener.receive_control(message)
                 if isinstance(message, ErrorMessage):
                     self._on_error(message)
+                else:
+                    self._rival.gone()
         except websockets.ConnectionClosedError as error:
             received = error.rcvd
             if received is not None and received.reason in NO_ACCESS_REASONS:
@@ -333,6 +347,8 @@ class ControlClient:
     def _on_error(self, message: ErrorMessage) -> None:
         if message.reason in NO_ACCESS_REASONS:
             raise NoAccess(message.reason, self._not_known(message.detail or message.reason))
+        if message.reason == DEVICE_IN_USE and self._rival.lasts(asyncio.get_running_loop().time()):
+            raise NoAccess(message.reason, self._not_known(message.detail))
         log.warning("< the server declines: %s: %s", message.reason, message.detail)
 
     async def _report_by_rest(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections import OrderedDict
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agent.core.events import QueryGraph, QueryNeighbours
 from agent.services.identity import Identity
@@ -30,6 +31,8 @@ from common.messages import (
 from common.tokens import hash_token
 from common.versions import API_VERSION, VERSION_HEADER
 
+LOOK_S: Final = 2.0
+"""Seconds for which a start waits for what the server knows of this device."""
 REQUEST_S: Final = 5.0
 """Seconds that one request may take, all in all."""
 _ANSWERS_KEPT: Final = 64
@@ -55,6 +58,14 @@ class NoAccess(RefusedError):
 
 class WrongServer(ConnectError):
     """What answers shows another certificate than the one that this device trusts."""
+
+
+class DeviceUse(BaseModel):
+    """What this device wants to know of what the server says of it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    in_use: bool = False
 
 
 class RestClient:
@@ -111,6 +122,21 @@ class RestClient:
             raise NoAccess(*_problem(response))
         if wrong := self.clock.wrong():
             raise NoAccess("clock-wrong", wrong)
+
+    async def is_in_use(self) -> bool:
+        """Tell whether an agent that lives is subscribed as this device.
+
+        Raises:
+            RefusedError: the server does not know the device, or declines.
+            ConnectError: it did not answer soon, or could not now.
+            RemoteProtocolError: it answered what is no answer.
+        """
+        try:
+            async with asyncio.timeout(LOOK_S):
+                response = await self._send("GET", self._device, refuse=True)
+        except TimeoutError as error:
+            raise ConnectError(f"the server does not answer within {LOOK_S:g} s") from error
+        return _decode(DeviceUse, response.content).in_use
 
     async def enrol(self, join_token: str) -> EnrolmentAnswer:
         """Become a member, with the token to come of the identity.

@@ -34,6 +34,7 @@ STATUS: Final = {
     "unknown-epoch": 404,
     "epoch-gone": 410,
     "device-exists": 409,
+    "device-in-use": 409,
     "key-taken": 409,
     "group-exists": 409,
     "group-full": 409,

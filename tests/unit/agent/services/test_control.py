@@ -374,6 +374,39 @@ async def test_a_subscription_names_the_version_and_a_refusal_of_it_is_told_and_
     assert rig.client.trouble == "it answers 400: Bad Request"
 
 
+async def test_a_second_agent_waits_for_the_first_and_ends_if_it_lasts(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    word = ErrorMessage(reason="device-in-use", detail="another agent runs as device 'A'")
+    rig.start()
+    rig.listener.on_connected = lambda: rig.client.request(SUBSCRIBE)
+    instances = set()
+    for _ in range(2):
+        connection = await rig.sockets.take()
+        instances.add((await receive(connection))["instance"])
+        await connection.send(encode_message(word))
+        await connection.close()
+    assert len(instances) == 1
+    connection = await rig.sockets.take()
+    await connection.send(encode_message(Unchanged(epoch=1)))
+    await connection.send(encode_message(word))
+    await connection.close()
+    monkeypatch.setattr("agent.services.rival.WAIT_S", 0.0)
+    connection = await rig.sockets.take()
+    await connection.send(encode_message(word))
+    failure = await rig.failure()
+    assert isinstance(failure, NoAccess)
+    assert failure.reason == "device-in-use"
+    assert "does not accept device 'A' of group 'lab' any more: another agent runs as" in failure.detail
+
+
+async def test_a_start_asks_whether_another_agent_runs(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.rest.answer = lambda _: httpx.Response(200, json={"in_use": True})
+    monkeypatch.setattr("agent.services.rival.WAIT_S", 0.0)
+    with pytest.raises(NoAccess, match="another agent runs as device 'A' of group 'lab'"):
+        await rig.client.await_alone()
+
+
 async def test_the_date_of_the_subscription_tells_the_clock(rig: Rig) -> None:
     rig.start()
     await rig.sockets.take()

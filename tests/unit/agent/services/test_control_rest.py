@@ -1,3 +1,4 @@
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -87,6 +88,22 @@ async def test_enrolment_shows_the_join_token_and_the_key(client: RestClient, se
 async def test_every_request_names_the_version(client: RestClient, server: Server) -> None:
     await client.report(AdjacencyReport(peers=()))
     assert server.last.headers["arborcast-version"] == "1"
+
+
+async def test_whether_another_agent_runs_as_this_device_is_asked_of_the_server(
+    client: RestClient, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for body, in_use in (({"device": "A", "in_use": True, "more": 1}, True), ({"device": "A"}, False)):
+        server.answer = lambda _, body=body: httpx.Response(200, json=body)  # type: ignore[misc]
+        assert await client.is_in_use() is in_use
+    assert (server.last.method, server.last.url.path) == ("GET", "/v1/groups/lab/devices/A")
+    server.answer = problem(404, "unknown-device", "no")
+    with pytest.raises(RefusedError, match="unknown-device"):
+        await client.is_in_use()
+    monkeypatch.setattr("agent.services.control_rest.LOOK_S", 0.0)
+    server.answer = lambda _: asyncio.sleep(5)  # type: ignore[assignment, return-value]
+    with pytest.raises(ConnectError, match="does not answer within 0 s"):
+        await client.is_in_use()
 
 
 async def test_a_server_of_another_version_or_time_is_found_out_before_the_enrolment(

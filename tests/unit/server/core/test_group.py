@@ -699,3 +699,30 @@ def test_a_member_changes_its_token_and_the_first_use_of_the_new_one_ends_the_ol
     assert bench.group.poll_record() is not None
     assert [bench.group.authenticate(token) for token in (bench.tokens["A"], new)] == [None, "A"]
     assert bench.group.counts["token_rotations"] == 1
+
+
+def test_a_second_run_of_a_device_s_agent_is_refused_while_the_first_one_lives() -> None:
+    bench = Bench()
+    bench.enrol("A")
+
+    def subscribe(number: int, instance: str | None) -> None:
+        message = Subscribe(scope="graph", instance=instance)
+        bench.group.subscribe(number, "A", message, now=bench.now, wall=bench.wall)
+
+    assert not bench.group.is_in_use("A")
+    subscribe(1, "first")
+    assert bench.group.is_in_use("A")
+    with pytest.raises(RefusedError, match="device-in-use: another agent runs as device 'A'; stop one of them"):
+        subscribe(2, "second")
+    assert bench.closed() == []
+    # The first may come again before its old connection is given up, and older agents do not name their run.
+    subscribe(3, "first")
+    subscribe(4, None)
+    bench.run(LEASE_S - 1)
+    bench.adjacency("A")
+    bench.run(LEASE_S + 1)
+    with pytest.raises(RefusedError, match="device-in-use"):
+        subscribe(5, "second")
+    bench.run(2 * LEASE_S)
+    assert not bench.group.is_in_use("A")
+    subscribe(6, "second")

@@ -15,7 +15,7 @@ from common.limits import MAX_CLOCK_SKEW_S
 
 log = logging.getLogger(__name__)
 
-_UNITS: Final = ((86_400.0, "days"), (3_600.0, "h"), (60.0, "min"))
+_UNITS: Final = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"))
 
 
 class ServerClock:

@@ -119,7 +119,7 @@ async def test_a_server_of_another_version_or_time_is_found_out_before_the_enrol
         await client.greet("join-token")
     assert (caught.value.reason, caught.value.detail) == ("other-version", "update the device")
     server.answer = lambda _: httpx.Response(200, headers={"Date": "Mon, 01 Jan 2024 00:00:00 GMT"})
-    with pytest.raises(NoAccess, match=r"clock-wrong: this device's clock is .* days ahead of the server's"):
+    with pytest.raises(NoAccess, match=r"clock-wrong: this device's clock is .* d ahead of the server's"):
         await client.greet("join-token")
 
 

@@ -32,7 +32,7 @@ def test_a_clock_that_is_about_right_is_nothing_to_talk_about(ahead_s: float) ->
         (MAX_CLOCK_SKEW_S + 1, "10 min ahead of"),
         (-MAX_CLOCK_SKEW_S - 1, "10 min behind"),
         (7_200.0, "2 h ahead of"),
-        (-900_000.0, "10.4 days behind"),
+        (-900_000.0, "10.4 d behind"),
     ],
 )
 def test_a_wrong_clock_is_told_with_how_much_and_which_way(ahead_s: float, words: str) -> None:

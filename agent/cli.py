@@ -43,7 +43,8 @@ def settle(
     join: Annotated[
         str | None,
         typer.Option(
-            help="Join string of `arborcast-server join-string`, or @FILE with one: it says all that has to be said.",
+            help="Join string of `arborcast-server join-string`, or @FILE with one, as others see command lines;"
+            " it says all that has to be said.",
         ),
     ] = None,
     server: Annotated[str | None, typer.Option(help="The server's URL, such as https://host:8640.")] = None,

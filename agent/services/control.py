@@ -31,7 +31,7 @@ from agent.core.events import (
 from agent.services.backoff import Backoff
 from agent.services.control_rest import NoAccess, Query, RestClient, WrongServer, read_problem
 from agent.services.identity import Identity
-from agent.services.pinning import make_tls, wrong_certificate
+from agent.services.pinning import make_tls, untrusted
 from agent.services.ports import ControlInput, Listener
 from agent.services.rival import DEVICE_IN_USE, Rival, await_alone
 from agent.services.rotation import TokenRotation
@@ -192,7 +192,7 @@ class ControlClient:
 
         Raises:
             NoAccess: the server declines.
-            WrongServer: what answers is another server.
+            WrongServer: what answers shows a certificate that is not trusted.
             ConfigError: the identity cannot be kept.
         """
         rest = self._rest
@@ -259,8 +259,8 @@ class ControlClient:
             try:
                 await self._subscription()
                 why, level = "the server closed the connection", logging.INFO
-            except (OSError, TimeoutError, websockets.WebSocketException) as error:
-                why, level = _describe(error), logging.ERROR if wrong_certificate(error) else logging.INFO
+            except (ConnectError, OSError, TimeoutError, websockets.WebSocketException) as error:
+                why, level = _describe(error), logging.ERROR if untrusted(error) else logging.INFO
             if loop.time() - began >= STEADY_S:
                 backoff.reset()
             wait = backoff.next()
@@ -271,13 +271,11 @@ class ControlClient:
     async def _subscription(self) -> None:
         """Open one socket and serve it until it ends."""
         url = f"ws{self._server.removeprefix('http')}/v1/groups/{self._rest.identity.group}/subscribe"
+        token = self._rest.identity.token
         try:
             connection = await connect(
                 url,
-                additional_headers={
-                    "Authorization": f"Bearer {self._rest.identity.token}",
-                    VERSION_HEADER: str(API_VERSION),
-                },
+                additional_headers={"Authorization": f"Bearer {token}", VERSION_HEADER: str(API_VERSION)},
                 compression=None,
                 max_size=MAX_CONTROL_BYTES,
                 open_timeout=CONNECT_S,
@@ -289,6 +287,7 @@ class ControlClient:
             )
         except websockets.InvalidStatus as error:
             if error.response.status_code in _HTTP_NO_ACCESS:
+                self._rest.check_shown(token)
                 raise NoAccess("unauthorized", self._not_known("the subscription")) from error
             raise
         if connection.response is not None:

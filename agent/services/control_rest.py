@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agent.core.events import QueryGraph, QueryNeighbours
 from agent.services.identity import Identity
-from agent.services.pinning import make_tls, wrong_certificate
+from agent.services.pinning import make_tls, untrusted
 from agent.services.server_clock import ServerClock
 from common.errors import ConnectError, RefusedError, RemoteProtocolError
 from common.fields import encode_key
@@ -57,7 +57,7 @@ class NoAccess(RefusedError):
 
 
 class WrongServer(ConnectError):
-    """What answers shows another certificate than the one that this device trusts."""
+    """What answers shows a certificate that this device does not trust."""
 
 
 class DeviceUse(BaseModel):
@@ -203,6 +203,15 @@ class RestClient:
         """
         await self._send("PUT", f"{self._device}/{report.type}", body=report, refuse=True)
 
+    def check_shown(self, token: str | None) -> None:
+        """Make sure that a token which the server declined is the one in use.
+
+        Raises:
+            ConnectError: it was changed while the request was under way, so the refusal says nothing.
+        """
+        if token != self.identity.token:
+            raise ConnectError("the device's token was changed meanwhile")
+
     async def _get_cached(self, path: str) -> bytes:
         kept = self._kept.get(path)
         headers = {"If-None-Match": kept[0]} if kept else {}
@@ -228,17 +237,17 @@ class RestClient:
         refuse: bool = False,
     ) -> httpx.Response:
         """Make one request; with ``refuse`` what the server declines is raised."""
-        sent = {"Authorization": f"Bearer {token or self.identity.token}", VERSION_HEADER: str(API_VERSION)}
-        sent.update(headers or {})
+        shown = token or self.identity.token
+        sent = {"Authorization": f"Bearer {shown}", VERSION_HEADER: str(API_VERSION), **(headers or {})}
         if body is not None:
             sent["Content-Type"] = "application/json"
         content = body.model_dump_json() if body is not None else None
         try:
             response = await self._client.request(method, path, headers=sent, content=content)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            wrong = wrong_certificate(error)
-            if wrong is not None:
-                raise WrongServer(str(wrong)) from error
+            doubt = untrusted(error)
+            if doubt is not None:
+                raise WrongServer(doubt) from error
             what = str(error) or type(error).__name__
             raise ConnectError(f"the server does not answer: {what}") from error
         self.clock.note(response.headers.get("date"))
@@ -246,6 +255,7 @@ class RestClient:
         if code >= _HTTP_SERVER_ERROR or code == _HTTP_BUSY:
             raise ConnectError(f"the server cannot answer now: {_problem(response)[1]}")
         if refuse and code in _HTTP_NO_ACCESS:
+            self.check_shown(shown)
             raise NoAccess(*_problem(response))
         if refuse and code >= _HTTP_MULTIPLE and code != _HTTP_NOT_MODIFIED:
             raise RefusedError(*_problem(response))

@@ -80,6 +80,7 @@ class Sockets:
     def __init__(self) -> None:
         self.opened: asyncio.Queue[ServerConnection] = asyncio.Queue()
         self.reject: HTTPStatus | None = None
+        self.before: Callable[[], None] = lambda: None
         self.requests: asyncio.Queue[Request] = asyncio.Queue()
 
     async def serve(self, connection: ServerConnection) -> None:
@@ -88,6 +89,7 @@ class Sockets:
 
     def process(self, connection: ServerConnection, request: Request) -> Response | None:
         self.requests.put_nowait(request)
+        self.before()
         return connection.respond(self.reject, "no") if self.reject else None
 
     async def take(self) -> ServerConnection:
@@ -471,3 +473,18 @@ async def test_a_server_with_another_certificate_is_an_error_in_the_log_and_wait
     (record, *_) = [record for record in caplog.records if "not attached" in record.getMessage()]
     assert record.levelname == "ERROR"
     assert bytes(range(32)).hex() in record.getMessage()
+
+
+async def test_a_subscription_that_is_declined_for_a_token_changed_meanwhile_is_tried_again(rig: Rig) -> None:
+    identity = rig.client.identity
+
+    def decline_once() -> None:
+        first = rig.client.identity is identity
+        rig.sockets.reject = HTTPStatus.UNAUTHORIZED if first else None
+        rig.client._rest.identity = identity.prepared("A~new").confirmed(made=0.0)
+
+    rig.sockets.before = decline_once
+    rig.start()
+    assert await rig.hear() == "connected"
+    shown = [(await rig.sockets.requests.get()).headers["Authorization"] for _ in range(2)]
+    assert shown == ["Bearer device-token", "Bearer A~new"]

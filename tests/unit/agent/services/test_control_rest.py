@@ -263,3 +263,15 @@ async def test_a_report_goes_to_the_devices_own_resource(client: RestClient, ser
 async def test_authorities_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot use the authorities"):
         RestClient("https://h", IDENTITY, loopback=False, ca_file=tmp_path / "none.pem")
+
+
+async def test_a_token_that_is_changed_while_a_request_is_under_way_is_no_refusal(
+    client: RestClient, server: Server
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        client.identity = client.identity.confirmed(made=0.0)
+        return problem(401, "bad-token", "unknown token")(request)
+
+    server.answer = answer
+    with pytest.raises(ConnectError, match="token was changed meanwhile"):
+        await client.query(QueryGraph())

@@ -101,6 +101,8 @@ MAX_BACKUP_FILES = 4_096
 """Files in a backup of the server: a database, a join token for each of MAX_GROUPS, and a handful more."""
 MAX_BACKUP_BYTES = 4 * 1024**3
 """Bytes of one file in a backup of the server: a database of MAX_GROUPS groups stays far below."""
+MAX_VIEWERS_PER_GROUP = 256
+"""Open subscriptions to one group by tokens of the whole server: pages that show its graph."""
 
 # --- link figures -------------------------------------------------------------------------------------------------
 MAX_RATE_BPS = 400e9

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from common.errors import RefusedError
 from common.graph import AcyclicGraph, Tree
 from common.ids import ChannelId, DeviceId, GroupId
-from common.limits import COALESCE_S, EPOCH_CLAIM_AHEAD_S, LEASE_S
+from common.limits import COALESCE_S, EPOCH_CLAIM_AHEAD_S, LEASE_S, MAX_VIEWERS_PER_GROUP
 from common.messages import (
     AdjacencyReport,
     Channels,
@@ -197,8 +197,8 @@ class Group:
 
         Raises:
             RefusedError: unknown-device, no-device (only a device has neighbours), device-in-use (another run of its
-                agent is subscribed and lives), or epoch-ahead (the epoch it claims lies further ahead than a clock may
-                be wrong, or it claimed another one just now).
+                agent is subscribed and lives), too-many-viewers, or epoch-ahead (the epoch it claims lies further ahead
+                than a clock may be wrong, or it claimed another one just now).
         """
         if device is not None:
             self._members.check(device)
@@ -206,6 +206,11 @@ class Group:
                 raise RefusedError("device-in-use", f"another agent runs as device {device!r}; stop one of them")
         elif message.scope != "graph":
             raise RefusedError("no-device", "only a device has neighbours; subscribe with its token, or to scope graph")
+        elif subscriber not in self._subscribers and self._subscribers.viewers() >= MAX_VIEWERS_PER_GROUP:
+            raise RefusedError(
+                "too-many-viewers",
+                f"{MAX_VIEWERS_PER_GROUP} who are no devices follow the graph, which is the most",
+            )
         claimed = message.epoch
         if claimed is not None and claimed > self._epochs.current.epoch:
             self._take_claim(device, claimed, now=now, wall=wall)

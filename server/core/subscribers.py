@@ -47,6 +47,10 @@ class Subscribers:
         """Count the open subscriptions."""
         return len(self._subscribers)
 
+    def viewers(self) -> int:
+        """Count the open subscriptions of nobody's device."""
+        return len(self._subscribers) - sum(map(len, self._by_device.values()))
+
     def __contains__(self, subscriber: object) -> bool:
         """Tell whether a subscriber is there."""
         return subscriber in self._subscribers

@@ -4,12 +4,14 @@ import hashlib
 import json
 import os
 import random
+import secrets
 import signal
 import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,12 @@ import httpx
 import pytest
 
 from agent.client import AgentClient
+from agent.services.control_rest import RestClient
+from agent.services.identity import StateFolder
+from agent.services.rotation import TokenRotation
 from common.errors import ArborcastError
 from common.join_string import decode_untrusted, encode
+from common.tokens import make_token
 
 pytestmark = [pytest.mark.loopback, pytest.mark.timeout(180)]
 
@@ -198,6 +204,46 @@ def test_a_word_that_was_cut_short_or_names_another_certificate_is_one_sentence(
     assert (code, "the server's certificate is not trusted: self-signed certificate" in sentence) == (1, True)
 
 
+async def test_what_is_lost_on_the_way_costs_a_device_neither_its_name_nor_its_token(site: Site) -> None:
+    join = decode_untrusted(site.join_string("--uses", "1"))
+    folder = StateFolder(site.folder / "A")
+
+    @asynccontextmanager
+    async def client() -> AsyncIterator[RestClient]:
+        """Start anew, as after a crash: with what is on the disk."""
+        identity = folder.load_identity("lab", "A").at(join.url, join.fingerprint)
+        rest = RestClient(join.url, identity, loopback=True, fingerprint=join.fingerprint)
+        try:
+            yield rest
+        finally:
+            await rest.close()
+
+    folder.save_identity(folder.load_identity("lab", "A").prepared(make_token("A", secrets.token_bytes)))
+    for _ in range(3):
+        async with client() as rest:
+            answer = await rest.enrol(join.token)
+            assert (answer.device, answer.token) == ("A", None)
+    folder.save_identity(folder.load_identity("lab", "A").confirmed(made=0.0))
+    first = site.identity("A")["token"]
+    for _ in range(2):
+        async with client() as rest:
+            if rest.identity.next_token is None:
+                folder.save_identity(rest.identity.prepared(make_token("A", secrets.token_bytes)))
+                rest.identity = folder.load_identity("lab", "A")
+            await rest.rotate_token()
+    async with client() as rest:
+        rotation = TokenRotation(
+            rest, keep=folder.save_identity, rng=random.Random(1), wall=time.time, entropy=secrets.token_bytes
+        )
+        await rotation.rotate()
+    folder.close()
+    second = site.identity("A")["token"]
+    graph = "/v1/groups/lab/graph"
+    assert [site.call("GET", graph, token).status_code for token in (first, second, first)] == [200, 200, 401]
+    site.start_agent("A")
+    until(lambda: site.ask("A", "/status")["attached"])
+
+
 def test_an_eviction_in_mid_transfer_puts_out_one_and_holds_up_nobody(site: Site) -> None:
     word = site.join_string()
     for device in ("A", "B", "C"):
@@ -249,7 +295,7 @@ def test_no_token_is_in_a_log_however_much_is_logged(site: Site) -> None:
     site.start_agent("A", "--join", word)
     site.start_agent("B", "--join", word)
     site.meet("A", "B")
-    secrets = {
+    known = {
         "join": decode_untrusted(word).token,
         "word": word,
         "admin": site.token("admin-token"),
@@ -260,22 +306,22 @@ def test_no_token_is_in_a_log_however_much_is_logged(site: Site) -> None:
         "key": site.identity("A")["private_key"],
     }
     for path in ("/v1/groups/lab/graph", "/metrics", "/v1/groups/lab/devices", "/v1/groups/lab/links"):
-        assert site.call("GET", path, secrets["reader"]).status_code == 200
-    assert site.call("POST", "/v1/groups/lab/devices/A/token", secrets["device A"], {}).status_code == 201
+        assert site.call("GET", path, known["reader"]).status_code == 200
+    assert site.call("POST", "/v1/groups/lab/devices/A/token", known["device A"], {}).status_code == 201
     for guess in ("guess-1", "A~guess-2", "join~guess-3"):
         assert site.call("GET", "/v1/groups/lab/graph", guess).status_code == 401
         assert site.call("DELETE", f"/v1/groups/{guess.strip('~')}", guess).status_code in (401, 404, 405)
         assert site.refused("D", "--join", encode(replace(decode_untrusted(word), token=guess)))[0] == 1
-    assert site.call("DELETE", "/v1/groups/lab/devices/B", secrets["admin"]).status_code == 204
+    assert site.call("DELETE", "/v1/groups/lab/devices/B", known["admin"]).status_code == 204
     assert site.processes.pop("B").wait(WAIT_S) == 1
     for name in ("A", "server"):
         assert site.stop(name) == 0
     logs = "".join(site.log(name) for name in ("server", "A", "B"))
     assert len(logs) > 1_000
-    for name, secret in secrets.items():
+    for name, secret in known.items():
         assert secret not in logs, name
         assert secret.rpartition("~")[2] not in logs, name
     assert "~guess" not in logs
     stored = b"".join(path.read_bytes() for path in site.state.glob("state.sqlite3*"))
-    for name, secret in secrets.items():
+    for name, secret in known.items():
         assert secret.rpartition("~")[2].encode() not in stored, name

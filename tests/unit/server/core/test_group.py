@@ -17,6 +17,7 @@ from common.messages import (
     Subscribe,
     Unchanged,
 )
+from server.core import group as module
 from server.core.group import CLAIM_EVERY_S, Group
 from server.core.join_tokens import JoinTerms, id_of
 from server.core.snapshot import GroupRecord, KeptGraph
@@ -726,3 +727,20 @@ def test_a_second_run_of_a_device_s_agent_is_refused_while_the_first_one_lives()
     bench.run(2 * LEASE_S)
     assert not bench.group.is_in_use("A")
     subscribe(6, "second")
+
+
+def test_there_is_a_limit_to_those_who_only_look_and_it_holds_up_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_VIEWERS_PER_GROUP", 2)
+    bench = Bench()
+    bench.enrol("A")
+
+    def subscribe(number: int, device: str | None) -> None:
+        bench.group.subscribe(number, device, Subscribe(scope="graph"), now=bench.now, wall=bench.wall)
+
+    for number, device in ((1, None), (2, "A"), (3, None), (1, None), (4, "A")):
+        subscribe(number, device)
+    with pytest.raises(RefusedError, match="too-many-viewers"):
+        subscribe(5, None)
+    bench.group.unsubscribe(1)
+    subscribe(5, None)
+    assert bench.group.subscriber_count() == 4

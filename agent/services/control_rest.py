@@ -207,10 +207,14 @@ class RestClient:
         """Make sure that a token which the server declined is the one in use.
 
         Raises:
-            ConnectError: it was changed while the request was under way, so the refusal says nothing.
+            ConnectError: it was changed while the request was under way, so the refusal says nothing; or there is the
+                one before to be tried, once, for a server that was restored from a backup.
         """
         if token != self.identity.token:
             raise ConnectError("the device's token was changed meanwhile")
+        if self.identity.previous_token is not None:
+            self.identity = self.identity.fallen_back()
+            raise ConnectError("the server does not take the device's token; the one before is tried next")
 
     async def _get_cached(self, path: str) -> bytes:
         kept = self._kept.get(path)

@@ -265,6 +265,23 @@ async def test_authorities_that_cannot_be_read_are_named(tmp_path: Path) -> None
         RestClient("https://h", IDENTITY, loopback=False, ca_file=tmp_path / "none.pem")
 
 
+async def test_a_server_that_was_restored_is_shown_the_token_before_once(client: RestClient, server: Server) -> None:
+    client.identity = client.identity.prepared("A~new").confirmed(made=0.0)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.headers["authorization"] == "Bearer device-token":
+            return httpx.Response(204)
+        return problem(401, "bad-token", "unknown token")(request)
+
+    server.answer = answer
+    with pytest.raises(ConnectError, match="the one before is tried next"):
+        await client.report(AdjacencyReport(peers=()))
+    await client.report(AdjacencyReport(peers=()))
+    server.answer = problem(401, "bad-token", "unknown token")
+    with pytest.raises(NoAccess, match="unknown token"):
+        await client.report(AdjacencyReport(peers=()))
+
+
 async def test_a_token_that_is_changed_while_a_request_is_under_way_is_no_refusal(
     client: RestClient, server: Server
 ) -> None:

@@ -102,6 +102,9 @@ async def test_an_agent_without_its_server_still_knows_the_group(settings: Agent
             graph = (await client.get("/graph")).json()
         assert status["udp_address"] == f"127.0.0.1:{body['udp_port']}"
         assert (status["epoch"], status["attached"]) == (5, False)
+        assert status["server"] == NOBODY
+        assert status["server_trouble"]
+        assert (status["clock_skew_s"], status["clock_wrong"]) == (None, None)
         assert graph["trees"][0]["neighbours"] == {"A": ["B"], "B": ["A"]}
     assert not settings.control_socket.exists()
     assert settings.ready_file is not None

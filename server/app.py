@@ -229,7 +229,7 @@ async def _ensure_group(coordinator: Coordinator, group: str, state: Path) -> No
     if all(known.name != group for known in coordinator.groups()):
         write_token(path, await coordinator.create_group(group))
     elif not path.exists():
-        token = coordinator.apply(group, lambda machine, now, wall: machine.add_join_token(now=now, wall=wall))
+        token = coordinator.apply(group, lambda machine, now, wall: machine.entrance.add_join_token(now=now, wall=wall))
         await coordinator.settled(group)
         write_token(path, token)
 

@@ -110,7 +110,7 @@ async def rotate(
     """
     who.check_is_itself(device)
     result = found.coordinator.apply(
-        group, lambda machine, now, wall: machine.rotate_token(device, rotation.token_hash, now=now, wall=wall)
+        group, lambda machine, now, wall: machine.entrance.rotate_token(device, rotation.token_hash, now=now, wall=wall)
     )
     await found.coordinator.settled(group)
     return result
@@ -176,7 +176,7 @@ def _undo(found: Found, group: GroupId, device: DeviceId, join_token: str | None
     found.coordinator.apply(group, lambda machine, now, wall: machine.evict(device, now=now, wall=wall))
     if join_token is not None:
         found.coordinator.apply(
-            group, lambda machine, now, wall: machine.give_back_join(join_token, now=now, wall=wall)
+            group, lambda machine, now, wall: machine.entrance.give_back_join(join_token, now=now, wall=wall)
         )
 
 

@@ -77,6 +77,13 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         "matrix": [[0, 1, 1], [1, 0, 0], [1, 0, 0]],
         "components": [{"name": "A", "devices": ["A", "B", "C"]}],
     },
+    "NodeLink": {
+        "directed": False,
+        "multigraph": False,
+        "graph": {"epoch": _EPOCH, "objective": "throughput"},
+        "nodes": [{"id": "A"}, {"id": "B"}],
+        "edges": [{"source": "A", "target": "B"}],
+    },
     "NeighboursBody": {"epoch": _EPOCH, "trees": [{"objective": "throughput", "neighbours": ["B", "C"]}]},
     "Link": {
         "between": ["A", "B"],

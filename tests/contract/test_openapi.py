@@ -105,9 +105,9 @@ class Server:
         self.tokens |= {"device": self.api.tokens["A"], "joiner": self.api.join_token}
 
     def _ensure_join_token(self) -> None:
-        if len(self.api.coordinator.group("lab").join_tokens(wall=0.0)) > 50:
+        if len(self.api.coordinator.group("lab").entrance.join_tokens(wall=0.0)) > 50:
             self._runner.run(self.api.call("DELETE", "/v1/groups/lab/join-tokens"))
-        if not self.api.coordinator.group("lab").admits(self.api.join_token, wall=0.0):
+        if not self.api.coordinator.group("lab").entrance.admits(self.api.join_token, wall=0.0):
             answer = self._runner.run(self.api.call("POST", "/v1/groups/lab/join-tokens"))
             self.api.join_token = answer.json()["join_token"]
 

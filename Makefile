@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 # Per cent of branches that the tests must reach in common/ and */core/ (the whole: pyproject.toml, fail_under).
 CORE_COVERAGE := 100
 # Only what exists: mypy refuses a folder that does not.
-CODE := $(wildcard server agent common lab tests bench)
+CODE := $(wildcard server agent common host lab tests bench)
 LOCKS := requirements.lock requirements-dev.lock
 
 .PHONY: help setup lab check fmt test sim bench bench-shaped bench-unshaped bench-relay bench-idle bench-latency bench-fairness bench-mend bench-accuracy bench-attack soak docs fuzz lock audit clean

@@ -39,6 +39,8 @@ MAX_NAME_BYTES = 255
 """UTF-8 bytes of a file name: what every common file system takes."""
 MAX_TOKEN_CHARS = 128
 """Characters of a token in a request's header."""
+MAX_CONFIG_FILE_BYTES = 1024 * 1024
+"""Bytes of a daemon's configuration file: every setting at its longest is far below."""
 MAX_URL_CHARS = 280
 """Characters of the server's URL: its scheme, the longest host name and a port."""
 MAX_JOIN_STRING_CHARS = 1_024
@@ -63,6 +65,8 @@ EPOCH_EDGES_MAX = 100_000
 """Tree edges in the epochs that the server keeps beyond those it must: 64 epochs of a group of 1,500 devices."""
 EPOCH_CLAIM_AHEAD_S = 86_400.0
 """Seconds by which a device's claim of an epoch may lie ahead of the server's clock before it is refused."""
+MAX_CLOCK_SKEW_S = 600.0
+"""Seconds by which a device's clock may differ from the server's: short epochs are told apart within 35 min."""
 LEASE_S = 15.0
 """Seconds after its last report at which a device's links leave the planner: three report periods of 5 s."""
 COALESCE_S = 0.05
@@ -95,6 +99,10 @@ FIRST_MESSAGE_S = 10.0
 """Seconds within which a new subscription socket has to say what it wants."""
 MAX_SUBSCRIBERS_PER_DEVICE = 8
 """Open subscriptions of one device: an agent needs one, and one more while it reconnects."""
+MAX_BACKUP_FILES = 4_096
+"""Files in a backup of the server: a database, a join token for each of MAX_GROUPS, and a handful more."""
+MAX_BACKUP_BYTES = 4 * 1024**3
+"""Bytes of one file in a backup of the server: a database of MAX_GROUPS groups stays far below."""
 MAX_VIEWERS_PER_GROUP = 256
 """Open subscriptions to one group by tokens of the whole server: pages that show its graph."""
 

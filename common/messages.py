@@ -86,6 +86,9 @@ class Subscribe(Message):
         description="the whole graph, the device's own neighbours, or neither: members and channels alone"
     )
     epoch: Epoch | None = Field(None, description="the last epoch seen; null at the first time")
+    instance: Name | None = Field(
+        None, description="names this run of the agent: another run of the same device is refused while this one lives"
+    )
 
 
 class Enrolment(Message):

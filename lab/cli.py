@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
+import shutil
 import signal
 import stat
 import sys
@@ -257,6 +258,9 @@ def _start(order: _Order, within: float | None, hold: bool, screen: _Screen, mak
         if file is None:
             file = folder / MADE_UP_NAME
             file.write_bytes(order.made_up())
+        elif make is ComposeSystem:
+            # Containers see the run's folder alone.
+            file = Path(shutil.copy(file, folder))
         task = asyncio.current_task()
         if task is not None:
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)

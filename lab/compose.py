@@ -89,7 +89,6 @@ class ComposeSystem(LoopbackSystem):
         self._engine = engine or check_compose(scenario)
         prefix = os.environ.get(PREFIX_VARIABLE, PREFIX)
         self.plan = ComposePlan(scenario, f"arborcast-lab-{os.getpid()}", prefix)
-        (folder / "file").mkdir()
         self._file = folder / "docker-compose.json"
         super().__init__(scenario, folder, watcher)
 

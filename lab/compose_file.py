@@ -88,6 +88,7 @@ class ComposePlan:
             "tmpfs": ["/tmp"],  # noqa: S108 - inside a container
             "healthcheck": {"disable": True},
         }
+        shared = [f"{folder}:{folder}"]
         devices = self.scenario.devices
         services: dict[str, Any] = {
             SERVER: common
@@ -95,7 +96,7 @@ class ComposePlan:
                 "image": "arborcast-server",
                 "container_name": self.container(SERVER),
                 "entrypoint": list(server_command),
-                "volumes": [f"{folder / SERVER}:{folder / SERVER}"],
+                "volumes": shared,
                 "networks": {_way(device): {"ipv4_address": self.server_address(device)} for device in devices},
             }
         }
@@ -105,8 +106,7 @@ class ComposePlan:
                 "container_name": self.container(device),
                 "hostname": device,
                 "entrypoint": list(agent_commands[device]),
-                "volumes": [f"{folder / name}:{folder / name}" for name in (device, "file")]
-                + [f"{folder / SERVER}:{folder / SERVER}:ro"],
+                "volumes": shared,
                 "networks": [_way(device)] + [_network(link) for link in self.scenario.links if device in link],
             }
         networks = {_network(link): self._internal(number) for number, link in enumerate(self.scenario.links, 1)}

@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 
 from common.limits import MAX_BODY_BYTES
 from common.tokens import hash_token
-from server.api import channels, devices, graph, groups, health, problems, subscribe
+from server.api import channels, devices, graph, groups, health, problems, subscribe, versions
 from server.api.access import Backend
 from server.api.body_limit import READ_BODY_S, BodyLimit
 from server.api.examples import EXAMPLES
@@ -69,7 +69,8 @@ def create_application(
     )
     problems.install(app, metrics)
     app.add_middleware(BodyLimit, most_bytes=MAX_BODY_BYTES, count=metrics.refused, within_s=READ_BODY_S)
-    for module in (health, groups, devices, graph, channels, subscribe):
+    app.add_middleware(versions.VersionCheck, count=metrics.refused)
+    for module in (health, versions, groups, devices, graph, channels, subscribe):
         app.include_router(module.router)
     document: dict[str, Any] = {}
 

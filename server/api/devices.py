@@ -34,6 +34,7 @@ class DeviceState(RosterEntry):
     """One member, and whether it has reported lately."""
 
     alive: bool = Field(description="its lease runs: it has reported in the last 15 s, or the server just started")
+    in_use: bool = Field(description="an agent that lives is subscribed as it: a second one would be refused")
 
 
 class DeviceList(Message):
@@ -193,4 +194,5 @@ def _state(machine: Group, entry: RosterEntry) -> DeviceState:
         candidates=entry.candidates,
         mapping=entry.mapping,
         alive=machine.alive(entry.device),
+        in_use=machine.is_in_use(entry.device),
     )

@@ -56,8 +56,8 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "Channels": _CHANNELS,
     "Roster": _ROSTER,
     "RosterEntry": _ENTRY,
-    "DeviceState": {**_ENTRY, "alive": True},
-    "DeviceList": {"devices": [{**_ENTRY, "alive": True}]},
+    "DeviceState": {**_ENTRY, "alive": True, "in_use": True},
+    "DeviceList": {"devices": [{**_ENTRY, "alive": True, "in_use": True}]},
     "NewGroup": {"group": "lab"},
     "NewJoinToken": {"expires_s": 86_400.0, "uses": 10, "note": "the new hosts in Lyon"},
     "JoinToken": {"group": "lab", "join_token": "join~Q2hhbmdlIG1l", "id": _JOIN_TOKEN["id"]},
@@ -117,6 +117,7 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         ],
     },
     "Health": {"status": "ok"},
+    "Versions": {"api": 1, "oldest_api": 1, "release": "0.1.0"},
     "Problem": {
         "type": "urn:arborcast:problem:strangers",
         "title": "Unprocessable Entity",

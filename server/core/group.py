@@ -202,11 +202,14 @@ class Group:
             wall: unix seconds at `now`.
 
         Raises:
-            RefusedError: unknown-device, no-device (only a device has neighbours), too-many-viewers, or epoch-ahead
-                (the epoch it claims lies further ahead than a clock may be wrong, or it claimed another one just now).
+            RefusedError: unknown-device, no-device (only a device has neighbours), device-in-use (another run of its
+                agent is subscribed and lives), too-many-viewers, or epoch-ahead (the epoch it claims lies further ahead
+                than a clock may be wrong, or it claimed another one just now).
         """
         if device is not None:
             self._members.check(device)
+            if message.instance is not None and self.is_in_use(device, but=message.instance):
+                raise RefusedError("device-in-use", f"another agent runs as device {device!r}; stop one of them")
         elif message.scope != "graph":
             raise RefusedError("no-device", "only a device has neighbours; subscribe with its token, or to scope graph")
         elif subscriber not in self._subscribers and self._subscribers.viewers() >= MAX_VIEWERS_PER_GROUP:
@@ -220,7 +223,7 @@ class Group:
         if device is not None and subscriber not in self._subscribers:
             self._topology.flapping.on_restart(device, now=now)
         current = self._epochs.current
-        who = Subscriber(device, message.scope)
+        who = Subscriber(device, message.scope, message.instance)
         passed = self._epochs.passed(claimed, now=now)
         self._subscribers.add(subscriber, who, current, unchanged=claimed == current.epoch, passed=passed)
         if device is not None:
@@ -355,6 +358,10 @@ class Group:
     def link_count(self) -> int:
         """Count the links that count: both ends report them."""
         return len(self._topology.counting())
+
+    def is_in_use(self, device: DeviceId, *, but: str | None = None) -> bool:
+        """Tell whether an agent that lives is subscribed as a device, in another run than one."""
+        return self._topology.alive(device) and self._subscribers.is_subscribed(device, but=but)
 
     def subscriber_count(self) -> int:
         """Count the open subscriptions."""

@@ -26,10 +26,11 @@ from common.messages import (
 
 @dataclass(frozen=True, slots=True)
 class Subscriber:
-    """One open subscription; `device` is None for the administrator's."""
+    """One open subscription; `device` is None for the administrator's, `instance` for who does not name its run."""
 
     device: DeviceId | None
     scope: Literal["graph", "neighbours", "roster"]
+    instance: str | None = None
 
 
 class Subscribers:
@@ -91,6 +92,11 @@ class Subscribers:
             own.remove(subscriber)
             if not own:
                 del self._by_device[who.device]
+
+    def is_subscribed(self, device: DeviceId, *, but: str | None = None) -> bool:
+        """Tell whether a device has a subscription that names its run of the agent, as another than one."""
+        instances = {self._subscribers[number].instance for number in self._by_device.get(device, ())}
+        return bool(instances - {None, but})
 
     def close(self, subscriber: int, last_word: ErrorMessage) -> None:
         """Forget a subscriber and have the shell close it with a reason."""

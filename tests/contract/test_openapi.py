@@ -49,7 +49,7 @@ KNOWN = {"group": ("lab",), "device": ("A", "B", "C"), "channel": ("files", "mes
 JOIN_TOKEN_ID = re.compile(r"[0-9a-f]{16}")
 _GROUP = "/v1/groups/{group}"
 _DEVICE = f"{_GROUP}/devices/{{device}}"
-FOR_ALL = {"GET /healthz", "GET /readyz"}
+FOR_ALL = {"GET /healthz", "GET /readyz", "GET /v1"}
 LOOKING = {
     *(f"GET {_GROUP}/{what}" for what in ("graph", "links", "channels", "devices")),
     f"GET {_DEVICE}",

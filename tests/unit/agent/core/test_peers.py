@@ -7,7 +7,7 @@ import pytest
 
 from agent.core.events import LinkChanged
 from agent.core.policy import DeclaredQos, PeerPolicy
-from common.datagrams import HELLO_BYTES, Hello
+from common.datagrams import HELLO_BYTES, WIRE_VERSION, Hello
 from common.fields import encode_key
 from common.limits import MAX_FRAMES_QUEUED, MAX_PEERS
 from common.link_frames import Probe
@@ -46,19 +46,30 @@ def test_a_hello_under_an_unknown_key_is_counted_and_gets_no_answer() -> None:
     assert len(mesh.crossings) == before
 
 
-@pytest.mark.parametrize("wrong", ["group", "version", "length", "size", "seal"])
+@pytest.mark.parametrize("wrong", ["group", "length", "size", "seal"])
 def test_a_hello_that_is_not_authentic_is_counted_and_gets_no_answer(wrong: str) -> None:
     mesh = Mesh("A-B").linked()
     key = mesh.node("A").config.private_key
     size = 99 if wrong == "size" else 1200
     hello = hello_of(mesh, key, "other" if wrong == "group" else GROUP, datagram_bytes=size)
     assert len(hello) == HELLO_BYTES
-    hello = {"version": forged(hello, at=0), "length": hello[:-1], "seal": forged(hello)}.get(wrong, hello)
+    hello = {"length": hello[:-1], "seal": forged(hello)}.get(wrong, hello)
     before, hop = len(mesh.crossings), mesh.hop("B", "A")
     mesh.inject("B", hello, source="A")
     assert mesh.drops("B") == {"hello-not-authentic": 1}
     assert len(mesh.crossings) == before
     assert mesh.hop("B", "A") is hop
+
+
+def test_a_peer_that_speaks_another_wire_version_is_named_until_it_speaks_ours() -> None:
+    mesh = Mesh("A-B")
+    hello = hello_of(mesh, mesh.node("A").config.private_key, GROUP)
+    mesh.inject("B", bytes([hello[0] + 1]) + hello[1:40], source=("10.0.0.1", 9999))
+    mesh.inject("B", bytes([hello[0] + 1]) + bytes(8), source=("10.0.0.1", 9999))
+    assert mesh.drops("B") == {"hello-of-other-wire-version": 2}
+    assert mesh.node("B").peers.links["A"].other_wire == WIRE_VERSION + 1
+    mesh.linked()
+    assert mesh.node("B").peers.links["A"].other_wire is None
 
 
 def test_a_new_session_replaces_the_hop_and_keeps_the_links_counters() -> None:

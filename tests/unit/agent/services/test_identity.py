@@ -38,6 +38,9 @@ def test_a_devices_signing_key_follows_from_its_one_key_and_its_group(tmp_path: 
 def test_the_token_outlives_a_restart(tmp_path: Path) -> None:
     folder = StateFolder(tmp_path)
     enrolled = folder.load_identity("lab", "A").prepared("device-token").confirmed(made=5.0)
+    enrolled = enrolled.prepared("a-second-token").confirmed(made=6.0)
+    assert (enrolled.token, enrolled.previous_token) == ("a-second-token", "device-token")
+    assert (enrolled.fallen_back().token, enrolled.fallen_back().previous_token) == ("device-token", None)
     folder.save_identity(enrolled)
     folder.close()
     again = StateFolder(tmp_path)

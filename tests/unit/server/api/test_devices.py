@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from common.limits import MAX_CANDIDATES, MAX_PEERS
+from common.messages import ErrorMessage, Subscribe
 from common.tokens import hash_token, make_token
 from tests.unit.server.api_harness import ADMIN, READER, Api, check_problem
 from tests.unit.server.harness import KEY, entropy, key_of
@@ -65,7 +66,14 @@ async def test_devices_are_listed_with_key_addresses_and_lease(api: Api) -> None
     assert answer.status_code == 204
     devices = (await api.call("GET", LAB, token=api.tokens["B"])).json()["devices"]
     assert devices == [
-        {"device": "A", "public_key": key_of("A"), "signing_key": key_of("A"), **report, "alive": True},
+        {
+            "device": "A",
+            "public_key": key_of("A"),
+            "signing_key": key_of("A"),
+            **report,
+            "alive": True,
+            "in_use": False,
+        },
         {
             "device": "B",
             "public_key": key_of("B"),
@@ -73,6 +81,7 @@ async def test_devices_are_listed_with_key_addresses_and_lease(api: Api) -> None
             "candidates": [],
             "mapping": "unknown",
             "alive": True,
+            "in_use": False,
         },
     ]
     assert (await api.call("GET", f"{LAB}/A")).json() == devices[0]
@@ -268,3 +277,21 @@ async def test_nobody_but_the_device_itself_changes_its_token(api: Api) -> None:
         check_problem(await api.call("POST", f"{LAB}/A/token", {}, token=token), 403, reason)
     answer = await api.call("POST", f"{LAB}/A/token", {"token_hash": "short"}, token=api.tokens["A"])
     check_problem(answer, 422, "invalid")
+
+
+async def test_a_device_with_an_agent_is_shown_in_use(api: Api) -> None:
+    await api.enrol("A")
+    socket = api.socket(api.tokens["A"])
+    await socket.accepted()
+    socket.send(Subscribe(scope="graph", instance="first"))
+    await socket.receive_types(3)
+    assert (await api.call("GET", f"{LAB}/A", token=api.tokens["A"])).json()["in_use"] is True
+    second = api.socket(api.tokens["A"])
+    await second.accepted()
+    second.send(Subscribe(scope="graph", instance="second"))
+    word = await second.receive()
+    assert isinstance(word, ErrorMessage)
+    assert word.reason == "device-in-use"
+    assert (await second.closed())[1] == "device-in-use"
+    await socket.close()
+    assert (await api.call("GET", f"{LAB}/A", token=api.tokens["A"])).json()["in_use"] is False

@@ -648,6 +648,33 @@ def test_a_device_that_leaves_and_returns_makes_no_link_flap() -> None:
     bench.group.subscribe(4, "C", Subscribe(scope="graph"), now=bench.now, wall=bench.wall)
 
 
+def test_a_second_run_of_a_device_s_agent_is_refused_while_the_first_one_lives() -> None:
+    bench = Bench()
+    bench.enrol("A")
+
+    def subscribe(number: int, instance: str | None) -> None:
+        message = Subscribe(scope="graph", instance=instance)
+        bench.group.subscribe(number, "A", message, now=bench.now, wall=bench.wall)
+
+    assert not bench.group.is_in_use("A")
+    subscribe(1, "first")
+    assert bench.group.is_in_use("A")
+    with pytest.raises(RefusedError, match="device-in-use: another agent runs as device 'A'; stop one of them"):
+        subscribe(2, "second")
+    assert bench.closed() == []
+    # The first may come again before its old connection is given up, and older agents do not name their run.
+    subscribe(3, "first")
+    subscribe(4, None)
+    bench.run(LEASE_S - 1)
+    bench.adjacency("A")
+    bench.run(LEASE_S + 1)
+    with pytest.raises(RefusedError, match="device-in-use"):
+        subscribe(5, "second")
+    bench.run(2 * LEASE_S)
+    assert not bench.group.is_in_use("A")
+    subscribe(6, "second")
+
+
 def test_there_is_a_limit_to_those_who_only_look_and_it_holds_up_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_VIEWERS_PER_GROUP", 2)
     bench = Bench()

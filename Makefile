@@ -13,7 +13,7 @@ CORE_COVERAGE := 100
 CODE := $(wildcard server agent common host lab tests bench)
 LOCKS := requirements.lock requirements-dev.lock
 
-.PHONY: help setup lab check fmt test sim bench bench-shaped bench-unshaped bench-relay bench-idle bench-latency bench-fairness bench-mend bench-accuracy bench-attack soak docs fuzz lock audit clean
+.PHONY: help setup lab check fmt test sim bench bench-shaped bench-unshaped bench-relay bench-idle bench-latency bench-fairness bench-mend bench-accuracy bench-attack soak docs fuzz images test-docker lock audit clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -102,6 +102,14 @@ bench-attack: setup ## a file to a device that is flooded with garbage, beside t
 # ARGS='--seconds 600 node group' or '--seconds 60 --keep'. Needs the extra `fuzz` (Linux); tests/fuzz/__main__.py says the rest.
 fuzz: setup ## coverage-guided fuzzing of every decoder and of both cores, 30 s each
 	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+# Whichever compose there is; ARBORCAST_COMPOSE names another.
+images: ## build the container images (docker compose)
+	@if [[ -n "$${ARBORCAST_COMPOSE:-}" ]]; then compose="$$ARBORCAST_COMPOSE"; elif docker compose version >/dev/null 2>&1; then compose='docker compose'; else compose=docker-compose; fi; \
+	$$compose -f docker-compose.yml -f docker-compose.shaped.yml build
+
+test-docker: setup ## the compose lab for real, on whatever engine answers; one skipped line where none does
+	$(BIN)/pytest tests/docker
 
 docs: setup ## the docs' links, and the examples in them
 	$(BIN)/pytest tests/docs

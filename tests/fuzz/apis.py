@@ -19,13 +19,14 @@ from common.messages import ChannelSpec, Enrolment, decode_server_message, encod
 from common.tokens import hash_token
 from server.api.access import Backend
 from server.api.application import create_application
+from server.core.failures import FailureLimit
 from server.services.coordinator import Coordinator
 from server.services.metrics import Metrics
 from server.services.store.memory import MemoryStore
 from tests.fuzz.choices import Choices
 from tests.fuzz.decoders import CLIENT, json_text
 from tests.unit.agent.serving import Served, served
-from tests.unit.server.api_harness import ADMIN, Api, FragileStore
+from tests.unit.server.api_harness import ADMIN, READER, Api, FragileStore
 from tests.unit.server.harness import entropy, key_of
 
 _METHODS: Final = ("GET", "PUT", "POST", "DELETE", "PATCH", "HEAD")
@@ -138,7 +139,9 @@ def _server_application() -> FastAPI:
 async def _serve(choices: Choices) -> None:
     app, store = _server_application(), FragileStore(monotonic=lambda: 0.0)
     coordinator = Coordinator(store, entropy=entropy())
-    app.state.backend = Backend(coordinator, Metrics(coordinator, None), hash_token(ADMIN))
+    app.state.backend = Backend(
+        coordinator, Metrics(coordinator, None), FailureLimit(), hash_token(ADMIN), hash_token(READER)
+    )
     await coordinator.start()
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -149,10 +152,11 @@ async def _serve(choices: Choices) -> None:
 
 
 async def _ask_server(api: Api, choices: Choices) -> None:
-    enrolment = Enrolment(device="A", public_key=key_of("A"))
+    enrolment = Enrolment(device="A", public_key=key_of("A"), signing_key=key_of("A"))
     answer_a = api.coordinator.apply("lab", lambda group, now, wall: group.enrol(enrolment, now=now, wall=wall))
+    assert answer_a.token is not None
     api.tokens["A"] = answer_a.token
-    token = choices.pick((ADMIN, api.tokens["A"], api.join_token, "A~false", None, "\xe9"))
+    token = choices.pick((ADMIN, READER, api.tokens["A"], api.join_token, "A~false", None, "\xe9"))
     if choices.below(4) == 0:
         await _subscribe(api, choices)
         return

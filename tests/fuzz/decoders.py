@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any, Final
@@ -16,6 +17,7 @@ from agent.core.embedding import GRAPH_PART_BYTES, graph_records
 from agent.core.fragments import JOIN_WITHIN_S, MAX_JOINED, MAX_JOINING, MAX_JOINING_BYTES, Joiner, split
 from agent.services.names import numbered, part_name, safe_name
 from common import frames, graph, stun
+from common.blocks import MAX_BLOCKS, Blocks
 from common.datagrams import (
     CHUNK_HEADER,
     FRAGMENT_HEADER,
@@ -34,6 +36,9 @@ from common.frames import encode_frame
 from common.graph import AcyclicGraph, Tree
 from common.graph_frames import AskGraph, GraphRecord, LostEdges
 from common.ids import is_id
+from common.join_string import PREFIX, JoinString
+from common.join_string import decode_untrusted as decode_join_string
+from common.join_string import encode as encode_join_string
 from common.limits import MAX_BODY_BYTES, MAX_DATAGRAM_BYTES, MAX_NAME_BYTES
 from common.link_frames import Ack, Bye, ChannelPort, Probe
 from common.messages import (
@@ -64,6 +69,7 @@ from common.messages import (
 from common.opening import Opening
 from common.path_frames import MtuAnswer, MtuProbe, PathAnswer, PathChallenge, Train, TrainReport
 from common.sealing import GROUP_SEAL_OVERHEAD, GroupKeys, Sealer
+from common.signing import PURPOSE_OPENING, SIGNATURE_BYTES, Signer
 from common.stream_frames import (
     AskOpening,
     Cancel,
@@ -81,6 +87,7 @@ from tests.fuzz.choices import Choices
 
 KEY: Final = bytes(range(32))
 KEYS: Final = GroupKeys("lab", {1: KEY})
+SIGNER: Final = Signer(KEY, "lab")
 GRAPH: Final = AcyclicGraph(
     1_800_000_000_000_000,
     ("A", "B", "C"),
@@ -97,8 +104,8 @@ OPENING: Final = Opening(
     size_bytes=3_000,
     created=1_800_000_000.0,
     expires=1_800_000_100.0,
-)
-_MESSAGES_OPENING: Final = Opening(bytes(16), "messages", "A", "message", KEY, 1_160, "", None, 0.0, 1.0)
+).signed(SIGNER)
+_MESSAGES_OPENING: Final = Opening(bytes(16), "messages", "A", "message", KEY, 1_160, "", None, 0.0, 1.0).signed(SIGNER)
 FRAMES: Final[tuple[frames.Frame, ...]] = (
     Probe(1, 2, 3, 4, 5, 250, 7),
     Ack(9, 10, ((8, 10), (1, 3))),
@@ -138,7 +145,14 @@ SERVER: Final[tuple[Message, ...]] = (
     EpochUpdate(epoch=3),
     Roster(
         version=1,
-        devices=(RosterEntry(device="B", public_key=encode_key(KEY), candidates=("192.0.2.1:7400",)),),
+        devices=(
+            RosterEntry(
+                device="B",
+                public_key=encode_key(KEY),
+                signing_key=encode_key(SIGNER.public_key),
+                candidates=("192.0.2.1:7400",),
+            ),
+        ),
         key_epoch=1,
         group_keys={1: encode_key(KEY)},
     ),
@@ -148,7 +162,7 @@ SERVER: Final[tuple[Message, ...]] = (
     ErrorMessage(reason="evicted", detail="gone"),
 )
 _BODIES: Final[tuple[tuple[type[BaseModel], dict[str, Any]], ...]] = (
-    (Enrolment, {"device": "A", "public_key": encode_key(KEY)}),
+    (Enrolment, {"device": "A", "public_key": encode_key(KEY), "signing_key": encode_key(KEY)}),
     (NewGroup, {"group": "lab", "channels": [json.loads(_SPEC.model_dump_json())]}),
     (ChannelSpec, json.loads(_SPEC.model_dump_json())),
     (AdjacencyReport, {"peers": ["B", "C"]}),
@@ -200,18 +214,61 @@ def fuzz_graph(data: bytes) -> None:
 
 
 def fuzz_opening(data: bytes) -> None:
-    """Stream openings."""
+    """Stream openings: as they come, and signed by the one that a member claims to be."""
     text = json_text(data, _OPENINGS)
     with contextlib.suppress(DecodeError):
-        found = Opening.decode_untrusted(text)
-        assert Opening.decode_untrusted(found.encode()) == found
-        assert found.pieces >= 0
+        Opening.decode_untrusted(text, "lab")
+    with contextlib.suppress(DecodeError):
+        found = Opening.decode_untrusted(_signed(text), "lab")
+        assert Opening.decode_untrusted(found.encode(), "lab") == found
+        if found.blocks is not None:
+            _check_blocks(found.blocks, found)
         name = safe_name(found.name)
         for path in (name, numbered(name, 7), part_name(name, found.hex)):
             _check_file_name(path)
 
 
-_OPENINGS: Final = tuple(json.loads(each.encode()) for each in (OPENING, _MESSAGES_OPENING))
+def _signed(text: bytes) -> bytes:
+    """Write JSON in the one form that is signed, where it can be, and sign it."""
+    with contextlib.suppress(ValueError, RecursionError):
+        text = json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False).encode()
+    return text + SIGNER.sign(PURPOSE_OPENING, text)
+
+
+def _check_blocks(blocks: Blocks, opening: Opening) -> None:
+    """Every number is a proof or a piece of the file, and pieces are counted without a gap."""
+    assert blocks.closing > blocks.pieces >= 0
+    assert blocks.closing - blocks.pieces <= max(1, MAX_BLOCKS)
+    for number in (1, 2, blocks.per_block, blocks.per_block + 1, blocks.per_block + 2, blocks.closing):
+        if 0 < number <= blocks.closing:
+            proof = blocks.proof_from(number)
+            assert number <= proof <= blocks.closing
+            assert blocks.is_proof(proof)
+            assert blocks.is_proof(number) == (proof == number)
+            if proof != number:
+                assert 0 <= blocks.index_of(number) * opening.piece_bytes < (opening.size_bytes or 0)
+
+
+def fuzz_join_string(data: bytes) -> None:
+    """Join strings: the one word that a user pastes."""
+    choices = Choices(data)
+    text = choices.rest().decode(errors="replace")
+    if text[:1] != "a":
+        # With a checksum that is right, so that what is behind it is looked at.
+        body = text.encode()
+        text = PREFIX + base64.urlsafe_b64encode(hashlib.sha256(body).digest()[:8] + body).decode().rstrip("=")
+    with contextlib.suppress(DecodeError):
+        found = decode_join_string(text)
+        assert decode_join_string(encode_join_string(found)) == found
+
+
+def join_string_seeds() -> list[bytes]:
+    """Return a join string, and the JSON of one."""
+    word = encode_join_string(JoinString("https://tree.example.org:8640", "lab", "join~secret", KEY))
+    return [word.encode(), b'{"u":"https://a:1","g":"lab","t":"join~x","f":null}']
+
+
+_OPENINGS: Final = tuple(json.loads(each.encode()[:-SIGNATURE_BYTES]) for each in (OPENING, _MESSAGES_OPENING))
 
 
 def fuzz_names(data: bytes) -> None:

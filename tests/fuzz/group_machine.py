@@ -37,6 +37,7 @@ from common.messages import (
     QosReport,
     Subscribe,
 )
+from server.core.join_tokens import JoinTerms
 from server.core.outbox import Outbox
 from server.core.snapshot import GroupRecord
 from tests.fuzz.choices import Choices
@@ -90,9 +91,10 @@ class GroupMachine:
     def _enrol(self) -> None:
         device = self._choices.pick(_NAMES[:-1])
         key = hashlib.sha256(self._choices.pick(_NAMES).encode()).digest()
-        enrolment = Enrolment(device=device, public_key=encode_key(key))
+        enrolment = Enrolment(device=device, public_key=encode_key(key), signing_key=encode_key(key))
         bench = self._bench
         answer = bench.group.enrol(enrolment, now=bench.now, wall=bench.wall, replaces=bool(self._choices.below(2)))
+        assert answer.token is not None
         assert bench.group.authenticate(answer.token) == device
         bench.tokens[device] = answer.token
 
@@ -176,13 +178,14 @@ class GroupMachine:
     def _change_tokens(self) -> None:
         bench = self._bench
         if self._choices.below(4) == 0:
-            bench.group.void_join_tokens(now=bench.now, wall=bench.wall)
-            assert not any(bench.group.admits(token) for token in self._joins)
+            bench.group.entrance.void_join_token(None, now=bench.now, wall=bench.wall)
+            assert not any(bench.group.entrance.admits(token, wall=bench.wall) for token in self._joins)
             self._joins.clear()
             return
-        token = bench.group.add_join_token(now=bench.now, wall=bench.wall)
+        terms = self._choices.pick((None, JoinTerms(expires_s=60.0, uses=1), JoinTerms(note="note")))
+        token = bench.group.entrance.add_join_token(terms, now=bench.now, wall=bench.wall)
         self._joins.append(token)
-        assert bench.group.admits(token)
+        assert bench.group.entrance.admits(token, wall=bench.wall)
 
     def _wait(self) -> None:
         """Let time pass; the wall's clock may be set meanwhile."""

@@ -8,24 +8,25 @@ its messages can hold; time passes; the application sends, publishes, cancels.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from agent.core.control_plane import MAX_REQUESTS
 from agent.core.degraded import Degraded
-from agent.core.embedding import PURPOSE_GRAPH, graph_records
-from agent.core.events import Address, ControlFailed, QueryGraph, QueryNeighbours
+from agent.core.embedding import graph_records
+from agent.core.events import Address, ControlFailed, MessageReceived, QueryGraph, QueryNeighbours
 from agent.core.exchange import MAX_SPANS
 from agent.core.fragments import MAX_JOINED, MAX_JOINING, MAX_JOINING_BYTES
 from agent.core.migration import MOST_WAITING
 from agent.core.node import Node
 from agent.core.store import StoreError
-from agent.core.streams import PURPOSE_OPENING
-from agent.core.upkeep import PURPOSE_CANCEL
+from common.blocks import PROOF_BYTES
 from common.datagrams import CHUNK_HEADER, FRAGMENT_HEADER, HOP_HEADER, PacketType
 from common.errors import RefusedError
 from common.fields import encode_key
@@ -60,8 +61,21 @@ from common.opening import Opening
 from common.path_frames import MtuAnswer, MtuProbe, PathAnswer, PathChallenge, Train, TrainReport
 from common.ranges import NO_LIMIT, Ranges
 from common.sealing import Sealer
+from common.signing import (
+    PURPOSE_BLOCK,
+    PURPOSE_CANCEL,
+    PURPOSE_GRAPH,
+    PURPOSE_MESSAGE,
+    PURPOSE_OPENING,
+    PURPOSE_RECEIPT,
+    SIGNATURE_BYTES,
+    Signer,
+    block_statement,
+    message_statement,
+)
 from common.stream_frames import (
     RECEIPT_STATES,
+    SIGNED_STATES,
     AskOpening,
     Cancel,
     Have,
@@ -74,7 +88,7 @@ from common.stream_frames import (
 )
 from tests.fuzz.choices import Choices
 from tests.harness import mesh as harness
-from tests.harness.mesh import GROUP_KEY, MICRO, START, WALL, Mesh, data
+from tests.harness.mesh import GROUP, GROUP_KEY, MICRO, START, WALL, Mesh, data
 
 WATCHED: Final = "B"
 MOST_STEPS: Final = 60
@@ -121,6 +135,9 @@ class NodeMachine:
         self.mesh = _Mesh("A-B B-C", channels=channels, datagram_bytes=choices.pick((1_200, 1_472)))
         self.mesh.linked()
         self.channels = channels
+        # The source's own, another member's, and nobody's.
+        self._signers = [self.mesh.node(name).config.signer for name in ("A", "C")] + [Signer(bytes(32), GROUP)]
+        self._written: set[tuple[int, bytes]] = set()
         self.openings = [self._opening(number) for number in range(3)]
         self.sealers = [Sealer(opening.key) for opening in self.openings]
         self.versions = itertools.count(2)
@@ -221,6 +238,9 @@ class NodeMachine:
             choices.number(most),
             "no: " * choices.below(9),
         )
+        if entry.state in SIGNED_STATES:
+            about = choices.pick(self.openings).stream
+            entry = replace(entry, signature=self._signer().sign(PURPOSE_RECEIPT, entry.statement(about)))
         options: Sequence[Frame] = (
             Have(
                 stream,
@@ -262,12 +282,14 @@ class NodeMachine:
         if kind == 0:
             mesh.say(peer, WATCHED, StreamOpening(mesh.group_keys.seal(PURPOSE_OPENING, opening.encode(), nonce)))
         elif kind == 1:
-            plain = choices.pick((opening.stream, bytes(16))) + choices.raw(choices.below(32))
+            said = choices.raw(choices.below(32))
+            plain = self._signer().sign(PURPOSE_CANCEL, opening.stream + said) + said
             mesh.say(peer, WATCHED, Cancel(opening.short, mesh.group_keys.seal(PURPOSE_CANCEL, plain, nonce)))
         elif kind == 2:
             epoch = self._epoch()
             with contextlib.suppress(ValueError):
-                plain = opening.short.to_bytes(4, "big") + self._graph(epoch).encode()
+                encoded = self._graph(epoch).encode()
+                plain = self._signer().sign(PURPOSE_GRAPH, opening.stream + encoded) + encoded
                 blob = mesh.group_keys.seal(PURPOSE_GRAPH, plain, nonce)
                 mesh.say(peer, WATCHED, *graph_records(opening.short, epoch, blob))
         else:
@@ -282,7 +304,7 @@ class NodeMachine:
                 size_bytes=choices.pick((None, 0, choices.number(2**44, 3_000))),
                 created=0.0,
                 expires=choices.pick((1.0, WALL + START + 2.0, WALL * 2)),
-            )
+            ).signed(self._signer())
             mesh.say(peer, WATCHED, StreamOpening(mesh.group_keys.seal(PURPOSE_OPENING, wild.encode(), nonce)))
 
     def _opening(self, number: int) -> Opening:
@@ -298,7 +320,21 @@ class NodeMachine:
             size_bytes=(3_000, None, 0)[number],
             created=WALL,
             expires=WALL + 1_000.0,
-        )
+        ).signed(self._signers[0])
+
+    def _signer(self) -> Signer:
+        return self.choices.pick(self._signers)
+
+    def _with_signature(self, opening: Opening, number: int, plain: bytes, signer: Signer) -> bytes:
+        """Sign a message of one chunk, or the proof that a file is all zeros."""
+        if opening.kind == "message":
+            payload = plain[: opening.piece_bytes - SIGNATURE_BYTES]
+            if signer is self._signers[0]:
+                self._written.add((number, payload))
+            statement = message_statement(opening.stream, number, number, payload)
+            return payload + signer.sign(PURPOSE_MESSAGE, statement)
+        digest = hashlib.sha256(bytes(opening.size_bytes or 0)).digest()
+        return digest + signer.sign(PURPOSE_BLOCK, block_statement(opening.stream, number, digest))
 
     def _send_chunk(self) -> None:
         """Let a member send a chunk that it has the key of: in order, as any other number, or with any flags."""
@@ -307,7 +343,10 @@ class NodeMachine:
         opening = self.openings[place]
         number = choices.number(NO_LIMIT - 1, 1, 3)
         word = choices.pick((0, 1, 2, 4, 6, 8)) << 56 | number
-        plain = choices.pick((bytes(1_160), b"m", b"", bytes(32), bytes(680)))
+        plain = choices.pick((bytes(1_160), b"m", b"", bytes(PROOF_BYTES), bytes(680)))
+        signer = choices.pick((None, *self._signers))
+        if signer is not None:
+            plain = self._with_signature(opening, number, plain, signer)
         header = CHUNK_HEADER.pack(opening.short, word)
         sealed = header + self.sealers[place].seal(number, header, plain)
         kind = choices.pick((PacketType.DATA, PacketType.REPEAT, PacketType.PULLED))
@@ -412,7 +451,12 @@ class NodeMachine:
         elif way == 1:
             entries.append(choices.pick(entries))
         elif way == 2:
-            stranger = RosterEntry(device="Z", public_key=encode_key(choices.raw(32).ljust(32, b"\1")), candidates=())
+            stranger = RosterEntry(
+                device="Z",
+                public_key=encode_key(choices.raw(32).ljust(32, b"\1")),
+                signing_key=encode_key(self._signers[2].public_key),
+                candidates=(),
+            )
             entries.append(stranger)
         epochs = [choices.number(2**53 - 1, 1) for _ in range(choices.below(3))]
         keys = {1: encode_key(GROUP_KEY), **dict.fromkeys(epochs, encode_key(GROUP_KEY))}
@@ -502,8 +546,12 @@ class NodeMachine:
             assert hop._joiner._size_bytes <= MAX_JOINING_BYTES
             assert len(hop._joiner._joined) <= MAX_JOINED
             assert all(cursor.reported.spans() <= MAX_SPANS for cursor in hop.cursors.values())
+        for event in self.mesh.events(WATCHED, MessageReceived):
+            if event.stream == self.openings[1].hex:
+                assert (event.number, event.payload) in self._written, "delivered, and not signed by its source"
         for entry in node.streams.by_short.values():
             stream = entry.stream
+            assert stream.dispute is None or stream.dispute.start < stream.dispute.stop
             assert all(0 <= start < stop <= NO_LIMIT for start, stop in stream.held)
             assert stream.closing is None or len(stream.held) <= stream.closing
             assert len(stream.graph_blobs) <= EPOCHS_MAX

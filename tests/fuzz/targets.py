@@ -32,6 +32,7 @@ TARGETS: Final = (
     Target("frames", decoders.fuzz_frames, decoders.frame_seeds),
     Target("graph", decoders.fuzz_graph, lambda: [decoders.GRAPH.encode()]),
     Target("opening", decoders.fuzz_opening, decoders.opening_seeds),
+    Target("join-string", decoders.fuzz_join_string, decoders.join_string_seeds),
     Target("stun", decoders.fuzz_stun, decoders.stun_seeds),
     Target("hello", decoders.fuzz_hello, lambda: [bytes(72), bytes([1]) + bytes(32) + bytes([0, 1, 2]) + bytes(20)]),
     Target("datagram", decoders.fuzz_datagram, lambda: [bytes([0x40]) + bytes(60), bytes([0x51]) * 60]),

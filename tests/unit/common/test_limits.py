@@ -27,6 +27,7 @@ from common.messages import (
 from common.opening import Opening
 from common.path_frames import MtuAnswer, Train
 from common.ranges import NO_LIMIT
+from common.signing import PURPOSE_OPENING, SIGNATURE_BYTES, Signer
 from common.stream_frames import Have, ReceiptEntry, Receipts, Want
 
 KEY = encode_key(bytes(32))
@@ -72,7 +73,7 @@ def graph_body(epoch: int = 1, devices: int = 2, trees: int = 1) -> dict[str, An
 def roster(devices: int = 1, candidates: int = 0, keys: int = 1, first_key: int = 0) -> object:
     """Read a roster."""
     told = [f"192.0.2.{number}:1" for number in range(candidates)]
-    entries = [{"device": name, "public_key": KEY, "candidates": told} for name in names(devices)]
+    entries = [{"device": name, "public_key": KEY, "signing_key": KEY, "candidates": told} for name in names(devices)]
     kept = {str(first_key + epoch): KEY for epoch in range(keys)}
     return server("roster", version=1, devices=entries, key_epoch=max(first_key, 0), group_keys=kept)
 
@@ -87,13 +88,16 @@ def binary_graph(trees: int) -> object:
 
 def opening(**changes: Any) -> object:
     """Read an opening."""
-    made = Opening(bytes(16), "files", "A", "file", bytes(32), 1_160, "f", 1, 0.0, 1.0)
-    return Opening.decode_untrusted(json.dumps({**json.loads(made.encode()), **changes}).encode())
+    signer = Signer(bytes(32), "lab")
+    made = Opening(bytes(16), "files", "A", "file", bytes(32), 1_160, "f", 1, 0.0, 1.0).signed(signer)
+    fields = {**json.loads(made.encode()[:-SIGNATURE_BYTES]), **changes}
+    data = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
+    return Opening.decode_untrusted(data + signer.sign(PURPOSE_OPENING, data), "lab")
 
 
 def receipts(count: int, reason: int = 0) -> object:
     """Read receipts."""
-    return frame(Receipts(1, (ReceiptEntry("B", "refused", 0, "r" * reason),) * count))
+    return frame(Receipts(1, (ReceiptEntry("B", "refused", 0, "r" * reason, bytes(SIGNATURE_BYTES)),) * count))
 
 
 def graph_part(parts: int) -> object:
@@ -263,7 +267,7 @@ def test_a_message_of_the_server_may_have_its_most_bytes() -> None:
 
 def test_the_messages_of_a_group_at_its_limits_fit_into_what_is_read_of_them() -> None:
     told = tuple(f"192.0.2.{number}:65535" for number in range(limits.MAX_CANDIDATES))
-    entry = RosterEntry(device="d" * limits.MAX_ID_CHARS, public_key=KEY, candidates=told)
+    entry = RosterEntry(device="d" * limits.MAX_ID_CHARS, public_key=KEY, signing_key=KEY, candidates=told)
     assert len(entry.model_dump_json()) * limits.MAX_DEVICES_PER_GROUP < limits.MAX_CONTROL_BYTES
     longest = ChannelSpec(name="c" * limits.MAX_ID_CHARS, kind="message", delay_sensitive=True)
     assert len(longest.model_dump_json()) * limits.MAX_CHANNELS < limits.MAX_BODY_BYTES

@@ -1,8 +1,11 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from common.errors import ConfigError
+from common.limits import MAX_JOIN_EXPIRY_S, MAX_JOIN_USES, MAX_NOTE_CHARS, MAX_TLS_NAMES, MAX_URL_CHARS
+from server.api.groups import NewJoinToken
 from server.settings import Settings, check_url, is_loopback, parse_span
 
 STATE = Path("state")
@@ -84,3 +87,28 @@ def test_a_url_is_one_of_a_server() -> None:
     ):
         with pytest.raises(ConfigError, match="is not a URL such as https://"):
             check_url(url)
+
+
+def test_a_url_and_the_names_of_a_certificate_have_their_most(tmp_path: Path) -> None:
+    longest = "https://" + "a" * (MAX_URL_CHARS - len("https://"))
+    assert check_url(longest) == longest
+    with pytest.raises(ConfigError):
+        check_url(longest + "a")
+    names = tuple(f"n{number}.example.org" for number in range(MAX_TLS_NAMES))
+    Settings(tmp_path, self_signed=True, tls_names=names).check()
+    with pytest.raises(ConfigError, match=f"at most {MAX_TLS_NAMES}"):
+        Settings(tmp_path, self_signed=True, tls_names=(*names, "one.more")).check()
+
+
+@pytest.mark.parametrize(
+    ("field", "most", "more"),
+    [
+        ("expires_s", MAX_JOIN_EXPIRY_S, MAX_JOIN_EXPIRY_S + 1),
+        ("uses", MAX_JOIN_USES, MAX_JOIN_USES + 1),
+        ("note", "x" * MAX_NOTE_CHARS, "x" * (MAX_NOTE_CHARS + 1)),
+    ],
+)
+def test_the_terms_of_a_join_token_have_their_most(field: str, most: object, more: object) -> None:
+    assert NewJoinToken.model_validate({field: most})
+    with pytest.raises(ValidationError):
+        NewJoinToken.model_validate({field: more})

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from common.errors import DecodeError
 from common.join_string import PREFIX, JoinString, decode_untrusted, encode
-from common.limits import MAX_JOIN_STRING_CHARS
+from common.limits import MAX_JOIN_STRING_CHARS, MAX_URL_CHARS
 
 JOIN = JoinString("https://tree.example.org:8640", "lab", "join~" + "s" * 43, bytes(range(32)))
 
@@ -103,3 +103,10 @@ def test_what_nobody_could_read_is_not_written() -> None:
 
 def test_the_token_is_not_shown_where_a_join_string_is_printed() -> None:
     assert "sss" not in repr(JOIN)
+
+
+def test_the_url_has_its_most_characters_and_no_more() -> None:
+    longest = "https://" + "a" * (MAX_URL_CHARS - len("https://"))
+    assert decode_untrusted(encode(JoinString(longest, "lab", "join~x"))).url == longest
+    with pytest.raises(DecodeError):
+        encode(JoinString(longest + "a", "lab", "join~x"))

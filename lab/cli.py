@@ -10,6 +10,7 @@ import signal
 import stat
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -21,6 +22,7 @@ from rich.console import Console
 
 from common.errors import ArborcastError, ConfigError
 from common.ids import DeviceId
+from lab.compose import ComposeSystem, check_compose
 from lab.loopback import LoopbackSystem, refuse_link_happenings
 from lab.loopback_run import Make, run_loopback
 from lab.netns import EMULATOR_VARIABLE, NetnsSystem, check_netns
@@ -47,6 +49,7 @@ class Backend(StrEnum):
     SIM = "sim"
     LOOPBACK = "loopback"
     NETNS = "netns"
+    COMPOSE = "compose"
 
 
 @app.callback()
@@ -64,14 +67,15 @@ def run(
         Backend,
         typer.Option(
             help="sim: simulated time, one process; loopback: real processes and sockets; netns: the same in network"
-            " namespaces, over links shaped to the scenario's figures (root)."
+            " namespaces, over links shaped to the scenario's figures (root); compose: the same in containers, with a"
+            " network for each link."
         ),
     ] = Backend.LOOPBACK,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="OUT", help='Write the report there too; "-" is standard output.')
     ] = None,
     hold: Annotated[
-        bool, typer.Option("--hold", help="loopback, netns: keep the system up afterwards, until Ctrl-C.")
+        bool, typer.Option("--hold", help="All but sim: keep the system up afterwards, until Ctrl-C.")
     ] = False,
     seed: Annotated[int | None, typer.Option(help="sim: in place of the scenario's seed.")] = None,
     timeout: Annotated[
@@ -92,8 +96,7 @@ def run(
     console = Console(stderr=str(json_file) == "-")
     try:
         order = _order(scenario, backend, source, seed, file, size, hold)
-        if backend is Backend.NETNS:
-            check_netns(order.scenario, emulator)
+        make = _maker(backend, order, emulator)
         if json_file is not None and not json_file.parent.is_dir():
             raise ConfigError(f"--json: there is no folder {json_file.parent}")
     except ConfigError as error:
@@ -104,7 +107,6 @@ def run(
             if backend is Backend.SIM:
                 report = _simulate(order, timeout, screen)
             else:
-                make = LoopbackSystem if backend is Backend.LOOPBACK else partial(NetnsSystem, emulator=emulator)
                 report = _start(order, timeout, hold, screen, make)
     except KeyboardInterrupt:
         typer.echo("stopped", err=True)
@@ -202,6 +204,17 @@ def _order(
     )
 
 
+def _maker(backend: Backend, order: _Order, emulator: Path | None) -> Callable[[Path], Make]:
+    """Return what makes a system of real processes that a file is sent through, if this host can."""
+    if backend is Backend.NETNS:
+        check_netns(order.scenario, emulator)
+        return lambda _: partial(NetnsSystem, emulator=emulator)
+    if backend is Backend.COMPOSE:
+        engine = check_compose(order.scenario)
+        return lambda file: partial(ComposeSystem, file=file, source=order.source, engine=engine)
+    return lambda _: LoopbackSystem
+
+
 def _check_readable(file: Path) -> None:
     try:
         if stat.S_ISFIFO(file.stat().st_mode):
@@ -236,7 +249,7 @@ def _simulate(order: _Order, within: float | None, screen: _Screen) -> Report:
     return report
 
 
-def _start(order: _Order, within: float | None, hold: bool, screen: _Screen, make: Make) -> Report:
+def _start(order: _Order, within: float | None, hold: bool, screen: _Screen, make: Callable[[Path], Make]) -> Report:
     """Run in real processes; SIGTERM ends the run as Ctrl-C does, so that no process is left over."""
 
     async def ending(system: LoopbackSystem, report: Report) -> None:
@@ -260,7 +273,7 @@ def _start(order: _Order, within: float | None, hold: bool, screen: _Screen, mak
             within=within,
             watcher=screen.watcher,
             after=ending,
-            make=make,
+            make=make(file),
         )
 
     with tempfile.TemporaryDirectory(prefix="arborcast-lab-", ignore_cleanup_errors=True) as folder:

@@ -13,7 +13,7 @@ CORE_COVERAGE := 100
 CODE := $(wildcard server agent common lab tests bench)
 LOCKS := requirements.lock requirements-dev.lock
 
-.PHONY: help setup lab check fmt test sim bench bench-shaped bench-unshaped bench-relay bench-idle bench-latency bench-fairness bench-mend bench-accuracy soak docs lock clean
+.PHONY: help setup lab check fmt test sim bench bench-shaped bench-unshaped bench-relay bench-idle bench-latency bench-fairness bench-mend bench-accuracy soak docs images test-docker lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,7 +50,7 @@ SIMULATION_LOG := simulation.log
 test: setup ## every test but the long simulations, with both coverage gates
 	$(BIN)/coverage erase
 	@$(BIN)/coverage run -m pytest tests/simulation > $(SIMULATION_LOG) 2>&1 & simulation=$$!; ended=0; \
-	$(BIN)/coverage run -m pytest --ignore=tests/simulation --ignore=tests/system || ended=$$?; \
+	$(BIN)/coverage run -m pytest --ignore=tests/simulation --ignore=tests/system --ignore=tests/docker || ended=$$?; \
 	wait $$simulation || ended=$$?; \
 	cat $(SIMULATION_LOG); rm -f $(SIMULATION_LOG); \
 	(( ended == 0 )) || exit $$ended
@@ -98,6 +98,17 @@ bench-accuracy: setup ## what agents measure of their links, against what those 
 
 docs: setup ## the docs' links, and the examples in them
 	$(BIN)/pytest tests/docs
+
+# PYTHON_IMAGE, PIP_INDEX_URL and ARBORCAST_BUILD_NETWORK are taken from the environment where they are set.
+DOCKER ?= docker
+images: ## build the images arborcast-server and arborcast-agent (needs a Docker engine)
+	@for what in server agent; do \
+		$(DOCKER) build --quiet --network "$${ARBORCAST_BUILD_NETWORK:-default}" --build-arg PYTHON_IMAGE --build-arg PIP_INDEX_URL \
+			--build-arg PIP_EXTRA_INDEX_URL --build-arg PIP_TRUSTED_HOST --file Dockerfile.$$what --tag arborcast-$$what .; \
+	done
+
+test-docker: setup ## the compose lab for real, where a Docker engine answers; elsewhere one line says why not
+	$(BIN)/pytest tests/docker
 
 # Needs uv, which nothing else here does: make lock UV=path/to/uv
 UV ?= uv

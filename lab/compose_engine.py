@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +32,6 @@ class EngineRefused(ArborcastError):
     """A command of ``docker`` or of compose failed; the text holds what it said."""
 
 
-@dataclass(frozen=True, slots=True)
 class Engine:
     """A container engine of this host.
 
@@ -42,8 +40,10 @@ class Engine:
         compose: The program that reads compose files, old or new, with what precedes its own arguments.
     """
 
-    docker: str
-    compose: tuple[str, ...]
+    def __init__(self, docker: str, compose: Sequence[str]) -> None:
+        """Take the two programs."""
+        self.docker = docker
+        self.compose = tuple(compose)
 
     def run(self, *arguments: str) -> str:
         """Run ``docker``.

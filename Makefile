@@ -10,10 +10,10 @@ BIN := $(VENV)/bin
 # Per cent of branches that the tests must reach in common/ and */core/ (the whole: pyproject.toml, fail_under).
 CORE_COVERAGE := 100
 # Only what exists: mypy refuses a folder that does not.
-CODE := $(wildcard server agent common lab tests bench)
+CODE := $(wildcard server agent common host lab tests bench)
 LOCKS := requirements.lock requirements-dev.lock
 
-.PHONY: help setup lab check fmt test sim bench bench-shaped bench-unshaped bench-relay bench-idle bench-latency bench-fairness bench-mend bench-accuracy soak docs images test-docker lock clean
+.PHONY: help setup lab check fmt test sim bench bench-shaped bench-unshaped bench-relay bench-idle bench-latency bench-fairness bench-mend bench-accuracy bench-attack soak docs fuzz images test-docker lock audit clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +96,13 @@ soak: setup ## ten minutes of six agents under random events, with files and mes
 bench-accuracy: setup ## what agents measure of their links, against what those are
 	@$(BIN)/python -m bench.accuracy $(ARGS)
 
+bench-attack: setup ## a file to a device that is flooded with garbage, beside the same file in peace
+	@$(BIN)/python -m bench.attack $(ARGS)
+
+# ARGS='--seconds 600 node group' or '--seconds 60 --keep'. Needs the extra `fuzz` (Linux); tests/fuzz/__main__.py says the rest.
+fuzz: setup ## coverage-guided fuzzing of every decoder and of both cores, 30 s each
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
 docs: setup ## the docs' links, and the examples in them
 	$(BIN)/pytest tests/docs
 
@@ -118,7 +125,13 @@ lock: ## compile the locks again from pyproject.toml (needs uv; UPGRADE=--upgrad
 	$(COMPILE) $(UPGRADE) -o requirements.lock
 	$(COMPILE) $(UPGRADE) --extra dev --constraint requirements.lock -o requirements-dev.lock
 
+# Needs pip-audit and the network, which nothing else here does. --strict: a package of which nothing is known is no good news.
+AUDIT ?= pip-audit
+audit: ## look the locked packages up in the advisory database (AUDIT=path/to/pip-audit)
+	$(AUDIT) --strict --require-hashes --disable-pip --progress-spinner off -r requirements.lock
+	$(AUDIT) --strict --require-hashes --disable-pip --progress-spinner off -r requirements-dev.lock
+
 clean: ## remove .venv and everything a tool left behind
-	rm -rf $(VENV) build dist *.egg-info htmlcov .coverage .coverage.* lab-out \
+	rm -rf $(VENV) build dist *.egg-info htmlcov .coverage .coverage.* lab-out fuzz-out \
 		.hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .schemathesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -31,6 +31,7 @@ from agent.core.events import (
     MessageReceived,
 )
 from agent.core.node import Node
+from agent.services.boots import this_boot
 from agent.services.control import ControlClient
 from agent.services.control_rest import RestClient, WrongServer
 from agent.services.discovery import Discovery
@@ -48,6 +49,7 @@ from common.addresses import write_address
 from common.errors import ConfigError, RefusedError, TransportError
 from common.ids import ChannelId
 from common.messages import GraphBody, NeighboursBody
+from host.notify import ServiceManager
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +121,7 @@ class Agent:
         self._identity = folder.load_identity(settings.group, settings.device)
         self._kept = self._identity
         self._stop = asyncio.Event()
+        self._manager = ServiceManager(os.environ)
         self._failure: RefusedError | TransportError | None = None
         self._last = LastState(folder.path)
         self._last.load()
@@ -130,6 +133,7 @@ class Agent:
             quota_bytes=settings.quota_bytes,
             stream_bytes=settings.stream_memory_bytes,
             retention_bytes=self._retention_bytes,
+            boot=this_boot(),
         )
         rng = random.Random(secrets.randbits(64))
         self._endpoint = Endpoint(
@@ -218,8 +222,10 @@ class Agent:
                 watching = (
                     tasks.create_task(self._discovery.watch_interfaces(), name="interfaces"),
                     tasks.create_task(self._discovery.watch_servers(), name="stun"),
+                    tasks.create_task(self._manager.keep_watch(self._summary), name="watchdog"),
                 )
                 await self._stop.wait()
+                self._manager.stopping()
                 log.info("= device %s stops", self._settings.device)
                 self._local.stop()
                 for task in (attached, *watching):
@@ -234,6 +240,8 @@ class Agent:
     async def _attach(self, server: ApiServer) -> None:
         """Enrol if need be, say that everything runs, and stay attached."""
         try:
+            if self._identity.token is not None:
+                await self._control.await_alone()
             for message in self._last.messages():
                 self._driver.receive_control(message)
             self._discovery.look()
@@ -247,6 +255,7 @@ class Agent:
             await server.up.wait()
             _spare_collector()
             self._write_ready_file()
+            self._manager.ready(self._summary())
             await self._control.run()
         except (RefusedError, WrongServer) as error:
             self._failure = error
@@ -346,10 +355,21 @@ class Agent:
             case _:
                 self._ledger.on_event(event)
 
+    def _summary(self) -> str:
+        """Say in a line how this device is doing."""
+        links = self._driver.status().links
+        count = sum(1 for link in links if link.state == "open")
+        attached = "attached" if self._control.attached else "without its server"
+        return f"{attached}, {count} of {len(links)} links open"
+
     def _shell_status(self) -> Mapping[str, object]:
         drops = {f"socket-{reason}": count for reason, count in self._endpoint.drops.items()}
         return {
             "attached": self._control.attached,
+            "server": self._settings.server,
+            "server_trouble": None if self._control.attached else self._control.trouble,
+            "clock_skew_s": self._control.clock.skew_s,
+            "clock_wrong": self._control.clock.wrong(),
             "udp_address": write_address(self._endpoint.address),
             "offload": self._endpoint.offload,
             "receive": str(self._settings.receive.absolute()),

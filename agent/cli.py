@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import functools
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
-from agent import commands, settings
-from agent.joining import Said, settle
+from agent import commands, joining, settings
 from common.errors import ArborcastError, ConfigError, RefusedError
 from common.limits import DEFAULT_DATAGRAM_BYTES
-
-LOG_FORM: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
-LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+from host.config_commands import config_commands
+from host.config_file import Configuration, Value
+from host.logs import check_log, set_up_log
 
 app = typer.Typer(
     name="arborcast",
@@ -30,18 +30,22 @@ for _command in (
     commands.publish,
     commands.tail,
     commands.status,
+    commands.healthy,
     commands.graph,
 ):
     app.command()(_command)
 
 
-@app.command()
-def agent(
+def _load(ctx: typer.Context, path: Path | None) -> Path | None:
+    return CONFIGURATION.load(ctx, path)
+
+
+def settle(
     join: Annotated[
         str | None,
         typer.Option(
-            envvar="ARBORCAST_JOIN",
-            help="Join string of `arborcast-server join-string`, or @FILE with one: it says all that has to be said.",
+            help="Join string of `arborcast-server join-string`, or @FILE with one, as others see command lines;"
+            " it says all that has to be said.",
         ),
     ] = None,
     server: Annotated[str | None, typer.Option(help="The server's URL, such as https://host:8640.")] = None,
@@ -53,7 +57,6 @@ def agent(
     join_token: Annotated[
         str | None,
         typer.Option(
-            envvar="ARBORCAST_JOIN_TOKEN",
             help="The same token; better by the environment, as others see command lines.",
         ),
     ] = None,
@@ -104,16 +107,24 @@ def agent(
         bool, typer.Option("--insecure-http", help="Allow a server without TLS on another host.")
     ] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
-) -> None:
-    """Run this device's agent until SIGTERM or SIGINT."""
-    if log_level not in LOG_LEVELS:
-        raise ConfigError(f"log level {log_level!r} is not one of {', '.join(LOG_LEVELS)}")
+    log_format: Annotated[str, typer.Option(help="text, or json: one object a line.")] = "text",
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file of settings; flags and environment go before it.", is_eager=True, callback=_load),
+    ] = None,
+) -> settings.AgentSettings:
+    """Make an agent's settings of its flags.
+
+    Raises:
+        ConfigError: a flag, or two together, cannot be used.
+    """
+    check_log(log_level, log_format)
     if scope not in ("graph", "neighbours"):
         raise ConfigError(f"scope {scope!r} is neither graph nor neighbours")
     folder = state or settings.default_state()
     max_rate_bps, max_rates = settings.parse_max_rates(max_rate or ())
-    home = settle(Said(server, group, device, join, join_token, join_token_file, ca_file), folder)
-    chosen = settings.AgentSettings(
+    home = joining.settle(joining.Said(server, group, device, join, join_token, join_token_file, ca_file), folder)
+    return settings.AgentSettings(
         server=home.server,
         group=home.group,
         device=home.device,
@@ -140,9 +151,27 @@ def agent(
         fingerprint=home.fingerprint,
         insecure_http=insecure_http,
     )
-    logging.basicConfig(level=log_level.upper(), format=LOG_FORM, stream=sys.stderr)
-    for noisy in ("httpx", "httpcore", "websockets"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _stand_ins(values: Mapping[str, Value]) -> Mapping[str, Value]:
+    """Return what has to be said somewhere; the state of whoever checks is no part of the file."""
+    where = {} if "join" in values else {"server": "http://127.0.0.1:8640", "group": "group"}
+    return {"device": "device", "state": "/nonexistent", **where}
+
+
+CONFIGURATION: Final = Configuration(settle, secrets=("join", "join_token"), stand_ins=_stand_ins)
+app.add_typer(config_commands(CONFIGURATION, "agent", "agent.toml"), name="config")
+
+
+@app.command(context_settings={"auto_envvar_prefix": "ARBORCAST"})
+@functools.wraps(settle, assigned=("__module__", "__annotations__"))
+def agent(**flags: Any) -> None:
+    """Run this device's agent until SIGTERM or SIGINT."""
+    try:
+        chosen = settle(**flags)
+    except ConfigError as error:
+        raise CONFIGURATION.blame(flags["config"], error) from error
+    set_up_log(flags["log_level"], flags["log_format"], quiet=("httpx", "httpcore", "websockets"))
     # Here and not above: the other commands start faster without the agent's parts.
     from agent.app import run_agent
 

@@ -109,7 +109,9 @@ def _check_agreement(said: Said, join: JoinString) -> None:
         if here is not None and here != there:
             raise ConfigError(f"{flag} {here} contradicts the join string, which says {there}; leave {flag} out")
     if said.join_token is not None or said.join_token_file is not None:
-        raise ConfigError("the join string has a join token in it; leave --join-token and --join-token-file out")
+        raise ConfigError(
+            "the join string has a join token in it; leave --join-token, --join-token-file and ARBORCAST_JOIN_TOKEN out"
+        )
     if said.ca_file is not None and join.fingerprint is not None:
         raise ConfigError("--ca-file contradicts the join string, which names the certificate itself; leave it out")
 

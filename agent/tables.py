@@ -36,6 +36,10 @@ def status_tables(report: Mapping[str, Any]) -> Iterator[str | Table]:
         f"device {report['device']} of group {report['group']}, {attached},"
         f" epoch {report['epoch']}, UDP {report.get('udp_address', '?')}{_offload(report.get('offload', {}))}"
     )
+    if report.get("server_trouble"):
+        yield f"the server at {report['server']}: {report['server_trouble']}"
+    if report.get("clock_wrong"):
+        yield str(report["clock_wrong"])
     if "mapping" in report:
         yield _whereabouts(report)
     degraded = report.get("degraded", {})

@@ -46,13 +46,13 @@ NEXT_IN_RUN: Final = (1 << 8 * (HEADERS_BYTES - 6)) + 1
 """By how much both headers, read as one number, grow from a chunk to the next: hop number and chunk number by one."""
 
 NUMBER_MASK: Final = (1 << 56) - 1
-FLAG_CLOSING: Final = 0x01
-"""This chunk is a file's closing record."""
+FLAG_PROOF: Final = 0x01
+"""This chunk is the proof of a file's block."""
 FLAG_START: Final = 0x02
 """A message begins with this chunk."""
 FLAG_END: Final = 0x04
 """A message ends with this chunk."""
-KNOWN_FLAGS: Final = FLAG_CLOSING | FLAG_START | FLAG_END
+KNOWN_FLAGS: Final = FLAG_PROOF | FLAG_START | FLAG_END
 
 
 class PacketType(IntEnum):
@@ -131,16 +131,32 @@ class Hello:
         return head + nonce + sealer.seal_raw(nonce, body, head)
 
 
+class OtherWireVersion(DecodeError):
+    """A hello of another wire version: in all of them its first byte and the key id stand where they do here.
+
+    Attributes:
+        version: what the sender speaks, 0 to 15; nothing proves it.
+        key_id: of the key that it claims.
+    """
+
+    def __init__(self, version: int, key_id: bytes) -> None:
+        """Keep what the hello says."""
+        super().__init__(f"wire version {version}; this agent speaks {WIRE_VERSION}")
+        self.version = version
+        self.key_id = key_id
+
+
 def hello_key_id(datagram: bytes) -> bytes:
     """Return the key id that a hello claims to come from.
 
     Raises:
-        DecodeError: it has not a hello's length, or another wire version.
+        OtherWireVersion: it is of another wire version.
+        DecodeError: it has not a hello's length.
     """
+    if len(datagram) > KEY_ID_BYTES and datagram[0] & 15 != WIRE_VERSION:
+        raise OtherWireVersion(datagram[0] & 15, datagram[1 : 1 + KEY_ID_BYTES])
     if len(datagram) != HELLO_BYTES:
         raise DecodeError(f"a hello has {HELLO_BYTES} bytes, not {len(datagram)}")
-    if datagram[0] & 15 != WIRE_VERSION:
-        raise DecodeError(f"wire version {datagram[0] & 15}; this agent speaks {WIRE_VERSION}")
     return datagram[1 : 1 + KEY_ID_BYTES]
 
 

@@ -126,6 +126,8 @@ TokenHash: TypeAlias = Annotated[
 ]
 Epoch: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=limits.MAX_EPOCH)]
 Version: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=limits.MAX_EPOCH)]
+KeyEpoch: TypeAlias = Annotated[int, Field(ge=0, le=limits.MAX_KEY_EPOCH)]
+"""Not strict: as a key of an object it is text."""
 Objective: TypeAlias = Literal["throughput", "latency"]
 NatMapping: TypeAlias = Literal["unknown", "none", "stable", "varies"]
 """What lies between a device and the others: no NAT; one with the same mapping for all destinations, or one without."""

@@ -3,14 +3,16 @@
 import re
 
 from common.errors import ConfigError
+from common.limits import MAX_ID_CHARS
 
 DeviceId = str
 GroupId = str
 ChannelId = str
 LinkKey = tuple[DeviceId, DeviceId]
 
-ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_NAME = rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_ID_CHARS - 1}}}"
+ID_PATTERN = f"^{_NAME}$"
+_ID = re.compile(_NAME)
 
 
 def is_id(text: str) -> bool:
@@ -34,7 +36,8 @@ def check_id(text: str, what: str) -> str:
     """
     if not is_id(text):
         raise ConfigError(
-            f"{what} name {text[:80]!r} is not 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit"
+            f"{what} name {text[:80]!r} is not 1 to {MAX_ID_CHARS} letters, digits, '.', '_' or '-',"
+            " the first a letter or digit"
         )
     return text
 

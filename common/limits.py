@@ -39,6 +39,8 @@ MAX_NAME_BYTES = 255
 """UTF-8 bytes of a file name: what every common file system takes."""
 MAX_TOKEN_CHARS = 128
 """Characters of a token in a request's header."""
+MAX_CONFIG_FILE_BYTES = 1024 * 1024
+"""Bytes of a daemon's configuration file: every setting at its longest is far below."""
 MAX_URL_CHARS = 280
 """Characters of the server's URL: its scheme, the longest host name and a port."""
 MAX_JOIN_STRING_CHARS = 1_024
@@ -63,6 +65,8 @@ EPOCH_EDGES_MAX = 100_000
 """Tree edges in the epochs that the server keeps beyond those it must: 64 epochs of a group of 1,500 devices."""
 EPOCH_CLAIM_AHEAD_S = 86_400.0
 """Seconds by which a device's claim of an epoch may lie ahead of the server's clock before it is refused."""
+MAX_CLOCK_SKEW_S = 600.0
+"""Seconds by which a device's clock may differ from the server's: short epochs are told apart within 35 min."""
 LEASE_S = 15.0
 """Seconds after its last report at which a device's links leave the planner: three report periods of 5 s."""
 COALESCE_S = 0.05
@@ -85,6 +89,8 @@ FAILURE_EVERY_S = 6.0
 """Seconds after which it may show one more: ten a minute tell a person what is wrong, and a guesser nothing."""
 MAX_FAILURE_ADDRESSES = 4_096
 """Client addresses whose failures are remembered: half a megabyte; the longest quiet gives way."""
+MAX_KEY_EPOCH = 2**32 - 1
+"""The highest number of a group key: records name it in 4 bytes. It grows by one when a member leaves."""
 SUBSCRIBER_OUTBOX = 64
 """Messages that may wait for one subscriber before it counts as slow and is closed."""
 SLOW_SUBSCRIBER_S = 10.0
@@ -93,6 +99,12 @@ FIRST_MESSAGE_S = 10.0
 """Seconds within which a new subscription socket has to say what it wants."""
 MAX_SUBSCRIBERS_PER_DEVICE = 8
 """Open subscriptions of one device: an agent needs one, and one more while it reconnects."""
+MAX_BACKUP_FILES = 4_096
+"""Files in a backup of the server: a database, a join token for each of MAX_GROUPS, and a handful more."""
+MAX_BACKUP_BYTES = 4 * 1024**3
+"""Bytes of one file in a backup of the server: a database of MAX_GROUPS groups stays far below."""
+MAX_VIEWERS_PER_GROUP = 256
+"""Open subscriptions to one group by tokens of the whole server: pages that show its graph."""
 
 # --- link figures -------------------------------------------------------------------------------------------------
 MAX_RATE_BPS = 400e9
@@ -131,8 +143,8 @@ MAX_HELD_CHUNKS = 4_096
 """Chunks that wait for their stream's opening, or for the graph they name: 5 to 36 MiB a device."""
 MAX_FRAMES_QUEUED = 4_096
 """Control frames that may wait on one hop; the hop closes when it is passed."""
-MAX_RECEIPTS_PER_FRAME = 4
-"""Receipts in one frame: with ids of 64 and reasons of 200 bytes they fit the smallest datagram."""
+MAX_RECEIPTS_PER_FRAME = 3
+"""Receipts in one frame: signed, with ids of 64 and reasons of 200 bytes they fit the smallest datagram."""
 MAX_REASON_BYTES = 200
 """UTF-8 bytes of a refusal's slug and sentence in a receipt."""
 MAX_GRAPH_PARTS = 64
@@ -143,10 +155,18 @@ MAX_TRAIN_DATAGRAMS = 2_560
 """Datagrams of one train that measures a path: 50 ms of 600 Mbit/s in Ethernet frames."""
 MAX_STREAMS = 1_024
 """Streams that one device keeps open at a time."""
+MAX_TOMBSTONES = 65_536
+"""Finished streams that are remembered until their openings expire: 3 MiB of the state folder. The oldest give way."""
 MAX_LOST_EDGES = 8
 """Lost edges that one frame names: one is enough to act on, and with ids of 64 these fit the smallest datagram."""
 MAX_LOST_WORDS = 1_024
 """Words of other devices about lost edges that one device remembers: a tenth of the largest group."""
+LOST_WORDS_PER_S = 64
+"""News of lost edges that a peer may bring in a second, after a burst of MAX_LOST_WORDS: each goes on to everybody."""
+MAX_PATIENT_RTT_S = 2.0
+"""Seconds of a round trip that are waited for before others are asked: two satellite hops. A peer may claim any."""
+EMBEDDED_REST_S = 60.0
+"""Seconds without a chunk after which a whole stream that embeds its graph needs that graph's lost edges no more."""
 MAX_FLOODED_BYTES = 64 * 1024
 """Bytes of the largest message that is flooded while an edge of the tree is lost; larger ones are pulled."""
 MAX_RANGES = 64

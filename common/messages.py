@@ -15,6 +15,7 @@ from common.fields import (
     Candidate,
     Epoch,
     Key,
+    KeyEpoch,
     Name,
     NatMapping,
     Objective,
@@ -85,13 +86,17 @@ class Subscribe(Message):
         description="the whole graph, the device's own neighbours, or neither: members and channels alone"
     )
     epoch: Epoch | None = Field(None, description="the last epoch seen; null at the first time")
+    instance: Name | None = Field(
+        None, description="names this run of the agent: another run of the same device is refused while this one lives"
+    )
 
 
 class Enrolment(Message):
     """What a device shows to become a member."""
 
     device: Name
-    public_key: Key
+    public_key: Key = Field(description="X25519: what its peers speak with it under")
+    signing_key: Key = Field(description="Ed25519: what it signs its streams with")
     token_hash: TokenHash | None = Field(
         None, description="of a token that the device made for itself; null: the server makes one and answers with it"
     )
@@ -161,6 +166,7 @@ class RosterEntry(Message):
 
     device: Name
     public_key: Key
+    signing_key: Key
     candidates: tuple[Candidate, ...] = Field((), max_length=limits.MAX_CANDIDATES)
     mapping: NatMapping = Field(
         "unknown", description="its NAT: none, of one mapping, or one that varies by destination"
@@ -173,8 +179,8 @@ class Roster(Message):
     type: Literal["roster"] = "roster"
     version: Version
     devices: tuple[RosterEntry, ...] = Field(max_length=limits.MAX_DEVICES_PER_GROUP)
-    key_epoch: Version = Field(description="the group key to seal with; it grows when a member leaves")
-    group_keys: dict[int, Key] = Field(
+    key_epoch: KeyEpoch = Field(strict=True, description="the group key to seal with; it grows when a member leaves")
+    group_keys: dict[KeyEpoch, Key] = Field(
         max_length=limits.GROUP_KEYS_KEPT, description="the last group keys by key epoch, to open with"
     )
 

@@ -1,25 +1,27 @@
 """A stream's opening: what a device must know before it can take the stream's chunks.
 
 The opening names the stream, its channel, source and kind, and carries the random key under which the source seals
-the chunks. It travels sealed under the group key, ahead of the first chunk on every hop, and is kept beside the
-stream on disk in that sealed form.
+the chunks. Its source signs it. It travels sealed under the group key, ahead of the first chunk on every hop, and is
+kept beside the stream on disk in that sealed form.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, cast
 
+from common.blocks import Blocks
 from common.errors import DecodeError
-from common.ids import ChannelId, DeviceId, is_id
+from common.ids import ChannelId, DeviceId, GroupId, is_id
 from common.limits import (
     MAX_DATAGRAM_BYTES,
     MAX_FILE_BYTES,
     MAX_NAME_BYTES,
     MIN_DATAGRAM_BYTES,
 )
+from common.signing import PURPOSE_OPENING, SIGNATURE_BYTES, SIGNING_KEY_BYTES, Signer, Verifier
 
 STREAM_ID_BYTES: Final = 16
 STREAM_KEY_BYTES: Final = 32
@@ -45,6 +47,8 @@ class Opening:
         size_bytes: file size; None for messages.
         created: unix seconds at the source.
         expires: unix seconds after which the opening is refused and its tombstone may go.
+        signer: the source's signing key, 32 bytes.
+        signature: the source's, over all of the above; 64 bytes.
     """
 
     stream: bytes
@@ -57,6 +61,8 @@ class Opening:
     size_bytes: int | None
     created: float
     expires: float
+    signer: bytes = bytes(SIGNING_KEY_BYTES)
+    signature: bytes = bytes(SIGNATURE_BYTES)
 
     @property
     def short(self) -> int:
@@ -69,17 +75,25 @@ class Opening:
         return self.stream.hex()
 
     @property
-    def pieces(self) -> int:
-        """How many data chunks a file has; they are numbered from 1, and the closing record comes after."""
-        return -(-(self.size_bytes or 0) // self.piece_bytes)
+    def blocks(self) -> Blocks | None:
+        """How a file's chunks are numbered; None for messages."""
+        return None if self.size_bytes is None else Blocks.of(self.size_bytes, self.piece_bytes)
 
     @property
     def closing_number(self) -> int | None:
-        """The number of a file's closing record; None for an open-ended stream."""
-        return None if self.size_bytes is None else self.pieces + 1
+        """The number of a file's closing record, its last chunk; None for an open-ended stream."""
+        return None if self.size_bytes is None else Blocks.of(self.size_bytes, self.piece_bytes).closing
+
+    def signed(self, signer: Signer) -> Opening:
+        """Return the same opening as its source signs it."""
+        opening = replace(self, signer=signer.public_key)
+        return replace(opening, signature=signer.sign(PURPOSE_OPENING, opening._body()))
 
     def encode(self) -> bytes:
-        """Return the opening's plain form, to be sealed under the group key."""
+        """Return the opening's plain form, to be sealed under the group key: the signature comes last."""
+        return self._body() + self.signature
+
+    def _body(self) -> bytes:
         body = {
             "stream": self.stream.hex(),
             "channel": self.channel,
@@ -91,18 +105,20 @@ class Opening:
             "size": self.size_bytes,
             "created": self.created,
             "expires": self.expires,
+            "signer": base64.b64encode(self.signer).decode(),
         }
         return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
 
     @classmethod
-    def decode_untrusted(cls, data: bytes) -> Opening:
-        """Read an opening.
+    def decode_untrusted(cls, data: bytes, group: GroupId) -> Opening:
+        """Read an opening, and check that it is signed by the key it names; whose that is, the roster tells.
 
         Raises:
-            DecodeError: it is not an opening, or a field passes its limit.
+            DecodeError: it is not an opening, a field passes its limit, or the signature is not its signer's.
         """
+        signature = data[-SIGNATURE_BYTES:]
         try:
-            body = json.loads(data)
+            body = json.loads(data[:-SIGNATURE_BYTES])
             opening = cls(
                 stream=bytes.fromhex(body["stream"]),
                 channel=body["channel"],
@@ -114,12 +130,17 @@ class Opening:
                 size_bytes=body["size"],
                 created=body["created"],
                 expires=body["expires"],
+                signer=base64.b64decode(body["signer"], validate=True),
+                signature=signature,
             )
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DecodeError(f"not a stream opening: {error}") from error
         problem = opening._problem()
         if problem is not None:
             raise DecodeError(f"stream opening: {problem}")
+        # What is signed is the one form that `encode` gives, so that whoever hands it on hands on the same.
+        if not Verifier(opening.signer, group).is_signed(PURPOSE_OPENING, opening._body(), signature):
+            raise DecodeError("stream opening: its signature is not its signer's")
         return opening
 
     def _problem(self) -> str | None:
@@ -128,6 +149,8 @@ class Opening:
     def _problem_of_names(self) -> str | None:
         if len(self.stream) != STREAM_ID_BYTES or len(self.key) != STREAM_KEY_BYTES:
             return "id or key of the wrong length"
+        if len(self.signer) != SIGNING_KEY_BYTES or len(self.signature) != SIGNATURE_BYTES:
+            return "signing key or signature of the wrong length"
         for name in (self.channel, self.source):
             if not isinstance(name, str) or not is_id(name):
                 return "channel or source is not an id"

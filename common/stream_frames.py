@@ -10,8 +10,11 @@ from common.errors import DecodeError
 from common.ids import is_id
 from common.limits import MAX_REASON_BYTES, MAX_RECEIPTS_PER_FRAME
 from common.ranges import NO_LIMIT, Ranges, pack_ranges, unpack_ranges
+from common.signing import SIGNATURE_BYTES
 
 RECEIPT_STATES: Final = ("waiting", "receiving", "verified", "refused", "cancelled")
+SIGNED_STATES: Final = ("verified", "refused", "cancelled")
+"""The states that are a device's last word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +125,26 @@ class AskOpening:
 
 @dataclass(frozen=True, slots=True)
 class ReceiptEntry:
-    """One device's receipt on its way to the source."""
+    """One device's receipt on its way to the source.
+
+    Attributes:
+        device: whose it is.
+        state: one of RECEIPT_STATES.
+        held_bytes: plain bytes it holds.
+        reason: why it refused; empty otherwise.
+        signature: the device's, of a last word; empty for other states.
+    """
 
     device: str
     state: str
     held_bytes: int
     reason: str
+    signature: bytes = b""
+
+    def statement(self, stream: bytes) -> bytes:
+        """Return what the device signs of a last word about a stream (its 16-byte id)."""
+        device, state = self.device.encode(), RECEIPT_STATES.index(self.state)
+        return stream + struct.pack("!BQB", state, self.held_bytes, len(device)) + device + self.reason.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +164,7 @@ class Receipts:
             device, reason = entry.device.encode(), entry.reason.encode()
             state = RECEIPT_STATES.index(entry.state)
             parts.append(self._ENTRY.pack(state, entry.held_bytes, len(device), len(reason)))
-            parts.append(device + reason)
+            parts.append(device + reason + entry.signature)
         return b"".join(parts)
 
     @classmethod
@@ -161,14 +178,17 @@ class Receipts:
         for _ in range(count):
             state, held_bytes, device_length, reason_length = cls._ENTRY.unpack_from(body, at)
             at += cls._ENTRY.size
-            end = at + device_length + reason_length
-            if end > len(body) or state >= len(RECEIPT_STATES) or reason_length > MAX_REASON_BYTES:
+            if state >= len(RECEIPT_STATES) or reason_length > MAX_REASON_BYTES:
+                raise DecodeError("receipt out of bounds")
+            signature_at = at + device_length + reason_length
+            end = signature_at + (SIGNATURE_BYTES if RECEIPT_STATES[state] in SIGNED_STATES else 0)
+            if end > len(body):
                 raise DecodeError("receipt out of bounds")
             device = body[at : at + device_length].decode()
-            reason = body[at + device_length : end].decode()
+            reason = body[at + device_length : signature_at].decode()
             if not is_id(device):
                 raise DecodeError("a receipt's device is not an id")
-            entries.append(ReceiptEntry(device, RECEIPT_STATES[state], held_bytes, reason))
+            entries.append(ReceiptEntry(device, RECEIPT_STATES[state], held_bytes, reason, body[signature_at:end]))
             at = end
         if at != len(body):
             raise DecodeError("bytes after the last receipt")

@@ -19,6 +19,8 @@ COMMAND_S: Final = 60.0
 UP_S: Final = 180.0
 DOWN_S: Final = 120.0
 LOCAL: Final = "unix://"
+COMPOSE_VARIABLE: Final = "ARBORCAST_COMPOSE"
+"""Environment variable that names the compose program, where it is not the one that is found by itself."""
 PROJECT_LABEL: Final = "com.docker.compose.project"
 # Run inside a container: by each of its addresses, the bytes that its interface sent so far.
 _COUNT: Final = (
@@ -219,6 +221,9 @@ def run(command: Sequence[str], *, within: float) -> str:
 
 
 def _find_compose(docker: str) -> tuple[str, ...]:
+    named = tuple(os.environ.get(COMPOSE_VARIABLE, "").split())
+    if named:
+        return named
     try:
         run([docker, "compose", "version"], within=COMMAND_S)
     except EngineRefused:

@@ -101,7 +101,11 @@ class SimulatedDevice:
         self._control = ControlClient(
             self._agenda,
             self._server,
-            Enrolment(device=self.name, public_key=encode_key(config.public_key)),
+            Enrolment(
+                device=self.name,
+                public_key=encode_key(config.public_key),
+                signing_key=encode_key(config.signer.public_key),
+            ),
             self._membership,
             self._numbers,
             rng,

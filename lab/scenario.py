@@ -20,9 +20,9 @@ from common.errors import ConfigError
 from common.ids import DeviceId, LinkKey, is_id, link_key
 from common.limits import DEFAULT_DATAGRAM_BYTES, MAX_DATAGRAM_BYTES, MIN_DATAGRAM_BYTES
 from common.messages import ChannelSpec
+from host.toml_lines import KeyPath, TomlLines, not_toml
 from lab.happenings import SERVER, Happening, parse_happening
 from lab.nat import Kind
-from lab.toml_lines import KeyPath, TomlLines
 from lab.units import LEAST_MTU_BYTES, MOST_MTU_BYTES, parse_rate, parse_seconds, parse_share, parse_size
 
 OBJECTIVES: Final = ("throughput", "latency")
@@ -205,16 +205,9 @@ def parse_scenario(text: str, file: str) -> Scenario:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ScenarioError(_toml_error(text, file, str(error))) from error
+        line, what = not_toml(text, str(error))
+        raise ScenarioError(f"{file}:{line}: expected valid TOML: {what}") from error
     return _Reader(document, TomlLines(text), file).read()
-
-
-def _toml_error(text: str, file: str, message: str) -> str:
-    what, _, place = message.rpartition(" (at ")
-    line = len(text.splitlines()) or 1
-    if place.startswith("line "):
-        line = int(place.removeprefix("line ").split(",")[0])
-    return f"{file}:{line}: expected valid TOML: {what or message}"
 
 
 class _Reader:

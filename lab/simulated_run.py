@@ -161,7 +161,7 @@ def _fill(report: Report, simulation: Simulation, devices: _Devices, began: floa
         channel.needless = crossings.needless
     for device, outcome in report.devices.items():
         if device in devices.done:
-            content = simulation.content(device, devices.stream, report.file_bytes)
+            content = simulation.content(device, devices.stream)
             outcome.sha256_ok = hashlib.sha256(content).digest() == digest
             outcome.seconds = devices.done[device] - began
         elif not simulation.alive(device):

@@ -222,21 +222,14 @@ class Simulation:
             if any(event.stream == stream for event in self.events(device, FileVerified))
         )
 
-    def content(self, device: DeviceId, stream: str, size_bytes: int) -> bytes:
+    def content(self, device: DeviceId, stream: str) -> bytes:
         """Return a file as it lies on a device's disk, as far as it is there without a hole.
 
         Args:
             device: The device.
             stream: Id in hex.
-            size_bytes: The file's size.
         """
-        store = self.stores(device).streams[stream]
-        pieces: list[bytes] = []
-        length = 0
-        while length < size_bytes and (piece := store.read(len(pieces) + 1)) is not None:
-            pieces.append(piece)
-            length += len(piece)
-        return b"".join(pieces)
+        return self.stores(device).streams[stream].content()
 
     def begin_happenings(self, before: Callable[[Happening], None] = lambda _: None) -> None:
         """Let the scenario's happenings come at their times, counted from now.

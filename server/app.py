@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import secrets
 import signal
 import socket
@@ -20,6 +21,7 @@ from common.errors import ConfigError, TransportError
 from common.fields import encode_key, is_host
 from common.limits import MAX_BODY_BYTES
 from common.tokens import make_token
+from host.notify import ServiceManager
 from server.api.application import create_application
 from server.connection import BoundedProtocol
 from server.services.certificates import check_pair, ensure_certificate, fingerprint_to_pin
@@ -125,6 +127,7 @@ async def _run(
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
     port = listener.getsockname()[1]
     url = url_of("http" if config.ssl is None else "https", settings.host, port)
+    manager = ServiceManager(os.environ)
 
     def on_start() -> None:
         gc.collect()
@@ -134,14 +137,21 @@ async def _run(
         if settings.ready_file is not None:
             write_json(settings.ready_file, {"url": url, "stun_port": stun_port})
         announce(url)
+        manager.ready(f"listening on {url}")
+
+    def stop() -> None:
+        server.should_exit = True
+        manager.stopping()
 
     server = _Server(config, on_start)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, setattr, server, "should_exit", True)
+        loop.add_signal_handler(number, stop)
+    watch = loop.create_task(manager.keep_watch(lambda: f"listening on {url}"), name="watchdog")
     try:
         await server.serve(sockets=[listener])
     finally:
+        watch.cancel()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
 
@@ -219,7 +229,7 @@ async def _ensure_group(coordinator: Coordinator, group: str, state: Path) -> No
     if all(known.name != group for known in coordinator.groups()):
         write_token(path, await coordinator.create_group(group))
     elif not path.exists():
-        token = coordinator.apply(group, lambda machine, now, wall: machine.add_join_token(now=now, wall=wall))
+        token = coordinator.apply(group, lambda machine, now, wall: machine.entrance.add_join_token(now=now, wall=wall))
         await coordinator.settled(group)
         write_token(path, token)
 

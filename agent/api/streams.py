@@ -183,7 +183,10 @@ def _wire_name(path: Path) -> str:
 
 
 def _receipts(receipts: Mapping[DeviceId, Receipt]) -> dict[DeviceId, dict[str, Any]]:
-    return {device: asdict(receipts[device]) for device in sorted(receipts)}
+    shown = {device: asdict(receipts[device]) for device in sorted(receipts)}
+    for receipt in shown.values():
+        del receipt["signature"]  # the agent has verified it, and JSON has no bytes
+    return shown
 
 
 def _line(event: str, **fields: object) -> bytes:

@@ -17,6 +17,7 @@ from agent.core.streams import StreamTable
 from common.errors import DecodeError
 from common.graph_frames import LostEdges
 from common.ids import DeviceId
+from common.limits import EMBEDDED_REST_S
 
 
 class Bridging:
@@ -48,6 +49,7 @@ class Bridging:
         greet: Callable[[Hop, Stream, Known | None], None],
     ) -> None:
         self.stale = True
+        self._resting: list[Stream] = []
         self._connected = False
         self._degraded = degraded
         self._table = table
@@ -65,10 +67,11 @@ class Bridging:
     def settle(self, now: float) -> None:
         """Compare links and graphs if either has changed, or time is due; tell what comes of it."""
         due = self._degraded.poll_timeout()
+        self.stale |= any(not _at_rest(stream, now) for stream in self._resting)
         if not self.stale and (due is None or now < due):
             return
         self.stale = False
-        self._degraded.look(self._gone(), now, connected=self._connected)
+        self._degraded.look(self._gone(now), now, connected=self._connected)
         for word in self._degraded.poll_words(now):
             self._tell(word, None)
             self._exchange.pressing = True
@@ -77,12 +80,15 @@ class Bridging:
         """Take what a peer passes on about lost edges.
 
         Raises:
-            DecodeError: it is about a device that is no member, or of a time that has not come.
+            DecodeError: it is about a device that is no member, of a time that has not come, or one of too many: what
+                is true is said again.
         """
         if max(word.stamp, word.epoch) > self._degraded.latest(now):
             raise DecodeError("lost edges of the future")
         if word.device not in self._peers.members:
             raise DecodeError("lost edges of a stranger")
+        if self._degraded.is_news(word) and not hop.news.take(now):
+            raise DecodeError("too many words about lost edges")
         if self._degraded.on_word(word, now):
             self._tell(word, hop.peer)
             self._exchange.pressing = True
@@ -116,13 +122,14 @@ class Bridging:
         """Return when `settle` is due."""
         return self._degraded.poll_timeout()
 
-    def _gone(self) -> dict[int, tuple[DeviceId, ...]]:
+    def _gone(self, now: float) -> dict[int, tuple[DeviceId, ...]]:
         """Return, for every epoch in use, the neighbours to whom no link speaks."""
-        tables = [self._table]
         # Whoever lacks something of a stream that is whole here says so itself; its source may be gone for good, and
         # puts no newer graph into it.
-        streams = (entry.stream for entry in self._streams.by_short.values())
-        tables += [stream.graphs for stream in streams if stream.role != "done"]
+        entries = self._streams.by_short.values()
+        streams = [entry.stream for entry in entries if entry.stream.role != "done" and entry.stream.graphs.current]
+        self._resting = [stream for stream in streams if _at_rest(stream, now)]
+        tables = [self._table, *(stream.graphs for stream in streams if stream not in self._resting)]
         gone: dict[int, tuple[DeviceId, ...]] = {}
         for known in (table.current for table in tables):
             if known is not None and known.epoch not in gone:
@@ -135,3 +142,11 @@ class Bridging:
             hop = self._neighbourhood.speaking(peer)
             if hop is not None and peer != previous:
                 hop.send(word)
+
+
+def _at_rest(stream: Stream, now: float) -> bool:
+    """Tell whether all that is known of a stream is here, and nobody has sent or wanted any of it for long."""
+    if now - stream.active_at < EMBEDDED_REST_S:
+        return False
+    expired = stream.lowest >= stream.stop > 1
+    return expired or stream.held.until(stream.lowest, stream.stop) == (True, stream.stop)

@@ -13,6 +13,7 @@ from common.errors import ConfigError
 from common.ids import DeviceId, GroupId, check_id
 from common.limits import MAX_DATAGRAM_BYTES, MIN_DATAGRAM_BYTES, MIN_STREAM_MEMORY_BYTES, STREAM_MEMORY_BYTES
 from common.sealing import public_key_of
+from common.signing import Signer
 
 Scope = Literal["graph", "neighbours"]
 
@@ -67,3 +68,8 @@ class NodeConfig:
     def public_key(self) -> bytes:
         """The device's public key, 32 bytes."""
         return public_key_of(self.private_key)
+
+    @property
+    def signer(self) -> Signer:
+        """What signs as this device."""
+        return Signer(self.private_key, self.group)

@@ -119,13 +119,19 @@ class Degraded:
                 own.said_at = None if lost else own.said_at
         self._sum_up(now)
 
-    def on_word(self, word: LostEdges, now: float) -> bool:
-        """Take another device's word; return whether it is news, to be passed on."""
+    def is_news(self, word: LostEdges) -> bool:
+        """Tell whether a word is another device's, and newer than what it said of that epoch before."""
         said = word.device, word.epoch
         before = self._words.get(said)
         newest = self._forgotten.get(said, (-1, 0.0))[0] if before is None else before.stamp
-        if word.device == self._device or newest >= word.stamp:
+        return word.device != self._device and newest < word.stamp
+
+    def on_word(self, word: LostEdges, now: float) -> bool:
+        """Take another device's word; return whether it is news, to be passed on."""
+        if not self.is_news(word):
             return False
+        said = word.device, word.epoch
+        before = self._words.get(said)
         kept: Sized = self._forgotten if word.epoch < self._oldest else self._words
         if before is None and len(kept) >= MAX_LOST_WORDS:
             return False

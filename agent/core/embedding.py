@@ -1,7 +1,7 @@
 """Graphs that travel with a stream (M12): put in at the source, taken out at the relays.
 
 A graph record runs ahead of the chunks it governs, under the epoch as its number, never inside a chunk. It is sealed
-by the source under the group key and forwarded as it is. It routes its own stream and nothing else.
+by the source under the group key, signed, and forwarded as it is. It routes its own stream and nothing else.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from common.graph import decode_untrusted as decode_graph
 from common.graph_frames import GraphRecord
 from common.limits import MAX_GRAPH_PARTS
 from common.sealing import NONCE_BYTES
+from common.signing import PURPOSE_GRAPH, SIGNATURE_BYTES
 
-PURPOSE_GRAPH: Final = b"graph"
 GRAPH_PART_BYTES: Final = 1_024
-_SHORT_BYTES: Final = 4
 
 
 def embed(stream: Stream, current: Known | None, streams: StreamTable, now: float) -> bool:
@@ -34,7 +33,7 @@ def embed(stream: Stream, current: Known | None, streams: StreamTable, now: floa
     encoded = encode_graph(current.graph)
     if not encoded or not stream.graphs.learn_graph(current.graph, now):
         return False
-    plain = stream.short.to_bytes(_SHORT_BYTES, "big") + encoded
+    plain = streams.signer.sign(PURPOSE_GRAPH, stream.opening.stream + encoded) + encoded
     _keep(stream, current.epoch, streams.keys.seal(PURPOSE_GRAPH, plain, streams.entropy(NONCE_BYTES)))
     return True
 
@@ -46,14 +45,15 @@ def learn_embedded(stream: Stream, epoch: int, blob: bytes, streams: StreamTable
         Whether it is newer than the one that governed it.
 
     Raises:
-        DecodeError: it is not authentic, or of another stream or epoch.
+        DecodeError: it is not authentic, not signed by the stream's source, or of another epoch.
     """
     if streams.keys is None:
         raise DecodeError("no group key")
     plain = streams.keys.open(PURPOSE_GRAPH, blob)
-    if int.from_bytes(plain[:_SHORT_BYTES], "big") != stream.short:
-        raise DecodeError("a graph of another stream")
-    graph = decode_graph(plain[_SHORT_BYTES:])
+    signature, encoded = plain[:SIGNATURE_BYTES], plain[SIGNATURE_BYTES:]
+    if not stream.author.is_signed(PURPOSE_GRAPH, stream.opening.stream + encoded, signature):
+        raise DecodeError("a graph that the stream's source has not signed")
+    graph = decode_graph(encoded)
     if graph.epoch != epoch:
         raise DecodeError("a graph of another epoch")
     newer = stream.graphs.learn_graph(graph, now)

@@ -24,11 +24,13 @@ class Receipt:
         state: the last thing it said.
         held_bytes: plain bytes it holds.
         reason: why it refused; empty otherwise.
+        signature: the device's, of its last word.
     """
 
     state: ReceiptState
     held_bytes: int = 0
     reason: str = ""
+    signature: bytes = field(default=b"", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +108,30 @@ class FileVerified:
 
 @dataclass(frozen=True, slots=True)
 class FileFailed:
-    """A file will not arrive here: it was refused, or its hash is wrong."""
+    """A file will not arrive here: it was refused."""
 
     stream: str
     reason: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ForgeryFound:
+    """Chunks ``first`` to ``last`` were not what their source sent; they are dropped, and fetched again elsewhere.
+
+    Attributes:
+        stream: its id in hex.
+        source: who should have sent them.
+        first: the first number.
+        last: the last number.
+        bringer: who was bringing the stream; it made them, or was deceived itself. None if nobody was.
+    """
+
+    stream: str
+    source: DeviceId
+    first: int
+    last: int
+    bringer: DeviceId | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +206,7 @@ Event = (
     | StreamProgress
     | FileVerified
     | FileFailed
+    | ForgeryFound
     | StreamCancelled
     | MessageReceived
     | MessageGap

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agent.core.cursor import Cursor, Owed
+from agent.core.disputes import Disputes
 from agent.core.gaps import Gaps
 from agent.core.hop import Hop
 from agent.core.rangeset import RangeSet
@@ -21,7 +22,7 @@ from agent.core.stream import Stream
 from agent.core.supply import Concerned
 from common.datagrams import PacketType
 from common.ids import DeviceId
-from common.limits import MAX_RANGES
+from common.limits import MAX_PATIENT_RTT_S, MAX_RANGES
 from common.ranges import Ranges
 from common.stream_frames import Have, Stop, Want
 
@@ -98,6 +99,7 @@ class Exchange:
         self._near = near
         self._hops = hops
         self._cursor_of = cursor_of
+        self._disputes = Disputes(hops, lambda hop, stream: self._send_have(hop, stream, reliable=False))
         self._progress: dict[int, _Progress] = {}
 
     def forget(self, stream: Stream) -> None:
@@ -197,6 +199,7 @@ class Exchange:
         self._have(stream, progress, now)
         if progress.old:
             self._stop_old(stream, progress, now)
+        stream.close_dispute()
         if stream.role == "receive":
             self._want(stream, progress.gaps, now)
 
@@ -274,13 +277,16 @@ class Exchange:
 
     def _want(self, stream: Stream, gaps: Gaps, now: float) -> None:
         missing = stream.missing() if stream.refused is None else stream.wanted.copy()
+        patience = (STALL_S if stream.held else FIRST_STALL_S) + STALL_RTTS * self._longest_rtt()
+        if (dispute := stream.dispute) is not None:
+            missing.remove_range(dispute.start, dispute.stop)
+            self._disputes.pursue(stream, dispute, self._providers(stream, gaps), patience, now)
         for peer in gaps.note_missing(missing, now):
             self._give_up(stream, gaps, peer)
         if not missing:
             gaps.look_anew()
             stream.supply.whole()
             return
-        patience = (STALL_S if stream.held else FIRST_STALL_S) + STALL_RTTS * self._longest_rtt()
         self._give_up_silent(stream, gaps, now - patience)
         stalled = gaps.stalled(missing, stream.held.last(), now, patience)
         gaps.pulled.union_update(stalled)
@@ -412,4 +418,5 @@ class Exchange:
         return sorted(order, key=lambda hop: hop.peer == gaps.failed)
 
     def _longest_rtt(self) -> float:
-        return max((hop.qos.rtt_s or 0.0 for hop in self._hops.values()), default=0.0)
+        """Return the longest round trip to any peer, as far as it is worth waiting for: a peer may claim any."""
+        return min(max((hop.qos.rtt_s or 0.0 for hop in self._hops.values()), default=0.0), MAX_PATIENT_RTT_S)

@@ -8,6 +8,7 @@ itself. Larger messages, and files, are pulled.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from agent.core.degraded import Degraded
 from agent.core.neighbourhood import Neighbourhood
@@ -17,6 +18,9 @@ from common.datagrams import CHUNK_HEADER_BYTES, FLAG_END, FLAG_START
 from common.graph import short_epoch
 from common.limits import MAX_FLOODED_BYTES
 from common.sealing import TAG_BYTES
+from common.signing import SIGNATURE_BYTES
+
+_MOST_BYTES: Final = MAX_FLOODED_BYTES + SIGNATURE_BYTES
 
 
 class Flooding:
@@ -66,7 +70,7 @@ def whole_messages(stream: Stream, start: int, stop: int) -> Iterator[tuple[int,
     Yields:
         Each one's first number, and one past its last.
     """
-    most = -(-MAX_FLOODED_BYTES // stream.opening.piece_bytes)
+    most = -(-_MOST_BYTES // stream.opening.piece_bytes)
     first = start
     while first > start - most and first in stream.held and not stream.flags_of(first) & FLAG_START:
         first -= 1
@@ -88,4 +92,4 @@ def _end_of(stream: Stream, first: int, most: int) -> int | None:
     if not last:
         return None
     last_bytes = len(last[0]) - CHUNK_HEADER_BYTES - TAG_BYTES
-    return end if (end - first - 1) * stream.opening.piece_bytes + last_bytes <= MAX_FLOODED_BYTES else None
+    return end if (end - first - 1) * stream.opening.piece_bytes + last_bytes <= _MOST_BYTES else None

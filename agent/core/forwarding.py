@@ -76,7 +76,7 @@ class Forwarder:
             socket_channel: the channel of the socket they came in on, if that socket belongs to one (M7).
             now: monotonic seconds.
         """
-        first, session, low_number, epoch, _, short, word = BOTH_HEADERS.unpack_from(datagrams[0])
+        first, session, low_number, _, _, short, word = BOTH_HEADERS.unpack_from(datagrams[0])
         counters = hop.counters
         count = len(datagrams)
         size_bytes = sum(map(len, datagrams))
@@ -115,8 +115,24 @@ class Forwarder:
         self._peers.on_heard(hop.peer, now, chunks=True)
         if repeated:
             counters.note_repeated(first_crossing=kind == PacketType.DATA)
-            return
-        counters.chunks_received += count
+        elif not self._in_dispute(hop, stream, start, stop):
+            self._take(hop, entry, datagrams, chunks, plains, now)
+
+    def _take(
+        self,
+        hop: Hop,
+        entry: Entry,
+        datagrams: Sequence[bytes],
+        chunks: Sequence[bytes],
+        plains: Sequence[bytes],
+        now: float,
+    ) -> None:
+        """Keep the consecutive chunks of some datagrams, which are new here, and send them on."""
+        stream, count = entry.stream, len(chunks)
+        first, _, _, epoch, _, short, word = BOTH_HEADERS.unpack_from(datagrams[0])
+        flags, start = split_word(word)
+        stop, kind = start + count, first >> 4
+        hop.counters.chunks_received += count
         cursor = hop.cursors.get(short) or self._neighbourhood.cursor(hop, stream)
         cursor.reported.add_range(start, stop)
         self._note_way(hop, stream, kind, start, stop)
@@ -124,7 +140,16 @@ class Forwarder:
         onward = PacketType.PULLED if kind == PacketType.PULLED else PacketType.DATA
         self._keep(entry, start, flags, chunks, plains, now)
         if stream.spec.distribute:
-            self._distribute(Forwarding(stream, start, stop, size_bytes, epoch, first & 15, hop.peer, onward), now)
+            self._distribute(
+                Forwarding(stream, start, stop, sum(map(len, datagrams)), epoch, first & 15, hop.peer, onward), now
+            )
+
+    def _in_dispute(self, hop: Hop, stream: Stream, start: int, stop: int) -> bool:
+        """Whether chunks are to be taken of another peer than this one, and are dropped."""
+        if stream.dispute is None or stream.dispute.admits(hop.peer, start, stop):
+            return False
+        self._drops["chunk-in-dispute"] += stop - start
+        return True
 
     def _note_way(self, hop: Hop, stream: Stream, kind: int, start: int, stop: int) -> None:
         """Note who brings a stream unasked: not who answers a WANT, or floods what there is no edge for."""
@@ -172,6 +197,8 @@ class Forwarder:
         if stream.sink is not None:
             for event in stream.sink.on_run(start, flags, plains):
                 self._streams.note(entry, event, now)
+            if stream.urgent:
+                self._streams.deliver_soon(entry)
         if not entry.ended and (stream.complete or start == stream.closing):
             entry.ended = True
             self._channels.of(stream).manner.on_stream_end(now)

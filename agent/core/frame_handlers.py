@@ -160,7 +160,7 @@ class FrameHandlers:
         if not isinstance(entry, Entry):
             self._forwarder.drop_declined(now)
             if entry is not None and entry.reason == "too-many-streams":
-                self._upkeep.refuse_unopened(hop, entry.short, f"{entry.reason}: at most {MAX_STREAMS} at a device")
+                self._upkeep.refuse_unopened(hop, entry, f"{entry.reason}: at most {MAX_STREAMS} at a device")
             return
         stream = entry.stream
         self._neighbourhood.cursor(hop, stream).opening_sent = True

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Final
 
 from agent.core.acks import AckTracker
+from agent.core.allowance import Allowance
 from agent.core.carry import Carrier
 from agent.core.congestion import Controller
 from agent.core.content import ChunkContent, FrameContent
@@ -34,7 +35,7 @@ from common.datagrams import HOP_HEADER, HOP_HEADER_BYTES, PacketType, expand_nu
 from common.errors import DecodeError
 from common.frames import Frame, decode_untrusted, encode_frame
 from common.ids import DeviceId
-from common.limits import HOP_WINDOW
+from common.limits import HOP_WINDOW, LOST_WORDS_PER_S, MAX_LOST_WORDS
 from common.link_frames import Ack, Probe
 from common.path_frames import MtuAnswer, MtuProbe, PathAnswer, PathChallenge, Train
 from common.sealing import Sealer
@@ -83,6 +84,8 @@ class Hop:
         self.cursors: dict[int, Cursor] = {}
         self.ports: dict[str, int] = {}
         """The peer's UDP port by channel, where a channel has a socket per peer."""
+        self.news = Allowance(MAX_LOST_WORDS, LOST_WORDS_PER_S, now)
+        """How many words about lost edges of the peer's are passed on."""
         self.bogus_numbers = 0
         self._number = 1
         self._anchor = 0

@@ -17,6 +17,7 @@ from common.datagrams import CHUNK_OVERHEAD_BYTES, CHUNK_TYPES, CONTROL_OVERHEAD
 from common.errors import DecodeError
 from common.frames import Frame
 from common.ids import ChannelId
+from common.path_frames import PathChallenge
 from common.stun import HIGHEST_STUN_BYTE
 
 
@@ -60,10 +61,12 @@ class Intake:
             hop = by_address.get(address) if listed is None else self._peers.hops.get(listed[1])
             count = 1
             if kind in CHUNK_TYPES and len(datagram) > CHUNK_OVERHEAD_BYTES - 1:
-                count = run_length(batch, at)
                 if hop is None:
-                    self._drops["chunk-from-stranger"] += count
-                elif listed is not None and address[0] != hop.session.address[0]:
+                    self._drops["chunk-from-stranger"] += 1
+                    at += 1
+                    continue
+                count = run_length(batch, at)
+                if listed is not None and address[0] != hop.session.address[0]:
                     self._drops["chunk-from-wrong-host"] += count
                 else:
                     run = [datagram for datagram, _ in batch[at : at + count]]
@@ -88,9 +91,16 @@ class Intake:
         hop, found = opened
         hop.counters.bytes_received += len(datagram)
         self._peers.on_heard(hop.peer, now)
+        challenged = False
         for frame in found:
             if self._peers.hops.get(hop.peer) is not hop:
                 break  # the one before was a farewell
+            if isinstance(frame, PathChallenge):
+                if challenged:
+                    # Each is answered to an address that has proved nothing, by a datagram larger than the frame.
+                    self._drops["pathchallenge-refused"] += 1
+                    continue
+                challenged = True
             self.frames.handle(hop, frame, address, now)
 
     def _open_control(

@@ -133,6 +133,8 @@ class Link:
         """When the search for the peer began: with its addresses, or with the end of the session before."""
         self.mtu_bytes: int | None = None
         """What the path takes, as last measured while the link was open; None before."""
+        self.other_wire: int | None = None
+        """The wire version of a hello that came in the peer's name and is not this one's; a claim, for the operator."""
         self._group = group
         self._secret = secret
         self._datagram_bytes = datagram_bytes
@@ -188,6 +190,7 @@ class Link:
             receive_key=session_key(self._secret, self._group, hello.session, offer),
         )
         self._offered = self._entropy(SESSION_ID_BYTES)
+        self.other_wire = None
         self.rhythm.start(now)
         self.rhythm.set_hasty(False, now)
         self._transition(LinkInput.ESTABLISHED)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.core.store import PieceReader, Resumed, Role, StoreError
+from common.blocks import Blocks
 from common.opening import Opening
 
 
@@ -33,7 +34,7 @@ class MemoryStreamStore:
 
     reader: PieceReader | None = None
     piece_bytes: int = 0
-    size_bytes: int | None = None
+    size_bytes: int = 0
     limit_bytes: int | None = None
     on_forgotten: Callable[[int], object] | None = None
     digest: bytes | None = None
@@ -48,9 +49,8 @@ class MemoryStreamStore:
     def write_run(self, start: int, pieces: Sequence[bytes], tags: Sequence[bytes]) -> None:
         """Keep consecutive chunks; of a source's file the tags and what is not in the file itself."""
         self._tags.update(enumerate(tags, start))
-        in_file = 0 if self.reader is None else self._pieces()
         for number, data in enumerate(pieces, start):
-            if not 0 < number <= in_file:
+            if self.reader is None or not self._is_piece(number):
                 self._kept_bytes += len(data) - len(self._chunks.get(number, b""))
                 self._chunks[number] = data
         if self.limit_bytes is not None:
@@ -59,9 +59,9 @@ class MemoryStreamStore:
 
     def read(self, number: int) -> bytes | None:
         """Return a chunk's plain bytes, or None."""
-        if self.reader is not None and 0 < number <= self._pieces():
-            offset = (number - 1) * self.piece_bytes
-            return self.reader.read(offset, min(self.piece_bytes, (self.size_bytes or 0) - offset))
+        if self.reader is not None and self._is_piece(number):
+            offset = self._blocks().index_of(number) * self.piece_bytes
+            return self.reader.read(offset, min(self.piece_bytes, self.size_bytes - offset))
         return self._chunks.get(number)
 
     def read_run(self, start: int, count: int) -> list[bytes]:
@@ -109,12 +109,23 @@ class MemoryStreamStore:
         self._tags.clear()
         self._kept_bytes = 0
 
-    def content(self, pieces: int) -> bytes:
-        """Return the whole stream's plain bytes, chunks 1 to ``pieces``."""
-        return b"".join(self._chunks[number] for number in range(1, pieces + 1))
+    def content(self) -> bytes:
+        """Return a file's bytes, as far as they are here without a hole."""
+        pieces = []
+        for number in range(1, self._blocks().closing):
+            if self._is_piece(number):
+                piece = self.read(number)
+                if piece is None:
+                    break
+                pieces.append(piece)
+        return b"".join(pieces)
 
-    def _pieces(self) -> int:
-        return -(-(self.size_bytes or 0) // self.piece_bytes)
+    def _blocks(self) -> Blocks:
+        return Blocks.of(self.size_bytes, self.piece_bytes)
+
+    def _is_piece(self, number: int) -> bool:
+        blocks = self._blocks()
+        return 0 < number < blocks.closing and not blocks.is_proof(number)
 
     def _forget(self, number: int) -> None:
         self._kept_bytes -= len(self._chunks.pop(number))
@@ -146,7 +157,9 @@ class MemoryStores:
                 detail = f"{size} bytes are more than the {self._capacity_bytes} left here"
                 raise StoreError("no-space", detail)
             self._capacity_bytes -= size
-        store = MemoryStreamStore(limit_bytes=self._limit(opening))
+        store = MemoryStreamStore(
+            piece_bytes=opening.piece_bytes, size_bytes=opening.size_bytes or 0, limit_bytes=self._limit(opening)
+        )
         return self._add(opening, sealed, store, "receive")
 
     def source(self, opening: Opening, sealed: bytes, reader: PieceReader | None) -> MemoryStreamStore:
@@ -154,7 +167,7 @@ class MemoryStores:
         store = MemoryStreamStore(
             reader=reader,
             piece_bytes=opening.piece_bytes,
-            size_bytes=opening.size_bytes,
+            size_bytes=opening.size_bytes or 0,
             limit_bytes=self._limit(opening),
         )
         return self._add(opening, sealed, store, "source")

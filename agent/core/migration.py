@@ -73,9 +73,11 @@ class Migration:
         Returns:
             The hop that it belongs to, and what it carries; None if it belongs to none.
         """
-        if not self._usable(address):
+        named = self._by_session_byte.get(datagram[1])
+        # The session first: it rules out nearly all of a stranger's flood, and reading an address costs more.
+        if not named or not self._usable(address):
             return None
-        for hop in islice(self._by_session_byte.get(datagram[1], {}).values(), MOST_TRIED):
+        for hop in islice(named.values(), MOST_TRIED):
             newest = hop.newest_number
             try:
                 found = hop.open_control(datagram, now)

@@ -95,6 +95,7 @@ class Node:
             config.group,
             config.datagram_bytes,
             config.stream_memory_bytes,
+            signer=config.signer,
             channels=self.channels,
             stores=stores,
             drops=self.drops,
@@ -244,7 +245,9 @@ class Node:
         return self.control.poll()
 
     def poll_event(self) -> Event | None:
-        """Return news for the shell, or None."""
+        """Return news for the shell, or None; ask when what is to be sent has gone, for messages are verified here."""
+        if not self._events:
+            self.streams.deliver(self._now)
         return self._events.popleft() if self._events else None
 
     def poll_timeout(self) -> float | None:

@@ -18,7 +18,7 @@ from agent.core.policy import PeerPolicy
 from agent.core.reachability import Attempt, attempt_of
 from agent.core.survey import Survey
 from common.addresses import is_within
-from common.datagrams import Hello, hello_key_id, open_hello
+from common.datagrams import Hello, OtherWireVersion, hello_key_id, open_hello
 from common.errors import DecodeError
 from common.fields import decode_key
 from common.ids import DeviceId
@@ -128,15 +128,20 @@ class Peers:
 
     def receive_hello(self, datagram: bytes, address: Address, now: float) -> None:
         """Take a hello from anywhere."""
-        if self._policy.denied and is_within(address[0], self._policy.denied):
-            self._drops["hello-from-denied-network"] += 1
-            return
         try:
             link = self._by_key_id.get(hello_key_id(datagram))
             if link is None:
                 self._drops["hello-unknown-key"] += 1
                 return
+            if self._policy.denied and is_within(address[0], self._policy.denied):
+                self._drops["hello-from-denied-network"] += 1
+                return
             hello = open_hello(datagram, link.sealer)
+        except OtherWireVersion as error:
+            self._drops["hello-of-other-wire-version"] += 1
+            if other := self._by_key_id.get(error.key_id):
+                other.other_wire = error.version
+            return
         except DecodeError:
             self._drops["hello-not-authentic"] += 1
             return

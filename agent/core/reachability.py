@@ -8,6 +8,7 @@ from typing import Final
 from agent.core.link import Link, LinkState
 from agent.core.policy import PeerPolicy
 from common.addresses import is_within
+from common.datagrams import WIRE_VERSION
 from common.fields import NatMapping, split_candidate
 from common.messages import CandidatesReport, RosterEntry
 
@@ -30,6 +31,7 @@ class Attempt:
         seconds: since they are tried, or since the link closed.
         own: what this device's NAT does.
         its: what the peer's NAT does.
+        wire: another wire version than this device's that the peer seems to speak; None where nothing says so.
     """
 
     allowed: bool
@@ -42,6 +44,7 @@ class Attempt:
     seconds: float
     own: NatMapping
     its: NatMapping
+    wire: int | None = None
 
 
 def attempt_of(entry: RosterEntry, link: Link | None, policy: PeerPolicy, own: CandidatesReport, now: float) -> Attempt:
@@ -70,6 +73,7 @@ def attempt_of(entry: RosterEntry, link: Link | None, policy: PeerPolicy, own: C
         seconds=0.0 if link is None else now - link.tried_since,
         own=own.mapping,
         its=entry.mapping,
+        wire=None if link is None else link.other_wire,
     )
 
 
@@ -81,6 +85,9 @@ def why_no_link(attempt: Attempt) -> str:
         return "its public key cannot be used, or there are more peers than one device may have"
     if attempt.session:
         return _why_not_yet(attempt.state)
+    if attempt.wire is not None:
+        older = "it" if attempt.wire < WIRE_VERSION else "this device"
+        return f"it speaks wire version {attempt.wire}, and this device {WIRE_VERSION}: update {older}"
     if not attempt.told:
         return "it told no address"
     if not attempt.tried:

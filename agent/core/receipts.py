@@ -7,16 +7,15 @@ two ways.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, cast
 
 from agent.core.events import Receipt, ReceiptState
 from common.ids import DeviceId
 from common.limits import MAX_DEVICES_PER_GROUP, MAX_REASON_BYTES
-from common.stream_frames import ReceiptEntry
+from common.stream_frames import SIGNED_STATES, ReceiptEntry
 
 PROGRESS_EVERY_S: Final = 1.0
-_FINAL: Final = ("verified", "refused", "cancelled")
 _RANK: Final = {"waiting": 0, "receiving": 1, "cancelled": 2, "refused": 3, "verified": 4}
 
 
@@ -39,7 +38,7 @@ class ReceiptBook:
             return False
         self.receipts[device] = receipt
         self._dirty[device] = None
-        if receipt.state in _FINAL:
+        if receipt.state in SIGNED_STATES:
             self._urgent = True
         return True
 
@@ -54,7 +53,7 @@ class ReceiptBook:
     def touch_all(self) -> None:
         """Pass everything on once more: the way to the source changed."""
         self._dirty.update(dict.fromkeys(self.receipts))
-        self._urgent = any(receipt.state in _FINAL for receipt in self.receipts.values())
+        self._urgent = any(receipt.state in SIGNED_STATES for receipt in self.receipts.values())
 
     def take(self, now: float) -> list[ReceiptEntry]:
         """Return what changed since the last call, and count it as passed on."""
@@ -67,17 +66,29 @@ class ReceiptBook:
     def entries(self, devices: Iterable[DeviceId] | None = None) -> list[ReceiptEntry]:
         """Return the receipts of some devices, or of all, as they travel."""
         return [
-            ReceiptEntry(device, receipt.state, receipt.held_bytes, _cut(receipt.reason))
+            ReceiptEntry(device, receipt.state, receipt.held_bytes, cut_reason(receipt.reason), receipt.signature)
             for device in (self.receipts if devices is None else devices)
             if (receipt := self.receipts[device])
         ]
 
-    def merge(self, entries: Iterable[ReceiptEntry]) -> bool:
-        """Take receipts that a peer passed on; return whether any said more than before."""
+    def merge(self, entries: Iterable[ReceiptEntry], is_genuine: Callable[[ReceiptEntry], bool]) -> bool:
+        """Take receipts that a peer passed on.
+
+        Args:
+            entries: the receipts.
+            is_genuine: whether a last word is its device's own; asked where it says more than what is known.
+
+        Returns:
+            Whether any said more than before.
+        """
         changed = False
         for entry in entries:
-            receipt = Receipt(cast(ReceiptState, entry.state), entry.held_bytes, entry.reason)
-            changed |= self.put(entry.device, receipt)
+            receipt = Receipt(cast(ReceiptState, entry.state), entry.held_bytes, entry.reason, entry.signature)
+            before = self.receipts.get(entry.device)
+            if before is not None and _order(receipt) <= _order(before):
+                continue
+            if receipt.state not in SIGNED_STATES or is_genuine(entry):
+                changed |= self.put(entry.device, receipt)
         return changed
 
 
@@ -86,5 +97,6 @@ def _order(receipt: Receipt) -> tuple[int, int, str]:
     return _RANK[receipt.state], receipt.held_bytes, receipt.reason
 
 
-def _cut(reason: str) -> str:
+def cut_reason(reason: str) -> str:
+    """Return so much of a reason as a receipt has room for."""
     return reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")

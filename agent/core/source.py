@@ -1,4 +1,4 @@
-"""The source's side of a stream: cutting bytes into numbered chunks, each sealed once.
+"""The source's side of a stream: cutting bytes into numbered chunks, each sealed once, and signing for them.
 
 A file is cut no faster than its fastest next hop takes it; the slower ones follow with cursors of their own. A
 message is cut at once; the publisher waits only while too much is still owed to its own next hops.
@@ -12,10 +12,12 @@ from typing import Final, NamedTuple
 from agent.core.sinks import FileHasher
 from agent.core.store import StoreError
 from agent.core.stream import Stream
-from common.datagrams import FLAG_CLOSING, FLAG_END, FLAG_START
+from common.blocks import Blocks
+from common.datagrams import FLAG_END, FLAG_PROOF, FLAG_START
 from common.errors import RefusedError
 from common.limits import MAX_MESSAGE_BYTES
 from common.sealing import TAG_BYTES
+from common.signing import PURPOSE_BLOCK, PURPOSE_MESSAGE, SIGNATURE_BYTES, Signer, block_statement, message_statement
 
 CUT_AHEAD: Final = 256
 """Chunks owed to the fastest next hop beyond which a file is not cut further."""
@@ -44,19 +46,22 @@ class FileSource:
 
     Args:
         stream: the stream, with role ``source``.
+        blocks: how its chunks are numbered.
+        signer: signs as this device.
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, blocks: Blocks, signer: Signer) -> None:
         self.stream = stream
-        self._pieces = stream.opening.pieces
+        self._blocks = blocks
+        self._signer = signer
         self._next = 1
-        self._hasher = FileHasher(self._pieces, stream.held, stream.store)
+        self._hasher = FileHasher(blocks, stream.held, stream.store)
         self.failed: StoreError | None = None
 
     @property
     def done(self) -> bool:
         """Whether the closing record was cut."""
-        return self._next > self._pieces + 1
+        return self._next > self._blocks.closing
 
     def cut(self, most: int) -> Cut | None:
         """Cut up to ``most`` chunks; None when there are none, or the file cannot be read (``failed`` says why).
@@ -68,20 +73,27 @@ class FileSource:
             return None
         held, stop = self.stream.held.until(start, start + most)
         try:
-            if start <= self._pieces:
+            proof = self._blocks.proof_from(start)
+            if start < proof:
                 flags = 0
-                plains = self.stream.store.read_run(start, min(stop, self._pieces + 1) - start)
+                plains = self.stream.store.read_run(start, min(stop, proof) - start)
                 if not plains:
                     raise StoreError("io", "the file is no longer there")
                 self._hasher.feed(start, plains)
             else:
-                plains, flags = [self._hasher.digest()], FLAG_CLOSING
+                flags = FLAG_PROOF
+                plains = [self._prove(start)]
             chunks = self._seal(start, flags, plains)
         except StoreError as error:
             self.failed = error
             return None
         self._next = start + len(chunks)
         return Cut(start, chunks, not held)
+
+    def _prove(self, number: int) -> bytes:
+        digest = self._hasher.digest()
+        self._hasher.pass_proof()
+        return digest + self._signer.sign(PURPOSE_BLOCK, block_statement(self.stream.opening.stream, number, digest))
 
     def _seal(self, start: int, flags: int, plains: list[bytes]) -> list[bytes]:
         stream = self.stream
@@ -106,10 +118,12 @@ class MessageSource:
 
     Args:
         stream: the stream, with role ``source``.
+        signer: signs as this device.
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, signer: Signer) -> None:
         self.stream = stream
+        self._signer = signer
         self.key_epoch = 0
         """Under which group key its opening was sealed."""
         self._queue: deque[tuple[int, bytes]] = deque()
@@ -129,12 +143,17 @@ class MessageSource:
             detail = f"{self._queued_bytes} bytes wait already; at most {MAX_PUBLISH_QUEUE_BYTES} may"
             raise RefusedError("busy", detail)
         size = self.stream.opening.piece_bytes
-        pieces = [payload[at : at + size] for at in range(0, len(payload), size)] or [b""]
+        first = self._next + len(self._queue)
+        last = first + (len(payload) + SIGNATURE_BYTES - 1) // size
+        data = payload + self._signer.sign(
+            PURPOSE_MESSAGE, message_statement(self.stream.opening.stream, first, last, payload)
+        )
+        pieces = [data[at : at + size] for at in range(0, len(data), size)]
         for index, piece in enumerate(pieces):
             flags = (FLAG_START if index == 0 else 0) | (FLAG_END if index == len(pieces) - 1 else 0)
             self._queue.append((flags, piece))
-        self._queued_bytes += len(payload)
-        return self._next + len(self._queue) - 1
+        self._queued_bytes += len(data)
+        return last
 
     def cut(self, most: int) -> Cut | None:
         """Cut up to ``most`` chunks, all of which begin or end a message alike; None when there are none."""

@@ -12,6 +12,7 @@ from typing import Final
 
 from cryptography.exceptions import InvalidTag
 
+from agent.core.dispute import Dispute
 from agent.core.rangeset import RangeSet
 from agent.core.ring import SealedRing
 from agent.core.routing import GraphTable
@@ -24,8 +25,9 @@ from common.datagrams import (
     CHUNK_HEADER,
     CHUNK_HEADER_BYTES,
     CHUNK_OVERHEAD_BYTES,
-    FLAG_CLOSING,
-    KNOWN_FLAGS,
+    FLAG_END,
+    FLAG_PROOF,
+    FLAG_START,
     NUMBER_MASK,
     PacketType,
 )
@@ -35,6 +37,7 @@ from common.messages import ChannelSpec
 from common.opening import Opening
 from common.ranges import NO_LIMIT
 from common.sealing import NONCE_BYTES, TAG_BYTES, Sealer
+from common.signing import Verifier
 
 RING_PART: Final = 2
 """Part of it for sealed chunks, which the slower next hops and repairs need: one in so many."""
@@ -57,6 +60,7 @@ class Stream:
         store: where its chunks are kept.
         role: ``source`` here, to ``receive``, or ``done`` (complete, kept to serve others).
         sink: what takes the chunks in; None at the source.
+        author: verifies what its source signed.
         graphs: an empty table for graphs that travel with the stream.
         now: monotonic seconds.
         memory_bytes: what it may take of this device's memory.
@@ -70,6 +74,7 @@ class Stream:
         store: StreamStore,
         role: Role,
         sink: Sink | None,
+        author: Verifier,
         graphs: GraphTable,
         now: float,
         memory_bytes: int = STREAM_MEMORY_BYTES,
@@ -80,12 +85,15 @@ class Stream:
         self.store = store
         self.role: Role = role
         self.sink = sink
+        self.author = author
         self.short = opening.short
         self.datagram_bytes = opening.piece_bytes + CHUNK_OVERHEAD_BYTES
         self.urgent = opening.kind == "message"
         self.socket_channel = spec.name if spec.sockets == "per-channel" else None
         self.held = RangeSet()
-        self.closing = opening.closing_number
+        self.blocks = opening.blocks
+        """How a file's chunks are numbered; None for an open-ended stream."""
+        self.closing = None if self.blocks is None else self.blocks.closing
         """The number of a file's closing record; None for an open-ended stream."""
         self.stop = 1 if self.closing is None else self.closing + 1
         """One past the highest number known to exist."""
@@ -98,6 +106,8 @@ class Stream:
         self.active_at = now
         """When a chunk last arrived, was cut, sent or asked for."""
         self.supply = Supply()
+        self.dispute: Dispute | None = None
+        """Chunks that were not the source's own, and are fetched again."""
         self.silences = Silences()
         """When no chunk arrived for long."""
         self.wanted = RangeSet()
@@ -129,10 +139,9 @@ class Stream:
     @property
     def held_bytes(self) -> int:
         """Plain bytes held of a file (an estimate by whole pieces while it is incomplete)."""
-        size = self.opening.size_bytes or 0
-        closing = self.closing
-        pieces = len(self.held) - (closing is not None and closing in self.held)
-        return min(size, pieces * self.opening.piece_bytes)
+        blocks = self.blocks
+        pieces = len(self.held) if blocks is None else blocks.pieces_of(len(self.held) - (blocks.closing in self.held))
+        return min(self.opening.size_bytes or 0, pieces * self.opening.piece_bytes)
 
     def is_repeated(self, start: int, stop: int, kind: int) -> bool:
         """Whether any of these chunks was here before, by the channel's repeat test (M7).
@@ -151,13 +160,10 @@ class Stream:
         """Verify and decrypt consecutive chunks (chunk header, ciphertext, tag).
 
         Raises:
-            DecodeError: one is not authentic, the flags are unknown, or a number is past the end of the file.
+            DecodeError: one is not authentic, the flags are not those of such a chunk, or a number is past the end of
+                the file.
         """
-        if flags & ~KNOWN_FLAGS:
-            raise DecodeError("unknown chunk flags")
-        closing = self.closing
-        if closing is not None and not 0 < start <= closing - len(chunks) + 1:
-            raise DecodeError("chunk number outside the file")
+        self._check_numbers(start, start + len(chunks), flags)
         open_raw = self._sealer.open_raw
         try:
             return [
@@ -166,6 +172,18 @@ class Stream:
             ]
         except InvalidTag as error:
             raise DecodeError("chunk does not authenticate") from error
+
+    def _check_numbers(self, start: int, stop: int, flags: int) -> None:
+        blocks = self.blocks
+        if blocks is None:
+            if flags & ~(FLAG_START | FLAG_END):
+                raise DecodeError("chunk flags that a message has not")
+            return
+        if not 0 < start < stop <= blocks.closing + 1:
+            raise DecodeError("chunk number outside the file")
+        proof = blocks.proof_from(start)
+        if flags != (FLAG_PROOF if start == proof else 0) or stop > proof + (start == proof):
+            raise DecodeError("chunk flags that do not fit the number")
 
     def on_arrival(self, now: float) -> None:
         """Note that new chunks arrived."""
@@ -240,7 +258,7 @@ class Stream:
         tags = self.store.tags_run(start, len(plains))
         chunks: list[bytes] = []
         last = start + len(plains) - 1
-        if not self.flags and (self.closing is None or last < self.closing):
+        if not self.flags and (self.blocks is None or last < self.blocks.proof_from(start)):
             chunks = self.seal(start, 0, plains)
         else:
             for number, plain in enumerate(plains, start):
@@ -252,8 +270,8 @@ class Stream:
 
     def flags_of(self, number: int) -> int:
         """Return the flags under which a chunk was sealed."""
-        if number == self.closing:
-            return FLAG_CLOSING
+        if self.blocks is not None and self.blocks.is_proof(number):
+            return FLAG_PROOF
         return self.flags.get(number, 0)
 
     def verify_stored(self, start: int, stop: int) -> int:
@@ -268,6 +286,23 @@ class Stream:
         intact = len(self._seal_again(start, stop))
         self.mark(start, start + intact)
         return intact
+
+    def refute(self, start: int, stop: int) -> None:
+        """Let go of chunks that turned out not to be the source's own: they are to be fetched again, of one peer."""
+        self.held.remove_range(start, stop)
+        self.forget_ring()
+        for number in range(start, stop):
+            self.flags.pop(number, None)
+        if self.dispute is None or self.dispute.start != start:
+            self.dispute = Dispute(start, stop)
+        self.dispute.stop = max(self.dispute.stop, stop)
+        self.dispute.refuted()
+        self.have_due = True
+
+    def close_dispute(self) -> None:
+        """Note whether what was in dispute has proved to be the source's own by now."""
+        if self.dispute is not None and (self.sink is None or self.sink.verified_below > self.dispute.start):
+            self.dispute = None
 
     def grant(self) -> int:
         """Return the number up to which neighbours may send: as many chunks as there is memory for, whichever they are.

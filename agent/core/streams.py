@@ -4,32 +4,35 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Final, cast
 
 from agent.core.channels import Channel, ChannelTable
 from agent.core.entry import Entry
-from agent.core.events import Event, FileFailed, FileVerified, Receipt, StreamOpened
+from agent.core.events import Event, FileFailed, FileVerified, ForgeryFound, Receipt, StreamOpened
 from agent.core.memory_store import MemoryStreamStore
 from agent.core.rangeset import RangeSet
-from agent.core.receipts import ReceiptBook
+from agent.core.receipts import ReceiptBook, cut_reason
 from agent.core.retention import Retention
 from agent.core.routing import GraphTable
-from agent.core.sinks import FileSink, MessageSink, Sink
+from agent.core.sinks import FileSink, MessageSink, Outcome, Refuted, Sink
 from agent.core.source import FileSource, MessageSource
 from agent.core.store import STORE_REASONS, PieceReader, Resumed, Role, StoreError, StoreReason, Stores, StreamStore
 from agent.core.stream import RING_PART, Stream
 from agent.core.verification import Verification
+from common.blocks import Blocks
 from common.datagrams import CHUNK_OVERHEAD_BYTES
 from common.errors import DecodeError, RefusedError
 from common.fields import decode_key
 from common.ids import ChannelId, DeviceId, GroupId
-from common.limits import MAX_FILE_BYTES, MAX_NAME_BYTES, MAX_STREAMS, MIN_DATAGRAM_BYTES
+from common.limits import MAX_FILE_BYTES, MAX_NAME_BYTES, MAX_STREAMS, MAX_TOMBSTONES, MIN_DATAGRAM_BYTES
 from common.messages import Roster
 from common.opening import STREAM_ID_BYTES, STREAM_KEY_BYTES, Opening, StreamKind
 from common.sealing import NONCE_BYTES, GroupKeys, key_epoch_of
+from common.signing import PURPOSE_OPENING, PURPOSE_RECEIPT, Signer, Verifier
+from common.stream_frames import ReceiptEntry
 
-PURPOSE_OPENING: Final = b"opening"
 FILE_LIFETIME_S: Final = 86_400.0
 """How long a file's opening is good for."""
 MESSAGE_LIFETIME_S: Final = 30 * 86_400.0
@@ -45,12 +48,17 @@ class Declined:
     """An opening that this device does not take.
 
     Attributes:
-        short: the stream's short form.
+        stream: the stream's id.
         reason: a short slug.
     """
 
-    short: int
+    stream: bytes
     reason: str
+
+    @property
+    def short(self) -> int:
+        """The stream's short form."""
+        return int.from_bytes(self.stream[:4], "big")
 
 
 class StreamTable:
@@ -61,6 +69,7 @@ class StreamTable:
         group: its group.
         datagram_bytes: the largest datagram this device sends.
         memory_bytes: what one stream may take of its memory.
+        signer: signs as this device.
         channels: the group's channels.
         stores: where streams are kept.
         drops: counts what was dropped, by reason.
@@ -76,6 +85,7 @@ class StreamTable:
         datagram_bytes: int,
         memory_bytes: int,
         *,
+        signer: Signer,
         channels: ChannelTable,
         stores: Stores,
         drops: Counter[str],
@@ -96,6 +106,9 @@ class StreamTable:
         """The same of this device's own links; it serves until the server has spoken."""
         self._datagram_bytes = datagram_bytes
         self._memory_bytes = memory_bytes
+        self.signer = signer
+        self._signing_keys: dict[DeviceId, bytes] = {}
+        self._undelivered: dict[int, Entry] = {}
         self._channels = channels
         self._stores = stores
         self._drops = drops
@@ -115,7 +128,8 @@ class StreamTable:
     # --- keys -----------------------------------------------------------------------------------------------------
 
     def set_keys(self, roster: Roster) -> None:
-        """Take the group's keys."""
+        """Take the group's keys, and those that its members sign with."""
+        self._signing_keys = {entry.device: decode_key(entry.signing_key) for entry in roster.devices}
         keys = {epoch: decode_key(key) for epoch, key in roster.group_keys.items()}
         if keys:
             self.keys = GroupKeys(self._group, keys)
@@ -145,7 +159,7 @@ class StreamTable:
         if not 0 <= size_bytes <= MAX_FILE_BYTES:
             raise RefusedError("too-large", f"{size_bytes} bytes; at most {MAX_FILE_BYTES} are taken")
         entry = self._open_source(channel, "file", name, size_bytes, reader, now)
-        entry.source = FileSource(entry.stream)
+        entry.source = self._file_source(entry.stream)
         for device in members:
             if device != self._device:
                 entry.book.put(device, Receipt("waiting"))
@@ -160,7 +174,7 @@ class StreamTable:
             source = None
         if source is None or channel not in self._channels.by_name:
             entry = self._open_source(channel, "message", "", None, None, now)
-            entry.source = source = self._messages[channel] = MessageSource(entry.stream)
+            entry.source = source = self._messages[channel] = MessageSource(entry.stream, self.signer)
             source.key_epoch = key_epoch_of(entry.stream.sealed_opening)
         return source.stream.opening.hex, source.publish(payload)
 
@@ -197,7 +211,7 @@ class StreamTable:
             size_bytes=size_bytes,
             created=wall,
             expires=wall + (FILE_LIFETIME_S if kind == "file" else MESSAGE_LIFETIME_S),
-        )
+        ).signed(self.signer)
         sealed = self._seal_opening(self.keys, opening)
         if len(sealed) > _MOST_OPENING_BYTES:
             raise RefusedError("bad-name", "the name's special characters take more room than one datagram has")
@@ -231,7 +245,7 @@ class StreamTable:
         if reason is not None:
             self._drops[reason] += 1
             self._decline(opening.short)
-            return Declined(opening.short, reason)
+            return Declined(opening.stream, reason)
         entry = self.by_short.get(opening.short)
         if entry is not None:
             return entry
@@ -242,10 +256,19 @@ class StreamTable:
             self._drops["opening-without-group-key"] += 1
             return None
         try:
-            return Opening.decode_untrusted(self.keys.open(PURPOSE_OPENING, sealed))
+            opening = Opening.decode_untrusted(self.keys.open(PURPOSE_OPENING, sealed), self._group)
         except DecodeError:
             self._drops["opening-not-authentic"] += 1
             return None
+        signing_key = self._signing_keys.get(opening.source)
+        if signing_key is None:
+            # A new member, or an old one: the next roster tells, and the opening is asked for again.
+            self._drops["opening-of-stranger"] += 1
+            return None
+        if signing_key != opening.signer:
+            self._drops["opening-forged"] += 1
+            return None
+        return opening
 
     def _reason_against(self, opening: Opening, now: float) -> str | None:
         if opening.expires <= now + self._wall_offset:
@@ -289,12 +312,51 @@ class StreamTable:
         stream.finished_at = now
         # What is not kept needs no credit: the neighbours are to hear of it.
         stream.have_due = True
-        entry.book.put(self._device, Receipt("refused", 0, f"{error.reason}: {error.detail}"))
+        self.conclude(entry, Receipt("refused", 0, f"{error.reason}: {error.detail}"))
         self._events.append(FileFailed(stream.opening.hex, error.reason, error.detail))
 
-    def note(self, entry: Entry, event: Event, now: float) -> None:
+    def conclude(self, entry: Entry, receipt: Receipt) -> None:
+        """Say this device's last word about a stream."""
+        said = self.last_word(entry.stream.opening.stream, receipt)
+        signed = replace(receipt, reason=said.reason, signature=said.signature)
+        entry.book.put(self._device, signed)
+
+    def last_word(self, stream: bytes, receipt: Receipt) -> ReceiptEntry:
+        """Return this device's last word about a stream (its 16-byte id) as it travels, signed."""
+        entry = ReceiptEntry(self._device, receipt.state, receipt.held_bytes, cut_reason(receipt.reason))
+        return replace(entry, signature=self.signer.sign(PURPOSE_RECEIPT, entry.statement(stream)))
+
+    def is_genuine(self, stream: bytes, entry: ReceiptEntry) -> bool:
+        """Tell whether a last word about a stream (its 16-byte id) is that of the device it names."""
+        key = self._signing_keys.get(entry.device)
+        if key is None or not Verifier(key, self._group).is_signed(
+            PURPOSE_RECEIPT, entry.statement(stream), entry.signature
+        ):
+            self._drops["receipt-forged"] += 1
+            return False
+        return True
+
+    def deliver_soon(self, entry: Entry) -> None:
+        """Note that messages have come, to be delivered when what has to be sent has gone."""
+        self._undelivered[entry.stream.short] = entry
+
+    def deliver(self, now: float) -> None:
+        """Verify and deliver the messages that have come."""
+        while self._undelivered:
+            _, entry = self._undelivered.popitem()
+            if entry.stream.sink is not None:
+                for event in entry.stream.sink.advance():
+                    self.note(entry, event, now)
+
+    def note(self, entry: Entry, event: Outcome, now: float) -> None:
         """Take what a sink says, and tell the shell."""
         stream = entry.stream
+        if isinstance(event, Refuted):
+            opening = stream.opening
+            self._drops["chunks-refuted"] += event.stop - event.start
+            stream.refute(event.start, event.stop)
+            bringer = stream.supply.bringer
+            event = ForgeryFound(opening.hex, opening.source, event.start, event.stop - 1, bringer)
         if isinstance(event, FileFailed) and event.reason in STORE_REASONS:
             self.refuse(entry, StoreError(cast(StoreReason, event.reason), event.detail), now)
             return
@@ -302,12 +364,12 @@ class StreamTable:
         if isinstance(event, FileVerified):
             stream.role = "done"
             stream.finished_at = now
-            entry.book.put(self._device, Receipt("verified", event.size_bytes))
+            self.conclude(entry, Receipt("verified", event.size_bytes))
         elif isinstance(event, FileFailed):
             stream.finished_at = now
             stream.have_due = True
             stream.refused = event.reason
-            entry.book.put(self._device, Receipt("refused", stream.held_bytes, f"{event.reason}: {event.detail}"))
+            self.conclude(entry, Receipt("refused", stream.held_bytes, f"{event.reason}: {event.detail}"))
 
     # --- streams of an earlier run --------------------------------------------------------------------------------
 
@@ -326,7 +388,7 @@ class StreamTable:
             self._to_resume.append(found)  # the roster of this run has not come yet
             return
         try:
-            opening = Opening.decode_untrusted(keys.open(PURPOSE_OPENING, found.sealed_opening))
+            opening = Opening.decode_untrusted(keys.open(PURPOSE_OPENING, found.sealed_opening), self._group)
         except DecodeError:
             self._drops["resume-not-authentic"] += 1
             return
@@ -340,7 +402,7 @@ class StreamTable:
         if found.role == "done":
             entry.stream.held.union_update(ranges)
             entry.stream.finished_at = now
-            entry.book.put(self._device, Receipt("verified", opening.size_bytes or 0))
+            self.conclude(entry, Receipt("verified", opening.size_bytes or 0))
         else:
             if found.role == "receive":
                 entry.stream.supply.interrupted(None)
@@ -350,7 +412,7 @@ class StreamTable:
         """Check some chunks of an earlier run against their tags; a source that is through goes on."""
         for entry in self.verification.run():
             if entry.stream.role == "source":
-                entry.source = FileSource(entry.stream)
+                entry.source = self._file_source(entry.stream)
                 self.sources[entry.stream.short] = entry
                 self._channels.of(entry.stream).manner.on_resume(now)
 
@@ -412,7 +474,7 @@ class StreamTable:
         if sink is None:
             return
         for start, _ in stream.held.intersection(RangeSet([(1, stream.lowest)])):
-            for event in (*sink.skip_below(start), *sink.advance()):
+            for event in chain(sink.skip_below(start), sink.advance()):
                 self.note(entry, event, now)
         for event in sink.skip_below(stream.lowest):
             self.note(entry, event, now)
@@ -430,6 +492,8 @@ class StreamTable:
         if entry.source is not None and self._messages.get(opening.channel) is entry.source:
             del self._messages[opening.channel]
         self._buried[opening.hex] = opening.expires
+        if len(self._buried) > MAX_TOMBSTONES:
+            del self._buried[next(iter(self._buried))]
         stream.store.discard()
         self._stores.bury(opening.hex, opening.expires)
         return stream
@@ -440,7 +504,8 @@ class StreamTable:
         self, opening: Opening, sealed: bytes, channel: Channel, store: StreamStore, role: Role, now: float
     ) -> Entry:
         graphs = GraphTable(self._device, self._wall_offset)
-        stream = Stream(opening, sealed, channel.spec, store, role, None, graphs, now, self._memory_bytes)
+        author = Verifier(opening.signer, self._group)
+        stream = Stream(opening, sealed, channel.spec, store, role, None, author, graphs, now, self._memory_bytes)
         if role == "receive":
             stream.sink = self._sink(stream)
         entry = Entry(stream, ReceiptBook())
@@ -462,7 +527,10 @@ class StreamTable:
             if same and older and other.opening.kind == "message" and other.finished_at is None:
                 other.finished_at = now
 
+    def _file_source(self, stream: Stream) -> FileSource:
+        return FileSource(stream, cast(Blocks, stream.blocks), self.signer)
+
     def _sink(self, stream: Stream) -> Sink:
-        if stream.opening.kind == "file":
-            return FileSink(stream.opening, stream.held, stream.store)
-        return MessageSink(stream.opening, stream.held, stream.store, stream.flags)
+        if stream.blocks is not None:
+            return FileSink(stream.opening, stream.blocks, stream.author, stream.held, stream.store)
+        return MessageSink(stream.opening, stream.author, stream.held, stream.store, stream.flags)

@@ -21,14 +21,14 @@ from agent.core.peers import Peers
 from agent.core.routing import GraphTable, Known
 from agent.core.source import FileSource
 from agent.core.stream import Stream
-from agent.core.streams import StreamTable
+from agent.core.streams import Declined, StreamTable
 from common.errors import DecodeError, RefusedError
 from common.ids import DeviceId
 from common.limits import MAX_REASON_BYTES, MAX_RECEIPTS_PER_FRAME
 from common.sealing import NONCE_BYTES
+from common.signing import PURPOSE_CANCEL, SIGNATURE_BYTES
 from common.stream_frames import AskOpening, Cancel, ReceiptEntry, Receipts
 
-PURPOSE_CANCEL: Final = b"cancel"
 PROGRESS_EVERY_S: Final = 0.1
 
 
@@ -219,7 +219,8 @@ class Upkeep:
         if any(item.held_bytes > most for item in frame.entries):
             raise DecodeError(f"a receipt of more than the file's {most} bytes")
         others = [item for item in frame.entries if item.device != self._device]
-        if entry.book.merge(others):
+        stream = entry.stream.opening.stream
+        if entry.book.merge(others, lambda item: self._streams.is_genuine(stream, item)):
             self._pass_receipts(entry, now)
 
     def _pass_receipts(self, entry: Entry, now: float) -> None:
@@ -237,9 +238,10 @@ class Upkeep:
             for hop in hops:
                 self._send_receipts(hop, stream, entries)
 
-    def refuse_unopened(self, hop: Hop, short: int, reason: str) -> None:
+    def refuse_unopened(self, hop: Hop, declined: Declined, reason: str) -> None:
         """Tell whoever handed on an opening that this device does not take the stream."""
-        hop.send(Receipts(short, (ReceiptEntry(self._device, "refused", 0, reason),)))
+        word = self._streams.last_word(declined.stream, Receipt("refused", 0, reason))
+        hop.send(Receipts(declined.short, (word,)))
 
     def ask_openings(self, shorts: Iterable[int]) -> None:
         """Ask the peers again for openings that were declined before."""
@@ -258,8 +260,9 @@ class Upkeep:
         for entry in self._streams.sources.values():
             stream = entry.stream
             if stream.opening.hex == stream_id and self._streams.keys is not None:
-                plain = stream.opening.stream + reason.encode()[:MAX_REASON_BYTES]
-                sealed = self._streams.keys.seal(PURPOSE_CANCEL, plain, self._streams.entropy(NONCE_BYTES))
+                said = reason.encode()[:MAX_REASON_BYTES]
+                signature = self._streams.signer.sign(PURPOSE_CANCEL, stream.opening.stream + said)
+                sealed = self._streams.keys.seal(PURPOSE_CANCEL, signature + said, self._streams.entropy(NONCE_BYTES))
                 self._cancelled(entry, Cancel(stream.short, sealed), reason, None)
                 return
         raise RefusedError("no-such-stream", f"no stream {stream_id[:40]} began at this device")
@@ -268,17 +271,17 @@ class Upkeep:
         """Drop a stream that its source took back, and pass that on.
 
         Raises:
-            DecodeError: it is not authentic.
+            DecodeError: it is not authentic, or not signed by the stream's source.
         """
         entry = self._streams.by_short.get(frame.stream)
         if entry is None or self._streams.keys is None:
             return
         plain = self._streams.keys.open(PURPOSE_CANCEL, frame.sealed)
-        opening = entry.stream.opening
-        if plain[: len(opening.stream)] != opening.stream:
-            raise DecodeError("a cancel of another stream")
+        signature, said = plain[:SIGNATURE_BYTES], plain[SIGNATURE_BYTES:]
+        if not entry.stream.author.is_signed(PURPOSE_CANCEL, entry.stream.opening.stream + said, signature):
+            raise DecodeError("a cancel that the stream's source has not signed")
         if entry.stream.role != "done":
-            reason = plain[len(opening.stream) :].decode(errors="replace")
+            reason = said.decode(errors="replace")
             self._cancelled(entry, frame, reason, hop.peer)
         elif not entry.cancelled:
             # What is complete stays; those beyond this device are told all the same.
@@ -297,7 +300,7 @@ class Upkeep:
     def _cancelled(self, entry: Entry, frame: Cancel, reason: str, previous: DeviceId | None) -> None:
         stream = entry.stream
         self._pass_cancel(entry, frame, previous)
-        entry.book.put(self._device, Receipt("cancelled", stream.held_bytes, reason))
+        self._streams.conclude(entry, Receipt("cancelled", stream.held_bytes, reason))
         self._events.append(StreamCancelled(stream.opening.hex, reason))
         stream.store.discard()
         self._drop(self._streams.bury(entry))

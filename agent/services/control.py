@@ -29,11 +29,13 @@ from agent.core.events import (
     QueryNeighbours,
 )
 from agent.services.backoff import Backoff
-from agent.services.control_rest import NoAccess, Query, RestClient, WrongServer
+from agent.services.control_rest import NoAccess, Query, RestClient, WrongServer, read_problem
 from agent.services.identity import Identity
-from agent.services.pinning import make_tls, wrong_certificate
+from agent.services.pinning import make_tls, untrusted
 from agent.services.ports import ControlInput, Listener
+from agent.services.rival import DEVICE_IN_USE, Rival, await_alone
 from agent.services.rotation import TokenRotation
+from agent.services.server_clock import ServerClock
 from common.errors import ConnectError, DecodeError, RefusedError, RemoteProtocolError
 from common.limits import MAX_CONTROL_BYTES, MAX_PEERS
 from common.messages import (
@@ -46,6 +48,7 @@ from common.messages import (
     encode_message,
 )
 from common.tokens import make_token
+from common.versions import API_VERSION, VERSION_HEADER
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +139,10 @@ class ControlClient:
         self._socket: Outbox | None = None
         self._greeting = False
         self._subscribed = False
+        self._instance = f"{rng.getrandbits(64):016x}"
+        self._rival = Rival()
+        self.trouble = "it has not answered yet"
+        """Why the subscription was not up when it last was not."""
 
     @property
     def identity(self) -> Identity:
@@ -147,9 +154,23 @@ class ControlClient:
         """Whether the subscription is up."""
         return self._subscribed
 
+    @property
+    def clock(self) -> ServerClock:
+        """What the server's answers say of this host's clock."""
+        return self._rest.clock
+
     async def close(self) -> None:
         """Close the connections."""
         await self._rest.close()
+
+    async def await_alone(self) -> None:
+        """Wait until no other agent runs as this device, as far as the server can tell.
+
+        Raises:
+            NoAccess: one goes on running.
+        """
+        identity = self._rest.identity
+        await await_alone(self._rest, identity.device, identity.group)
 
     async def enrol(
         self,
@@ -171,7 +192,7 @@ class ControlClient:
 
         Raises:
             NoAccess: the server declines.
-            WrongServer: what answers is another server.
+            WrongServer: what answers shows a certificate that is not trusted.
             ConfigError: the identity cannot be kept.
         """
         rest = self._rest
@@ -181,6 +202,7 @@ class ControlClient:
         backoff = Backoff(self._rng)
         while True:
             try:
+                await rest.greet(join_token)
                 answer = await rest.enrol(join_token)
             except WrongServer:
                 raise
@@ -205,7 +227,7 @@ class ControlClient:
         elif isinstance(request, Subscribe):
             # Without a socket there is nothing to do: the core asks again when it is told of one.
             if self._socket is not None:
-                self._socket.put(request)
+                self._socket.put(request.model_copy(update={"instance": self._instance}))
                 self._subscribed = True
         elif self._socket is not None and (self._subscribed or self._greeting):
             self._socket.put(request)
@@ -237,21 +259,23 @@ class ControlClient:
             try:
                 await self._subscription()
                 why, level = "the server closed the connection", logging.INFO
-            except (OSError, TimeoutError, websockets.WebSocketException) as error:
-                why, level = _describe(error), logging.ERROR if wrong_certificate(error) else logging.INFO
+            except (ConnectError, OSError, TimeoutError, websockets.WebSocketException) as error:
+                why, level = _describe(error), logging.ERROR if untrusted(error) else logging.INFO
             if loop.time() - began >= STEADY_S:
                 backoff.reset()
             wait = backoff.next()
+            self.trouble = why
             log.log(level, "= not attached to the server, next try in %.2f s: %s", wait, why)
             await asyncio.sleep(wait)
 
     async def _subscription(self) -> None:
         """Open one socket and serve it until it ends."""
         url = f"ws{self._server.removeprefix('http')}/v1/groups/{self._rest.identity.group}/subscribe"
+        token = self._rest.identity.token
         try:
             connection = await connect(
                 url,
-                additional_headers={"Authorization": f"Bearer {self._rest.identity.token}"},
+                additional_headers={"Authorization": f"Bearer {token}", VERSION_HEADER: str(API_VERSION)},
                 compression=None,
                 max_size=MAX_CONTROL_BYTES,
                 open_timeout=CONNECT_S,
@@ -263,8 +287,11 @@ class ControlClient:
             )
         except websockets.InvalidStatus as error:
             if error.response.status_code in _HTTP_NO_ACCESS:
+                self._rest.check_shown(token)
                 raise NoAccess("unauthorized", self._not_known("the subscription")) from error
             raise
+        if connection.response is not None:
+            self._rest.clock.note(connection.response.headers.get("Date"))
         async with connection:
             await self._serve(connection)
 
@@ -308,6 +335,8 @@ class ControlClient:
                 self._listener.receive_control(message)
                 if isinstance(message, ErrorMessage):
                     self._on_error(message)
+                else:
+                    self._rival.gone()
         except websockets.ConnectionClosedError as error:
             received = error.rcvd
             if received is not None and received.reason in NO_ACCESS_REASONS:
@@ -317,6 +346,8 @@ class ControlClient:
     def _on_error(self, message: ErrorMessage) -> None:
         if message.reason in NO_ACCESS_REASONS:
             raise NoAccess(message.reason, self._not_known(message.detail or message.reason))
+        if message.reason == DEVICE_IN_USE and self._rival.lasts(asyncio.get_running_loop().time()):
+            raise NoAccess(message.reason, self._not_known(message.detail))
         log.warning("< the server declines: %s: %s", message.reason, message.detail)
 
     async def _report_by_rest(self) -> None:
@@ -355,6 +386,9 @@ class ControlClient:
 
 
 def _describe(error: BaseException) -> str:
+    if isinstance(error, websockets.InvalidStatus):
+        answer = error.response
+        return f"it answers {answer.status_code}: {read_problem(answer.body or b'')[1] or answer.reason_phrase}"
     if isinstance(error, TimeoutError):
         return f"no answer in {CONNECT_S:g} s"
     return str(error) or type(error).__name__

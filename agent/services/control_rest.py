@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import Final, TypeVar
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agent.core.events import QueryGraph, QueryNeighbours
 from agent.services.identity import Identity
-from agent.services.pinning import make_tls, wrong_certificate
+from agent.services.pinning import make_tls, untrusted
+from agent.services.server_clock import ServerClock
 from common.errors import ConnectError, RefusedError, RemoteProtocolError
 from common.fields import encode_key
+from common.limits import MAX_CONTROL_BYTES
 from common.messages import (
     Enrolment,
     EnrolmentAnswer,
@@ -26,7 +30,10 @@ from common.messages import (
     describe,
 )
 from common.tokens import hash_token
+from common.versions import API_VERSION, VERSION_HEADER
 
+LOOK_S: Final = 2.0
+"""Seconds for which a start waits for what the server knows of this device."""
 REQUEST_S: Final = 5.0
 """Seconds that one request may take, all in all."""
 _ANSWERS_KEPT: Final = 64
@@ -36,6 +43,8 @@ _HTTP_MULTIPLE: Final = 300
 _HTTP_SERVER_ERROR: Final = 500
 _HTTP_BUSY: Final = 429
 _HTTP_NO_ACCESS: Final = (401, 403)
+OTHER_VERSION: Final = "other-version"
+"""The server does not speak this device's version."""
 _PERHAPS_IN: Final = ("bad-token", "device-exists")
 """Refusals of a join token that an enrolment whose answer was lost may have caused itself."""
 
@@ -49,7 +58,15 @@ class NoAccess(RefusedError):
 
 
 class WrongServer(ConnectError):
-    """What answers shows another certificate than the one that this device trusts."""
+    """What answers shows a certificate that this device does not trust."""
+
+
+class DeviceUse(BaseModel):
+    """What this device wants to know of what the server says of it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    in_use: bool = False
 
 
 class RestClient:
@@ -78,6 +95,7 @@ class RestClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.identity = identity
+        self.clock = ServerClock(time.time)
         self._group = f"/v1/groups/{identity.group}"
         self._device = f"{self._group}/devices/{identity.device}"
         self._kept: OrderedDict[str, tuple[str, bytes]] = OrderedDict()
@@ -93,6 +111,34 @@ class RestClient:
         """Close the connections."""
         await self._client.aclose()
 
+    async def greet(self, token: str) -> None:
+        """Find out whether this device and the server can do with each other at all, before one knows the other.
+
+        Raises:
+            NoAccess: the server does not speak this device's version, or one of both clocks is wrong.
+            ConnectError: it did not answer, or could not now.
+        """
+        response = await self._send("GET", "/v1", token=token)
+        if response.is_client_error and _problem(response)[0] == OTHER_VERSION:
+            raise NoAccess(*_problem(response))
+        if wrong := self.clock.wrong():
+            raise NoAccess("clock-wrong", wrong)
+
+    async def is_in_use(self) -> bool:
+        """Tell whether an agent that lives is subscribed as this device.
+
+        Raises:
+            RefusedError: the server does not know the device, or declines.
+            ConnectError: it did not answer soon, or could not now.
+            RemoteProtocolError: it answered what is no answer.
+        """
+        try:
+            async with asyncio.timeout(LOOK_S):
+                response = await self._send("GET", self._device, refuse=True)
+        except TimeoutError as error:
+            raise ConnectError(f"the server does not answer within {LOOK_S:g} s") from error
+        return _decode(DeviceUse, response.content).in_use
+
     async def enrol(self, join_token: str) -> EnrolmentAnswer:
         """Become a member, with the token to come of the identity.
 
@@ -106,7 +152,12 @@ class RestClient:
         """
         identity = self.identity
         own = identity.next_token or ""
-        body = Enrolment(device=identity.device, public_key=encode_key(identity.public_key), token_hash=hash_token(own))
+        body = Enrolment(
+            device=identity.device,
+            public_key=encode_key(identity.public_key),
+            signing_key=encode_key(identity.signing_key),
+            token_hash=hash_token(own),
+        )
         response = await self._send("POST", f"{self._group}/devices", token=join_token, body=body)
         if response.is_client_error:
             declined = NoAccess(*_problem(response))
@@ -158,6 +209,19 @@ class RestClient:
         """
         await self._send("PUT", f"{self._device}/{report.type}", body=report, refuse=True)
 
+    def check_shown(self, token: str | None) -> None:
+        """Make sure that a token which the server declined is the one in use.
+
+        Raises:
+            ConnectError: it was changed while the request was under way, so the refusal says nothing; or there is the
+                one before to be tried, once, for a server that was restored from a backup.
+        """
+        if token != self.identity.token:
+            raise ConnectError("the device's token was changed meanwhile")
+        if self.identity.previous_token is not None:
+            self.identity = self.identity.fallen_back()
+            raise ConnectError("the server does not take the device's token; the one before is tried next")
+
     async def _get_cached(self, path: str) -> bytes:
         kept = self._kept.get(path)
         headers = {"If-None-Match": kept[0]} if kept else {}
@@ -183,37 +247,64 @@ class RestClient:
         refuse: bool = False,
     ) -> httpx.Response:
         """Make one request; with ``refuse`` what the server declines is raised."""
-        sent = {"Authorization": f"Bearer {token or self.identity.token}", **(headers or {})}
+        shown = token or self.identity.token
+        sent = {"Authorization": f"Bearer {shown}", VERSION_HEADER: str(API_VERSION), **(headers or {})}
         if body is not None:
             sent["Content-Type"] = "application/json"
         content = body.model_dump_json() if body is not None else None
         try:
-            response = await self._client.request(method, path, headers=sent, content=content)
+            request = self._client.build_request(method, path, headers=sent, content=content)
+            response = await self._read(request)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            wrong = wrong_certificate(error)
-            if wrong is not None:
-                raise WrongServer(str(wrong)) from error
+            doubt = untrusted(error)
+            if doubt is not None:
+                raise WrongServer(doubt) from error
             what = str(error) or type(error).__name__
             raise ConnectError(f"the server does not answer: {what}") from error
+        self.clock.note(response.headers.get("date"))
         code = response.status_code
         if code >= _HTTP_SERVER_ERROR or code == _HTTP_BUSY:
             raise ConnectError(f"the server cannot answer now: {_problem(response)[1]}")
         if refuse and code in _HTTP_NO_ACCESS:
+            self.check_shown(shown)
             raise NoAccess(*_problem(response))
         if refuse and code >= _HTTP_MULTIPLE and code != _HTTP_NOT_MODIFIED:
             raise RefusedError(*_problem(response))
         return response
 
+    async def _read(self, request: httpx.Request) -> httpx.Response:
+        """Return the whole answer, which is read no further than an answer may be long, unpacked.
+
+        Raises:
+            RemoteProtocolError: it is longer.
+        """
+        response = await self._client.send(request, stream=True)
+        body = bytearray()
+        try:
+            async for part in response.aiter_bytes():
+                body += part
+                if len(body) > MAX_CONTROL_BYTES:
+                    raise RemoteProtocolError(f"the server answers with more than {MAX_CONTROL_BYTES} bytes")
+        finally:
+            await response.aclose()
+        headers = {name: value for name, value in response.headers.items() if name != "content-encoding"}
+        return httpx.Response(response.status_code, headers=headers, content=bytes(body), request=request)
+
 
 def _problem(response: httpx.Response) -> tuple[str, str]:
     """Return the slug and the sentence of a problem answer."""
+    reason, detail = read_problem(response.content)
+    return reason or f"http-{response.status_code}", detail or response.reason_phrase
+
+
+def read_problem(content: bytes | bytearray) -> tuple[str, str]:
+    """Return the slug and the sentence of a problem document; empty where it is none."""
     try:
-        body = json.loads(response.content)
-        reason = body.get("reason") or body.get("type") or f"http-{response.status_code}"
-        detail = body.get("detail") or body.get("title") or response.reason_phrase
+        body = json.loads(content)
+        reason, detail = body.get("reason") or body.get("type"), body.get("detail") or body.get("title")
     except (ValueError, AttributeError):
-        reason, detail = f"http-{response.status_code}", response.reason_phrase
-    return str(reason)[:64], str(detail)[:1000]
+        reason = detail = None
+    return str(reason or "")[:64], str(detail or "")[:1000]
 
 
 def _decode(kind: type[_M], content: bytes) -> _M:

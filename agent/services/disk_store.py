@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +26,7 @@ from agent.services.identity import append_line, write_atomically
 from agent.services.names import part_name, safe_name
 from agent.services.stream_meta import Meta, complete_naming
 from common.ids import ChannelId
-from common.limits import MAX_STREAMS, STREAM_MEMORY_BYTES
+from common.limits import MAX_STREAMS, MAX_TOMBSTONES, STREAM_MEMORY_BYTES
 from common.opening import STREAM_ID_BYTES, Opening
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class DiskStores:
         quota_bytes: what the receive folder may hold in all; None takes what the disk has.
         stream_bytes: what one stream may take of the device's memory.
         retention_bytes: returns what one message stream of a channel may keep.
+        boot: names the present run of the host; empty where nobody knows.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class DiskStores:
         quota_bytes: int | None = None,
         stream_bytes: int = STREAM_MEMORY_BYTES,
         retention_bytes: Callable[[ChannelId], int] = lambda _: RETENTION_BYTES,
+        boot: str = "",
     ) -> None:
         self._streams = state / "streams"
         self._streams.mkdir(mode=0o700, exist_ok=True)
@@ -62,6 +65,7 @@ class DiskStores:
         self._wall = wall
         self._quota_bytes = quota_bytes
         self._retention_bytes = retention_bytes
+        self._boot = boot
         self._handles = Handles()
         self._writer = DiskWriter(most_bytes=most_queued_bytes(stream_bytes))
         self._live: dict[str, FileStreamStore] = {}
@@ -72,6 +76,7 @@ class DiskStores:
         for store in self._live.values():
             try:
                 store.hand_over()
+                store.make_safe()
             except StoreError as error:
                 log.warning("= stopping: %s", error)
         self._writer.close()
@@ -124,6 +129,7 @@ class DiskStores:
             piece_bytes=opening.piece_bytes,
             modified_ns=file.modified_ns if file else 0,
             inode=file.inode if file else 0,
+            boot=self._boot,
         )
         return self._keep(opening, meta, reader)
 
@@ -203,17 +209,26 @@ class DiskStores:
         meta, reader = named, None
         if meta.role == "source":
             try:
-                reader = _reopen(meta)
+                reader = self._reopen(meta)
             except StoreError:
                 # It cannot go on, and no neighbour shall make this device a receiver of its own file.
                 self._graves.add(folder.name, meta.expires)
                 raise
+            # On the disk before anything is cut: what is cut from here on may not be there after the next power cut.
+            meta = replace(meta, boot=self._boot)
+            meta.save(folder, sync=True)
         else:
             self._check_part(meta)
         store = FileStreamStore(folder, meta, self._handles, self._writer, reader)
         role: Role = "done" if meta.done else "source" if meta.role == "source" else "receive"
         self._live[folder.name] = store
         return Resumed(bytes.fromhex(meta.opening), store, role)
+
+    def _reopen(self, meta: Meta) -> FileReader:
+        """Open a source's file again if it is still the one whose sending began, and what was sent of it is known."""
+        if meta.boot not in ("", self._boot):
+            raise StoreError("changed", f"the host went down while {meta.path} was being sent")
+        return _reopen(meta)
 
     def _check_part(self, meta: Meta) -> None:
         """Refuse a record whose file is not where this agent would have put it."""
@@ -260,10 +275,15 @@ class Graves:
 
     def __init__(self, path: Path, wall: float) -> None:
         self._path = path
+        self._lines = 0
         self.expiries: dict[str, float] = {}
         try:
-            text = path.read_text()
-        except (FileNotFoundError, ValueError):
+            # Damage in one line must not hide the others, nor what is added to the file from now on.
+            text = path.read_text(errors="replace")
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            log.warning("= the tombstones cannot be read: %s", error)
             return
         for line in text.splitlines():
             stream, _, written = line.partition(" ")
@@ -273,19 +293,34 @@ class Graves:
                 continue
             if expires > wall and math.isfinite(expires):
                 self.expiries[stream] = expires
-        lines = [f"{each} {at!r}\n" for each, at in self.expiries.items()]
-        try:
-            write_atomically(path, "".join(lines).encode())
-        except OSError as error:
-            log.warning("= old tombstones cannot be cleared away: %s", error)
+        while len(self.expiries) > MAX_TOMBSTONES:
+            self._forget_oldest()
+        self._write_anew()
 
     def add(self, stream: str, expires: float) -> None:
-        """Remember one more."""
+        """Remember one more; of too many the oldest is forgotten."""
         self.expiries[stream] = expires
+        if len(self.expiries) > MAX_TOMBSTONES:
+            self._forget_oldest()
+        if self._lines >= 2 * MAX_TOMBSTONES:
+            self._write_anew()
+            return
+        self._lines += 1
         try:
             append_line(self._path, f"{stream} {expires!r}")
         except OSError as error:
             log.warning("= the end of stream %s cannot be kept: %s", stream, error)
+
+    def _forget_oldest(self) -> None:
+        del self.expiries[next(iter(self.expiries))]
+
+    def _write_anew(self) -> None:
+        lines = [f"{each} {at!r}\n" for each, at in self.expiries.items()]
+        self._lines = len(lines)
+        try:
+            write_atomically(self._path, "".join(lines).encode())
+        except OSError as error:
+            log.warning("= old tombstones cannot be cleared away: %s", error)
 
 
 def show_bytes(count: int) -> str:

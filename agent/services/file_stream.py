@@ -2,20 +2,22 @@
 
 Theory of operation. A stream has a folder of its own in the agent's state, with three files: ``meta.json`` (the
 sealed opening and what is known of the file), ``tags`` (16 bytes for each piece, zero where it is missing) and
-``records`` (every chunk that is no piece of the file, such as the closing record, one after the other). A piece's
+``records`` (every chunk that is no piece of the file, the proofs of its blocks, one after the other). A piece's
 bytes go to the ``.part`` file in the receive folder before its tag goes to ``tags``, so after a crash a tag means
 bytes; the core verifies them nevertheless. A receiver gathers pieces and has them written together by another thread
 (``disk_writer``); what is not written yet is read from memory. A crash costs it the last few, which it gets again. A
 source gathers tags until it is told to flush, which it is before their chunks are sent: no number may be sealed twice
-with different bytes. The finished file gets its name by a link that never replaces what is there; ``meta.json`` has
-the name before the file has it, so that a crash in between does not make a second file.
+with different bytes. The disk itself has them for certain only once the agent has stopped in good order; ``meta.json``
+says in which run of the host they were written before, and a source whose host went down meanwhile goes on no more.
+The finished file gets its name by a link that never replaces what is there; ``meta.json`` has the name before the file
+has it, so that a crash in between does not make a second file.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
+import heapq
 import logging
 import os
 import shutil
@@ -68,7 +70,7 @@ class FileStreamStore:
     ) -> None:
         self._folder = folder
         self._meta = meta
-        self._pieces = meta.pieces
+        self._blocks = meta.blocks
         self._receives = meta.role == "receive"
         self._handles = handles
         self._writer = writer
@@ -101,7 +103,7 @@ class FileStreamStore:
         """Return the half-open number ranges that have a tag."""
         self.flush()
         tagged = (number for number in self._tags.numbers() if self._is_piece(number))
-        return _ranges(itertools.chain(tagged, sorted(self._records.records)))
+        return _ranges(heapq.merge(tagged, sorted(self._records.records)))
 
     def write_run(self, start: int, pieces: Sequence[bytes], tags: Sequence[bytes]) -> None:
         """Take consecutive chunks: bytes and tags, of a source's pieces the tags alone.
@@ -109,13 +111,11 @@ class FileStreamStore:
         Raises:
             StoreError: no space, or the medium fails, with these or with what was taken before.
         """
-        count = len(tags)
-        in_file = max(0, min(count, self._pieces + 1 - start))
         try:
-            for at in range(in_file, count):
-                self._records.write(start + at, pieces[at], tags[at])
-            if in_file:
-                self._gather(start, pieces[:in_file], tags[:in_file])
+            if self._is_piece(start):
+                self._gather(start, pieces, tags)
+            else:
+                self._records.write(start, pieces[0], tags[0])
         except OSError as error:
             raise store_error(error, f"writing {self._meta.name!r}") from error
 
@@ -145,14 +145,16 @@ class FileStreamStore:
         """Return consecutive chunks' tags, None for each that has none."""
         waiting = self._waiting()
         stop = start + count
-        in_file = max(0, min(count, self._pieces + 1 - start))
-        tags = self._tags.read(start, in_file)
+        tags = self._tags.read(start, count)
         for run in reversed(waiting):
             first, last = max(start, run.start), min(stop, run.stop)
             if first < last:
                 tags[first - start : last - start] = run.tags[first - run.start : last - run.start]
-        records = self._records.records
-        tags += [records[number][0] if number in records else None for number in range(start + in_file, stop)]
+        proof = self._blocks.proof_from(start)
+        while start <= proof < stop:
+            record = self._records.records.get(proof)
+            tags[proof - start] = record[0] if record else None
+            proof = stop if proof == self._blocks.closing else self._blocks.proof_from(proof + 1)
         return tags
 
     def flush(self) -> None:
@@ -179,6 +181,23 @@ class FileStreamStore:
             return
         try:
             self._hand_over()
+        except OSError as error:
+            raise store_error(error, f"writing {self._meta.name!r}") from error
+
+    def make_safe(self) -> None:
+        """At a source: let the tags of all that was cut outlive a power cut, and note that they do.
+
+        Raises:
+            StoreError: no space, or the medium fails.
+        """
+        if self._receives or not self._meta.boot:
+            return
+        try:
+            self._flush()
+            self._tags.sync()
+            self._records.sync()
+            self._meta = replace(self._meta, boot="")
+            self._meta.save(self._folder, sync=True)
         except OSError as error:
             raise store_error(error, f"writing {self._meta.name!r}") from error
 
@@ -224,7 +243,10 @@ class FileStreamStore:
         self._meta.save(self._folder)
 
     def _is_piece(self, number: int) -> bool:
-        return 1 <= number <= self._pieces
+        return 1 <= number < self._blocks.closing and not self._blocks.is_proof(number)
+
+    def _offset(self, number: int) -> int:
+        return self._blocks.index_of(number) * self._meta.piece_bytes
 
     def _gather(self, start: int, pieces: Sequence[bytes], tags: Sequence[bytes]) -> None:
         """Take pieces; hand them over when there is enough of them to be worth a call."""
@@ -268,7 +290,7 @@ class FileStreamStore:
         """Write pieces, then their tags. It runs on the writer's thread and shares nothing with the other."""
         with _opened(self._path, os.O_WRONLY) as part:
             for run in runs:
-                write_at(part, run.pieces, (run.start - 1) * self._meta.piece_bytes)
+                write_at(part, run.pieces, self._offset(run.start))
         with _opened(self._tags.path, os.O_WRONLY | os.O_CREAT) as tags:
             write_tags(tags, runs)
 
@@ -284,15 +306,15 @@ class FileStreamStore:
         if not self._is_piece(number):
             record = self._records.records.get(number)
             return [record[1]] if record else []
-        stop = min(stop, self._pieces + 1)
+        stop = min(stop, self._blocks.proof_from(number))
         for run in waiting:
             if number in run:
                 return run.pieces[number - run.start : stop - run.start]
             if number < run.start < stop:
                 stop = run.start
         size = self._meta.piece_bytes
-        offset = (number - 1) * size
-        data = self._read_file(offset, min((stop - 1) * size, self._meta.size_bytes) - offset)
+        offset = self._offset(number)
+        data = self._read_file(offset, min((stop - number) * size, self._meta.size_bytes - offset))
         return [data[at : at + size] for at in range(0, len(data), size)]
 
     def _read_file(self, offset: int, length: int) -> bytes:

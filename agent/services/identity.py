@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from common.errors import ConfigError
 from common.ids import DeviceId, GroupId
+from common.signing import Signer
 
 KEY_BYTES: Final = 32
 _FILE: Final = "identity.json"
@@ -32,6 +33,7 @@ class Identity:
         private_key: X25519, 32 bytes.
         token: proves the device to the server; None before it enrolled.
         next_token: the token to come: made here, and not known to be the server's yet.
+        previous_token: the one before, for a server that was restored from a backup and knows no newer one.
         token_made: when the token was taken into use, unix seconds; None where that was not kept.
         server: where it enrolled; None where that was not kept.
         fingerprint: SHA-256 of that server's certificate, where that is what vouches for it.
@@ -45,11 +47,17 @@ class Identity:
     token_made: float | None = None
     server: str | None = None
     fingerprint: bytes | None = None
+    previous_token: str | None = field(default=None, repr=False)
 
     @property
     def public_key(self) -> bytes:
         """The key that peers know this device by, 32 bytes."""
         return X25519PrivateKey.from_private_bytes(self.private_key).public_key().public_bytes_raw()
+
+    @property
+    def signing_key(self) -> bytes:
+        """The key that peers verify this device's signatures with, 32 bytes."""
+        return Signer(self.private_key, self.group).public_key
 
     def prepared(self, token: str) -> Self:
         """Return the same identity with a token to come."""
@@ -61,7 +69,11 @@ class Identity:
         Args:
             made: unix seconds.
         """
-        return replace(self, token=self.next_token, next_token=None, token_made=made)
+        return replace(self, token=self.next_token, next_token=None, token_made=made, previous_token=self.token)
+
+    def fallen_back(self) -> Self:
+        """Return the same identity with the token before."""
+        return replace(self, token=self.previous_token, previous_token=None)
 
     def at(self, server: str, fingerprint: bytes | None) -> Self:
         """Return the same identity at a server."""
@@ -125,6 +137,7 @@ class StateFolder:
             "private_key": base64.b64encode(identity.private_key).decode(),
             "token": identity.token,
             "next_token": identity.next_token,
+            "previous_token": identity.previous_token,
             "token_made": identity.token_made,
             "server": identity.server,
             "fingerprint": None if identity.fingerprint is None else identity.fingerprint.hex(),
@@ -226,10 +239,11 @@ def _decode(data: bytes, path: Path) -> Identity:
             body.get("token_made"),
             body.get("server"),
             None if fingerprint is None else bytes.fromhex(fingerprint),
+            body.get("previous_token"),
         )
     except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
         raise ConfigError(f"{path} is not an agent's identity: {error}") from error
-    texts = (found.token, found.next_token, found.server)
+    texts = (found.token, found.next_token, found.previous_token, found.server)
     if (
         len(key) != KEY_BYTES
         or not all(isinstance(text, str | None) for text in texts)

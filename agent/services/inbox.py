@@ -197,10 +197,11 @@ class Cursors:
 
     def _load(self) -> None:
         try:
-            lines = self._path.read_text().splitlines()
+            # Damage in one line must not hide the others, nor what is added to the file from now on.
+            lines = self._path.read_text(errors="replace").splitlines()
         except FileNotFoundError:
             return
-        except (OSError, ValueError) as error:
+        except OSError as error:
             log.warning("= the consumers' acknowledgements cannot be read: %s", error)
             return
         for line in lines:

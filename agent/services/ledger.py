@@ -13,6 +13,7 @@ from agent.core.events import (
     Event,
     FileFailed,
     FileVerified,
+    ForgeryFound,
     Receipt,
     ReceiptsChanged,
     StreamCancelled,
@@ -136,6 +137,15 @@ class Ledger:
             if entry is not None:
                 _note(entry, event)
                 entry.news.happen()
+        elif isinstance(event, ForgeryFound):
+            log.warning(
+                "= chunks %d to %d of stream %s are not what %s sent; %s was bringing it: dropped, asked for elsewhere",
+                event.first,
+                event.last,
+                event.stream,
+                event.source,
+                event.bringer or "nobody",
+            )
 
     def _open(self, event: StreamOpened) -> None:
         own = event.source == self._device

@@ -26,7 +26,7 @@ def safe_name(name: str) -> str:
     """
     last = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     plain = "".join(char for char in last if unicodedata.category(char) not in _INVISIBLE)
-    return _fit(*_split(plain.lstrip(". ").strip() or UNNAMED))
+    return _fit(*_split(_without_edges(plain) or UNNAMED))
 
 
 def numbered(name: str, copy: int) -> str:
@@ -47,6 +47,12 @@ def part_name(name: str, stream: str) -> str:
     return _fit(f".{name}", f".{stream}.part")
 
 
+def _without_edges(text: str) -> str:
+    """Return a text without blanks of any script at its ends, and without dots before it."""
+    first = next((at for at, char in enumerate(text) if char != "." and not char.isspace()), len(text))
+    return text[first:].rstrip()
+
+
 def _split(name: str) -> tuple[str, str]:
     stem, dot, ending = name.rpartition(".")
     if not stem or len(ending) > _ENDING_CHARS:
@@ -56,4 +62,7 @@ def _split(name: str) -> tuple[str, str]:
 
 def _fit(stem: str, ending: str) -> str:
     room = MAX_NAME_BYTES - len(ending.encode())
-    return stem.encode()[:room].decode(errors="ignore") + ending
+    encoded = stem.encode()
+    if len(encoded) > room:
+        stem = encoded[:room].decode(errors="ignore").rstrip()
+    return stem + ending

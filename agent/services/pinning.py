@@ -93,11 +93,14 @@ def make_tls(ca_file: Path | None, fingerprint: bytes | None = None) -> ssl.SSLC
         raise ConfigError(f"cannot use the authorities in {ca_file}: {error}") from error
 
 
-def wrong_certificate(error: BaseException | None) -> WrongCertificate | None:
-    """Return the wrong certificate that an error came from; None if it came from something else."""
-    while error is not None and not isinstance(error, WrongCertificate):
+def untrusted(error: BaseException | None) -> str | None:
+    """Say in a sentence which certificate an error came from; None if it came from something else."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
         error = error.__cause__ or error.__context__
-    return error
+    if error is None or isinstance(error, WrongCertificate):
+        return None if error is None else str(error)
+    why = error.verify_message or str(error)
+    return f"the server's certificate is not trusted: {why}; a join string makes this device trust it, or see --ca-file"
 
 
 def _check(tls: Any) -> None:

@@ -1,4 +1,4 @@
-"""One stream's chunks that are no pieces of its file, such as the closing record, one after the other in a file."""
+"""One stream's chunks that are no pieces of its file, the proofs of its blocks, one after the other in a file."""
 
 from __future__ import annotations
 
@@ -47,6 +47,14 @@ class RecordFile:
             raise
         self._size_bytes += len(record)
         self.records[number] = (tag, data)
+
+    def sync(self) -> None:
+        """Have the disk take what was written.
+
+        Raises:
+            OSError: the medium fails.
+        """
+        os.fsync(self._handles.get(self._path, os.O_RDWR | os.O_CREAT))
 
     def forget(self) -> None:
         """Close it: the stream is dropped."""

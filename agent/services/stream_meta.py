@@ -11,6 +11,7 @@ from typing import Self
 
 from agent.services.identity import write_atomically
 from agent.services.naming import has_name
+from common.blocks import Blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Meta:
         done: whether it is complete and verified.
         sha256: of the verified file, in hex.
         final: at a receiver the path that a verified file is about to get, or has.
+        boot: at a source the run of the host in which tags were written that the disk may not have yet.
     """
 
     opening: str
@@ -44,11 +46,12 @@ class Meta:
     done: bool = False
     sha256: str = ""
     final: str = ""
+    boot: str = ""
 
     @property
-    def pieces(self) -> int:
-        """How many pieces the file has, numbered from 1."""
-        return -(-self.size_bytes // self.piece_bytes)
+    def blocks(self) -> Blocks:
+        """How the file's chunks are numbered."""
+        return Blocks.of(self.size_bytes, self.piece_bytes)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -65,6 +68,7 @@ class Meta:
                 and isinstance(meta.path, str)
                 and isinstance(meta.name, str)
                 and isinstance(meta.final, str)
+                and isinstance(meta.boot, str)
                 and isinstance(meta.expires, int | float)
                 and type(meta.size_bytes) is int
                 and type(meta.piece_bytes) is int
@@ -77,13 +81,17 @@ class Meta:
             raise ValueError(f"{folder / 'meta.json'} is not a stream's record")
         return meta
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, *, sync: bool = False) -> None:
         """Write a stream's ``meta.json``.
+
+        Args:
+            folder: the stream's own.
+            sync: whether it has to outlive a power cut.
 
         Raises:
             OSError: it cannot be written.
         """
-        write_atomically(folder / "meta.json", json.dumps(asdict(self)).encode())
+        write_atomically(folder / "meta.json", json.dumps(asdict(self)).encode(), sync=sync)
 
 
 def complete_naming(folder: Path, meta: Meta) -> Meta | None:

@@ -77,6 +77,14 @@ class TagFile:
         except FileNotFoundError:
             return
 
+    def sync(self) -> None:
+        """Have the disk take what was written.
+
+        Raises:
+            OSError: the medium fails.
+        """
+        os.fsync(self._handles.get(self.path, os.O_RDWR | os.O_CREAT))
+
     def forget(self) -> None:
         """Close it: the stream is dropped."""
         self.stop = 1

@@ -156,7 +156,7 @@ def check_may_enrol(connection: HTTPConnection, name: GroupId, device: DeviceId,
         Who(Role.DEVICE, own).check_is(device)
         return Admission(replaces=True)
     group = _group(found, name)
-    if group is None or not group.admits(token, wall=found.coordinator.wall()):
+    if group is None or not group.entrance.admits(token, wall=found.coordinator.wall()):
         turn_away(connection, "the token is not valid here; a device enrols with a join token of its group")
     return Admission(join_token=token)
 
@@ -171,8 +171,10 @@ def _group(found: Backend, name: GroupId) -> Group | None:
 def _member(found: Backend, name: GroupId, token: str) -> DeviceId | None:
     group = _group(found, name)
     device = None if group is None else group.authenticate(token)
-    if group is not None and device is not None and group.awaits_token(device):
-        found.coordinator.apply(name, lambda machine, now, wall: machine.confirm_token(token, now=now, wall=wall))
+    if group is not None and device is not None and group.entrance.awaits_token(device):
+        found.coordinator.apply(
+            name, lambda machine, now, wall: machine.entrance.confirm_token(token, now=now, wall=wall)
+        )
     return device
 
 
@@ -226,7 +228,9 @@ def _proves_something(connection: HTTPConnection, token: str) -> bool:
     name = connection.path_params.get("group")
     groups = found.coordinator.groups() if name is None else (_group(found, name),)
     wall = found.coordinator.wall()
-    return any(group is not None and (group.authenticate(token) or group.admits(token, wall=wall)) for group in groups)
+    return any(
+        group is not None and (group.authenticate(token) or group.entrance.admits(token, wall=wall)) for group in groups
+    )
 
 
 async def _member_or_wide(connection: HTTPConnection, token: Token, group: GroupPath) -> Who:

@@ -3,15 +3,16 @@
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from common.limits import MAX_BODY_BYTES
 from common.tokens import hash_token
-from server.api import channels, devices, graph, groups, health, problems, subscribe
+from server.api import channels, devices, graph, groups, health, problems, subscribe, versions
 from server.api.access import Backend
 from server.api.body_limit import READ_BODY_S, BodyLimit
 from server.api.examples import EXAMPLES
+from server.api.parameters import check_parameters
 from server.core.failures import FailureLimit
 from server.services.coordinator import Coordinator
 from server.services.metrics import Metrics, StunCounts
@@ -22,6 +23,7 @@ Who is adjacent to whom, how good each link is, and the acyclic graph along whic
 Every request but `/healthz` and `/readyz` needs `Authorization: Bearer TOKEN`: the administrator's token, the reader's
 for looking alone, for enrolment a join token, or a device's token, which opens what is its own. Every error is an
 RFC 9457 problem document. An address that shows many tokens that prove nothing is put off with 429.
+A query parameter that an operation does not have is refused (422).
 
 `GET /v1/groups/{group}/subscribe` is a WebSocket. Its first message is
 `{"type": "subscribe", "scope": "graph" | "neighbours" | "roster", "epoch": LAST_SEEN | null}`; the answer is
@@ -55,6 +57,7 @@ def create_application(
         # The pages would load scripts from elsewhere; the document itself is here.
         docs_url=None,
         redoc_url=None,
+        dependencies=[Depends(check_parameters)],
     )
     metrics = Metrics(coordinator, stun)
     app.state.backend = Backend(
@@ -66,7 +69,8 @@ def create_application(
     )
     problems.install(app, metrics)
     app.add_middleware(BodyLimit, most_bytes=MAX_BODY_BYTES, count=metrics.refused, within_s=READ_BODY_S)
-    for module in (health, groups, devices, graph, channels, subscribe):
+    app.add_middleware(versions.VersionCheck, count=metrics.refused)
+    for module in (health, versions, groups, devices, graph, channels, subscribe):
         app.include_router(module.router)
     document: dict[str, Any] = {}
 

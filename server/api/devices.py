@@ -34,6 +34,7 @@ class DeviceState(RosterEntry):
     """One member, and whether it has reported lately."""
 
     alive: bool = Field(description="its lease runs: it has reported in the last 15 s, or the server just started")
+    in_use: bool = Field(description="an agent that lives is subscribed as it: a second one would be refused")
 
 
 class DeviceList(Message):
@@ -109,7 +110,7 @@ async def rotate(
     """
     who.check_is_itself(device)
     result = found.coordinator.apply(
-        group, lambda machine, now, wall: machine.rotate_token(device, rotation.token_hash, now=now, wall=wall)
+        group, lambda machine, now, wall: machine.entrance.rotate_token(device, rotation.token_hash, now=now, wall=wall)
     )
     await found.coordinator.settled(group)
     return result
@@ -175,7 +176,7 @@ def _undo(found: Found, group: GroupId, device: DeviceId, join_token: str | None
     found.coordinator.apply(group, lambda machine, now, wall: machine.evict(device, now=now, wall=wall))
     if join_token is not None:
         found.coordinator.apply(
-            group, lambda machine, now, wall: machine.give_back_join(join_token, now=now, wall=wall)
+            group, lambda machine, now, wall: machine.entrance.give_back_join(join_token, now=now, wall=wall)
         )
 
 
@@ -189,7 +190,9 @@ def _state(machine: Group, entry: RosterEntry) -> DeviceState:
     return DeviceState(
         device=entry.device,
         public_key=entry.public_key,
+        signing_key=entry.signing_key,
         candidates=entry.candidates,
         mapping=entry.mapping,
         alive=machine.alive(entry.device),
+        in_use=machine.is_in_use(entry.device),
     )

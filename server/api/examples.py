@@ -5,7 +5,13 @@ from typing import Any, Final
 _KEY: Final = "mDjXyT0kMmZ1c0pZkW8q4o2qTq0Qe0W1m3Gx1l5b5lQ="
 _EPOCH: Final = 1_800_000_000_050_000
 _FIGURES: Final = {"bandwidth_bps": 100e6, "delay_s": 0.001, "jitter_s": 0.0001, "loss": 0.0, "mtu_bytes": 1472}
-_ENTRY: Final = {"device": "A", "public_key": _KEY, "candidates": ["192.0.2.7:7400"], "mapping": "stable"}
+_ENTRY: Final = {
+    "device": "A",
+    "public_key": _KEY,
+    "signing_key": _KEY,
+    "candidates": ["192.0.2.7:7400"],
+    "mapping": "stable",
+}
 _FILES: Final = {"name": "files", "kind": "file", "objective": "throughput", "routing": "subscribe"}
 _CHANNELS: Final = {"type": "channels", "version": _EPOCH, "channels": [_FILES]}
 _ROSTER: Final = {
@@ -37,7 +43,7 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         "candidates": ["192.0.2.7:7400", "[2001:db8::7]:7400"],
         "mapping": "stable",
     },
-    "Enrolment": {"device": "A", "public_key": _KEY},
+    "Enrolment": {"device": "A", "public_key": _KEY, "signing_key": _KEY},
     "EnrolmentAnswer": {
         "device": "A",
         "token": "A~c2hvd24gdGhpcyBvbmNl",
@@ -50,8 +56,8 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "Channels": _CHANNELS,
     "Roster": _ROSTER,
     "RosterEntry": _ENTRY,
-    "DeviceState": {**_ENTRY, "alive": True},
-    "DeviceList": {"devices": [{**_ENTRY, "alive": True}]},
+    "DeviceState": {**_ENTRY, "alive": True, "in_use": True},
+    "DeviceList": {"devices": [{**_ENTRY, "alive": True, "in_use": True}]},
     "NewGroup": {"group": "lab"},
     "NewJoinToken": {"expires_s": 86_400.0, "uses": 10, "note": "the new hosts in Lyon"},
     "JoinToken": {"group": "lab", "join_token": "join~Q2hhbmdlIG1l", "id": _JOIN_TOKEN["id"]},
@@ -76,6 +82,13 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         "devices": ["A", "B", "C"],
         "matrix": [[0, 1, 1], [1, 0, 0], [1, 0, 0]],
         "components": [{"name": "A", "devices": ["A", "B", "C"]}],
+    },
+    "NodeLink": {
+        "directed": False,
+        "multigraph": False,
+        "graph": {"epoch": _EPOCH, "objective": "throughput"},
+        "nodes": [{"id": "A"}, {"id": "B"}],
+        "edges": [{"source": "A", "target": "B"}],
     },
     "NeighboursBody": {"epoch": _EPOCH, "trees": [{"objective": "throughput", "neighbours": ["B", "C"]}]},
     "Link": {
@@ -104,6 +117,7 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         ],
     },
     "Health": {"status": "ok"},
+    "Versions": {"api": 1, "oldest_api": 1, "release": "0.1.0"},
     "Problem": {
         "type": "urn:arborcast:problem:strangers",
         "title": "Unprocessable Entity",

@@ -51,6 +51,36 @@ class AdjacencyMatrix(_OneTree):
     matrix: tuple[tuple[int, ...], ...]
 
 
+class NodeLinkGraph(Message):
+    """What networkx keeps of the graph as a whole."""
+
+    epoch: int
+    objective: Name
+
+
+class NodeLinkNode(Message):
+    """One device."""
+
+    id: Name
+
+
+class NodeLinkEdge(Message):
+    """One edge; with a root it leads from source to target."""
+
+    source: Name
+    target: Name
+
+
+class NodeLink(Message):
+    """A tree in networkx' own JSON form; ``networkx.node_link_graph(…, edges="edges")`` reads it."""
+
+    directed: bool
+    multigraph: bool
+    graph: NodeLinkGraph
+    nodes: tuple[NodeLinkNode, ...]
+    edges: tuple[NodeLinkEdge, ...]
+
+
 class Oriented(_OneTree):
     """A tree as its chunks run from a source."""
 

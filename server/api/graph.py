@@ -13,7 +13,7 @@ from common.messages import GraphBody, Message, QosFigures
 from server.api import problems
 from server.api.access import Found, GroupPath, Member
 from server.api.conditional import answer, check_epoch
-from server.api.formats import DOT, MERMAID, WRITERS, AdjacencyList, AdjacencyMatrix, Oriented
+from server.api.formats import DOT, MERMAID, WRITERS, AdjacencyList, AdjacencyMatrix, NodeLink, Oriented
 from server.core.flapping import WITHIN_S
 from server.core.group import Group
 
@@ -45,7 +45,7 @@ class LinkList(Message):
 @router.get(
     "/graph",
     summary="Show the graph",
-    response_model=GraphBody | Oriented | AdjacencyList | AdjacencyMatrix,
+    response_model=GraphBody | Oriented | AdjacencyList | AdjacencyMatrix | NodeLink,
     responses={
         200: {
             "description": "The graph; the form follows `format` and `root`.",

@@ -120,7 +120,9 @@ async def every(found: Found) -> GroupList:
 async def add_join_token(found: Found, group: GroupPath, new: NewJoinToken | None = None) -> JoinToken:
     """Make one more token that lets devices enrol; those before stay valid."""
     terms = JoinTerms() if new is None else JoinTerms(new.expires_s, new.uses, new.note)
-    token = found.coordinator.apply(group, lambda machine, now, wall: machine.add_join_token(terms, now=now, wall=wall))
+    token = found.coordinator.apply(
+        group, lambda machine, now, wall: machine.entrance.add_join_token(terms, now=now, wall=wall)
+    )
     await found.coordinator.settled(group)
     return JoinToken(group=group, join_token=token, id=id_of(token))
 
@@ -128,7 +130,7 @@ async def add_join_token(found: Found, group: GroupPath, new: NewJoinToken | Non
 @router.get("/{group}/join-tokens", summary="List the join tokens", responses=problems.describe(403, 404))
 async def join_tokens(found: Found, group: GroupPath) -> JoinTokenList:
     """List the join tokens that are valid, oldest first: what each is good for, and never the token itself."""
-    valid = found.coordinator.group(group).join_tokens(wall=found.coordinator.wall())
+    valid = found.coordinator.group(group).entrance.join_tokens(wall=found.coordinator.wall())
     return JoinTokenList(
         join_tokens=tuple(
             JoinTokenState(
@@ -162,6 +164,8 @@ async def void_join_token(found: Found, group: GroupPath, join_token: JoinTokenP
 
 
 async def _void(found: Found, group: GroupId, name: str | None) -> Response:
-    found.coordinator.apply(group, lambda machine, now, wall: machine.void_join_token(name, now=now, wall=wall))
+    found.coordinator.apply(
+        group, lambda machine, now, wall: machine.entrance.void_join_token(name, now=now, wall=wall)
+    )
     await found.coordinator.settled(group)
     return Response(status_code=204)

@@ -21,6 +21,7 @@ _log = logging.getLogger(__name__)
 
 STATUS: Final = {
     "malformed": 400,
+    "other-version": 400,
     "no-token": 401,
     "bad-token": 401,
     "foreign-token": 403,
@@ -33,6 +34,7 @@ STATUS: Final = {
     "unknown-epoch": 404,
     "epoch-gone": 410,
     "device-exists": 409,
+    "device-in-use": 409,
     "key-taken": 409,
     "group-exists": 409,
     "group-full": 409,

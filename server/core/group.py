@@ -3,9 +3,9 @@
 Theory of operation
 -------------------
 
-In: `enrol`, `evict`, `rotate_token`, `report`, `subscribe`, `unsubscribe`, `put_channel`, `delete_channel`, the join
-tokens' methods, `handle_timeout`. Each applies one event. A refusal is a `RefusedError` and has changed nothing. Out,
-after any of them, in this order:
+In: `enrol`, `evict`, `report`, `subscribe`, `unsubscribe`, `put_channel`, `delete_channel`, `handle_timeout`, and what
+`entrance` takes of tokens. Each applies one event. A refusal is a `RefusedError` and has changed nothing. Out, after
+any of them, in this order:
 
 1. `poll_record()`: what has to be stored **before** anything else leaves; None when nothing has.
 2. `poll_push()` until it gives None: the messages to send, each to one subscriber.
@@ -24,12 +24,11 @@ from collections.abc import Callable
 from common.errors import RefusedError
 from common.graph import AcyclicGraph, Tree
 from common.ids import ChannelId, DeviceId, GroupId
-from common.limits import COALESCE_S, EPOCH_CLAIM_AHEAD_S, LEASE_S
+from common.limits import COALESCE_S, EPOCH_CLAIM_AHEAD_S, LEASE_S, MAX_VIEWERS_PER_GROUP
 from common.messages import (
     AdjacencyReport,
     Channels,
     ChannelSpec,
-    DeviceToken,
     Enrolment,
     EnrolmentAnswer,
     ErrorMessage,
@@ -42,12 +41,12 @@ from common.messages import (
     ServerMessage,
     Subscribe,
 )
+from server.core.entrance import Entrance
 from server.core.epochs import Epochs
 from server.core.hysteresis import Hysteresis
-from server.core.join_tokens import JoinTerms
 from server.core.ledger import Ledger
 from server.core.members import DEFAULT_CHANNELS, Members
-from server.core.snapshot import DeviceLinks, GroupRecord, JoinTokenRecord
+from server.core.snapshot import DeviceLinks, GroupRecord
 from server.core.subscribers import Subscriber, Subscribers
 from server.core.topology import Change, LinkState, Topology
 
@@ -57,7 +56,13 @@ CLAIM_EVERY_S = 1.0
 
 
 class Group:
-    """The members of one group, the links between them, and the graph that follows."""
+    """The members of one group, the links between them, and the graph that follows.
+
+    Attributes:
+        name: its id.
+        counts: how often what happened.
+        entrance: the tokens that let devices in, and that prove the members.
+    """
 
     def __init__(
         self,
@@ -87,6 +92,7 @@ class Group:
         self._members = Members(
             wall=wall, entropy=entropy, stored=None if stored is None else stored.members, channels=channels
         )
+        self.entrance = Entrance(self._members, self._note, self._count)
         self._topology = Topology()
         self._subscribers = Subscribers()
         self._claimed_at: dict[DeviceId | None, float] = {}
@@ -120,8 +126,8 @@ class Group:
         Raises:
             RefusedError: device-exists, key-taken, group-full, or bad-token.
         """
-        if join_token is not None and not self.admits(join_token, wall=wall):
-            raise RefusedError("bad-token", "the join token is not valid any more")
+        if join_token is not None:
+            self.entrance.check(join_token, wall=wall)
         token = self._members.enrol(enrolment, wall=wall, replaces=replaces)
         if join_token is not None:
             self._members.join_tokens.spend(join_token, now=now, wall=wall)
@@ -196,20 +202,28 @@ class Group:
             wall: unix seconds at `now`.
 
         Raises:
-            RefusedError: unknown-device, no-device (only a device has neighbours), or epoch-ahead (the epoch it
-                claims lies further ahead than a clock may be wrong, or it claimed another one just now).
+            RefusedError: unknown-device, no-device (only a device has neighbours), device-in-use (another run of its
+                agent is subscribed and lives), too-many-viewers, or epoch-ahead (the epoch it claims lies further ahead
+                than a clock may be wrong, or it claimed another one just now).
         """
         if device is not None:
             self._members.check(device)
+            if message.instance is not None and self.is_in_use(device, but=message.instance):
+                raise RefusedError("device-in-use", f"another agent runs as device {device!r}; stop one of them")
         elif message.scope != "graph":
             raise RefusedError("no-device", "only a device has neighbours; subscribe with its token, or to scope graph")
+        elif subscriber not in self._subscribers and self._subscribers.viewers() >= MAX_VIEWERS_PER_GROUP:
+            raise RefusedError(
+                "too-many-viewers",
+                f"{MAX_VIEWERS_PER_GROUP} who are no devices follow the graph, which is the most",
+            )
         claimed = message.epoch
         if claimed is not None and claimed > self._epochs.current.epoch:
             self._take_claim(device, claimed, now=now, wall=wall)
         if device is not None and subscriber not in self._subscribers:
             self._topology.flapping.on_restart(device, now=now)
         current = self._epochs.current
-        who = Subscriber(device, message.scope)
+        who = Subscriber(device, message.scope, message.instance)
         passed = self._epochs.passed(claimed, now=now)
         self._subscribers.add(subscriber, who, current, unchanged=claimed == current.epoch, passed=passed)
         if device is not None:
@@ -240,60 +254,6 @@ class Group:
         """
         self._members.delete_channel(name, wall=wall)
         self._channels_changed(now, wall)
-
-    def rotate_token(self, device: DeviceId, token_hash: str | None, *, now: float, wall: float) -> DeviceToken:
-        """Let a member have another token. The answer must not leave before `poll_record()` is stored.
-
-        Args:
-            device: the member; its token is good until the new one is first used.
-            token_hash: of the token that it made for itself; None to make it one.
-            now: monotonic seconds.
-            wall: unix seconds at `now`.
-
-        Raises:
-            RefusedError: unknown-device.
-        """
-        token = self._members.rotate(device, token_hash)
-        self._count("token_rotations")
-        self._note(now, wall)
-        return DeviceToken(device=device, token=token)
-
-    def confirm_token(self, token: str, *, now: float, wall: float) -> None:
-        """Make a member's old token void if this is its next one: it has come into use."""
-        if self._members.confirm(token):
-            self._note(now, wall)
-
-    def add_join_token(self, terms: JoinTerms | None = None, *, now: float, wall: float) -> str:
-        """Make one more token that lets devices enrol.
-
-        Raises:
-            RefusedError: too-many-join-tokens.
-        """
-        token = self._members.join_tokens.add(terms or JoinTerms(), now=now, wall=wall)
-        self._note(now, wall)
-        return token
-
-    def give_back_join(self, token: str, *, now: float, wall: float) -> None:
-        """Undo the use of a join token by an enrolment that came to nothing."""
-        self._members.join_tokens.give_back(token, now=now, wall=wall)
-        self._note(now, wall)
-
-    def void_join_token(self, name: str | None, *, now: float, wall: float) -> None:
-        """Make one join token void, or all of them; members stay.
-
-        Args:
-            name: its id; None for all.
-            now: monotonic seconds.
-            wall: unix seconds at `now`.
-
-        Raises:
-            RefusedError: unknown-join-token.
-        """
-        if name is None:
-            self._members.join_tokens.void_all()
-        else:
-            self._members.join_tokens.void(name, now=now, wall=wall)
-        self._note(now, wall)
 
     def handle_timeout(self, *, now: float, wall: float) -> None:
         """Do what time has made due; to be called at `poll_timeout`, harmless earlier."""
@@ -399,6 +359,10 @@ class Group:
         """Count the links that count: both ends report them."""
         return len(self._topology.counting())
 
+    def is_in_use(self, device: DeviceId, *, but: str | None = None) -> bool:
+        """Tell whether an agent that lives is subscribed as a device, in another run than one."""
+        return self._topology.alive(device) and self._subscribers.is_subscribed(device, but=but)
+
     def subscriber_count(self) -> int:
         """Count the open subscriptions."""
         return len(self._subscribers)
@@ -406,18 +370,6 @@ class Group:
     def authenticate(self, token: str) -> DeviceId | None:
         """Tell which member a token proves; None if none."""
         return self._members.authenticate(token)
-
-    def awaits_token(self, device: DeviceId) -> bool:
-        """Tell whether a member has taken a token that it has not used yet; see `confirm_token`."""
-        return self._members.awaits(device)
-
-    def admits(self, token: str, *, wall: float) -> bool:
-        """Tell whether a token lets a device enrol."""
-        return self._members.join_tokens.admits(token, wall=wall)
-
-    def join_tokens(self, *, wall: float) -> tuple[JoinTokenRecord, ...]:
-        """List the join tokens that are valid, oldest first."""
-        return self._members.join_tokens.valid(wall=wall)
 
     # --- inside ---------------------------------------------------------------------------------------------------
 

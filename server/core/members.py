@@ -86,7 +86,7 @@ class Members:
         """Make a device a member.
 
         Args:
-            enrolment: its id and public key, and the hash of its token if it made that itself.
+            enrolment: its id and public keys, and the hash of its token if it made that itself.
             wall: unix seconds.
             replaces: the request proved that it comes from the member of that id, whose key and token it replaces.
 
@@ -103,16 +103,17 @@ class Members:
                 "device-exists", f"the group has a device {device!r} already; use its token, or evict it"
             )
         for other, record in self._devices.items():
-            if other != device and record.entry.public_key == enrolment.public_key:
+            taken = record.entry.public_key == enrolment.public_key, record.entry.signing_key == enrolment.signing_key
+            if other != device and any(taken):
                 raise RefusedError("key-taken", f"device {other!r} has this public key; every device makes its own")
         if known is None and len(self._devices) >= MAX_DEVICES_PER_GROUP:
             raise RefusedError(
                 "group-full", f"the group has {MAX_DEVICES_PER_GROUP} devices, which is the most it may have"
             )
         token, token_hash = self._token_for(device, enrolment.token_hash)
-        entry = RosterEntry(device=device, public_key=enrolment.public_key)
+        entry = RosterEntry(device=device, public_key=enrolment.public_key, signing_key=enrolment.signing_key)
         if known is not None:
-            entry = known.entry.model_copy(update={"public_key": enrolment.public_key})
+            entry = known.entry.model_copy(update={"public_key": entry.public_key, "signing_key": entry.signing_key})
         self._devices[device] = DeviceRecord(token_hash=token_hash, entry=entry)
         self._roster_changed(wall)
         return token

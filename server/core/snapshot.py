@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from common.fields import Epoch, Key, Name, TokenHash, Version
+from common.fields import Epoch, Key, KeyEpoch, Name, TokenHash, Version
 from common.messages import Channels, GraphBody, QosFigures, RosterEntry
 
 
@@ -42,8 +42,8 @@ class MembersRecord(Record):
 
     devices: tuple[DeviceRecord, ...]
     join_tokens: tuple[JoinTokenRecord, ...]
-    key_epoch: Version
-    group_keys: dict[int, Key]
+    key_epoch: KeyEpoch
+    group_keys: dict[KeyEpoch, Key]
     roster_version: Version
     channels: Channels
 

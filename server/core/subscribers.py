@@ -26,10 +26,11 @@ from common.messages import (
 
 @dataclass(frozen=True, slots=True)
 class Subscriber:
-    """One open subscription; `device` is None for the administrator's."""
+    """One open subscription; `device` is None for the administrator's, `instance` for who does not name its run."""
 
     device: DeviceId | None
     scope: Literal["graph", "neighbours", "roster"]
+    instance: str | None = None
 
 
 class Subscribers:
@@ -45,6 +46,10 @@ class Subscribers:
     def __len__(self) -> int:
         """Count the open subscriptions."""
         return len(self._subscribers)
+
+    def viewers(self) -> int:
+        """Count the open subscriptions of nobody's device."""
+        return len(self._subscribers) - sum(map(len, self._by_device.values()))
 
     def __contains__(self, subscriber: object) -> bool:
         """Tell whether a subscriber is there."""
@@ -87,6 +92,11 @@ class Subscribers:
             own.remove(subscriber)
             if not own:
                 del self._by_device[who.device]
+
+    def is_subscribed(self, device: DeviceId, *, but: str | None = None) -> bool:
+        """Tell whether a device has a subscription that names its run of the agent, as another than one."""
+        instances = {self._subscribers[number].instance for number in self._by_device.get(device, ())}
+        return bool(instances - {None, but})
 
     def close(self, subscriber: int, last_word: ErrorMessage) -> None:
         """Forget a subscriber and have the shell close it with a reason."""

@@ -162,7 +162,7 @@ class Coordinator:
             entropy=self._entropy,
             channels=DEFAULT_CHANNELS if channels is None else channels,
         )
-        token = group.add_join_token(now=now, wall=wall)
+        token = group.entrance.add_join_token(now=now, wall=wall)
         hosted = self._host(_Hosted(group))
         self._after(hosted)
         try:

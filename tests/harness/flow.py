@@ -108,7 +108,7 @@ class Flow:
                 assert self.simulation.messages(device) == self.sent, f"once and in order at {device}"
                 assert self.simulation.events(device, MessageGap) == []
             else:
-                assert self.simulation.content(device, self.stream, len(self.payload)) == self.payload
+                assert self.simulation.content(device, self.stream) == self.payload
 
     def needless(self) -> int:
         """Return how many chunks crossed some link again though they had arrived over it."""

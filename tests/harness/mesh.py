@@ -29,7 +29,15 @@ from agent.core.node import Node
 from agent.core.policy import DeclaredQos
 from agent.core.store import PieceReader
 from agent.core.stream import Stream
-from common.datagrams import BOTH_HEADERS, CHUNK_OVERHEAD_BYTES, HOP_HEADER, PacketType, peek_chunk
+from common.datagrams import (
+    BOTH_HEADERS,
+    CHUNK_OVERHEAD_BYTES,
+    FLAG_END,
+    FLAG_START,
+    HOP_HEADER,
+    PacketType,
+    peek_chunk,
+)
 from common.fields import encode_key
 from common.frames import Frame, encode_frame
 from common.graph import AcyclicGraph, Tree
@@ -46,6 +54,7 @@ from common.messages import (
     Subscribe,
 )
 from common.sealing import GroupKeys, Sealer, public_key_of
+from common.signing import PURPOSE_MESSAGE, Signer, message_statement
 
 GROUP = "lab"
 GROUP_KEY = bytes(range(32))
@@ -150,6 +159,7 @@ class Mesh:
                 RosterEntry(
                     device=name,
                     public_key=encode_key(public_key_of(keys[name])),
+                    signing_key=encode_key(Signer(keys[name], GROUP).public_key),
                     candidates=(f"{self.address(name)[0]}:{self.address(name)[1]}",),
                 )
                 for name in names
@@ -226,9 +236,17 @@ class Mesh:
                     found.append(chunk.number)
         return found
 
+    def message_chunk(self, source: DeviceId, stream: str, number: int, payload: bytes) -> bytes:
+        """Return a message of one chunk as its source signs and seals it, whether or not it comes next."""
+        there = self.stream(source, stream)
+        statement = message_statement(there.opening.stream, number, number, payload)
+        plain = payload + self.devices[source].config.signer.sign(PURPOSE_MESSAGE, statement)
+        (chunk,) = there.seal(number, FLAG_START | FLAG_END, [plain])
+        return chunk
+
     def content(self, name: DeviceId, stream: str) -> bytes:
         """Return a file as it lies on a device's disk."""
-        return self.devices[name].stores.streams[stream].content(self.stream(name, stream).opening.pieces)
+        return self.devices[name].stores.streams[stream].content()
 
     # --- time -------------------------------------------------------------------------------------------------
 

@@ -180,7 +180,7 @@ def endure(weather: Weather, *, seed: int, size_bytes: int = 500_000, within: fl
             watch.step()
         took = simulation.now - began
         for device in "BC":
-            assert simulation.content(device, file, size_bytes) == payload
+            assert simulation.content(device, file) == payload
             assert simulation.messages(device) == spoken, "once and in order"
             assert simulation.events(device, MessageGap) == []
         assert sum(simulation.network.crossings(*link).duplicates for link in LINKS) == 0

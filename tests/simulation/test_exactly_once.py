@@ -143,7 +143,7 @@ def check(plan: Plan, simulation: Simulation) -> None:
         others = [device for device in devices if device != source]
         simulation.run_until(lambda: simulation.verified(stream) == others, what=f"the file of {source}")  # noqa: B023
         for device in others:
-            assert simulation.content(device, stream, plan.size_bytes) == content(plan, source)
+            assert simulation.content(device, stream) == content(plan, source)
         for source, messages in spoken.items():
             for device in devices:
                 if device != source:

@@ -25,7 +25,7 @@ def send_while(*happenings: tuple[float, str]) -> tuple[Simulation, str]:
         stream = simulation.send_file("A", "files", "payload.bin", PAYLOAD)
         simulation.run_until(lambda: simulation.verified(stream) == list("BCDEF"), what="the file at every device")
         for device in "BCDEF":
-            assert simulation.content(device, stream, len(PAYLOAD)) == PAYLOAD
+            assert simulation.content(device, stream) == PAYLOAD
     return simulation, stream
 
 

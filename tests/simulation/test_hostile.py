@@ -9,7 +9,7 @@ from agent.core.memory_store import MemoryStores, MemoryStreamStore
 from agent.core.recovery import Recovery
 from agent.core.store import StoreError
 from common.datagrams import FRAGMENT_HEADER, HOP_HEADER, PacketType, peek_chunk
-from common.limits import MAX_DELAY_S
+from common.limits import MAX_DELAY_S, MAX_PATIENT_RTT_S
 from common.link_frames import Bye, Probe
 from common.messages import ChannelSpec
 from common.opening import Opening
@@ -102,6 +102,15 @@ def test_a_have_of_numbers_without_end_costs_no_memory_and_moves_no_source() -> 
     assert mesh.stream("B", stream).stop <= 2 + exchange.MAX_AHEAD
     mesh.publish("A", b"second")
     mesh.until(lambda: mesh.payloads("B") == [b"first", b"second"])
+
+
+def test_who_answers_probes_late_on_purpose_makes_nobody_wait_for_minutes() -> None:
+    mesh = Mesh("A-B B-C").linked()
+    patience = mesh.node("B")._upkeep.exchange._longest_rtt
+    mesh.hop("B", "A").qos.rtt_s = mesh.hop("B", "C").qos.rtt_s = MAX_PATIENT_RTT_S - 0.5
+    assert patience() == MAX_PATIENT_RTT_S - 0.5
+    mesh.hop("B", "C").qos.rtt_s = MAX_DELAY_S
+    assert patience() == MAX_PATIENT_RTT_S
 
 
 def test_what_is_remembered_of_a_peers_ranges_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

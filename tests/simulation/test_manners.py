@@ -50,7 +50,7 @@ def send(simulation: Simulation, size_bytes: int) -> str:
     stream = simulation.send_file("A", "files", "f.bin", data)
     simulation.run_until(lambda: simulation.verified(stream) == list("BCDEF"), what="the file at every device")
     for device in "BCDEF":
-        assert simulation.content(device, stream, size_bytes) == data
+        assert simulation.content(device, stream) == data
     return stream
 
 

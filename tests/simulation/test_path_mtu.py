@@ -51,7 +51,7 @@ def send(simulation: Simulation, size_bytes: int, *happenings: str, after: float
         simulation.happen(parse_happening(0.0, text, scenario.devices, scenario.links))
     simulation.run_until(lambda: simulation.verified(stream) == receivers, what="the file at every device")
     for device in receivers:
-        assert simulation.content(device, stream, size_bytes) == data
+        assert simulation.content(device, stream) == data
     for link in simulation.scenario.links:
         assert simulation.network.crossings(*link, stream).duplicates == 0
     return stream
@@ -140,7 +140,7 @@ def test_a_late_link_that_takes_less_carries_an_open_stream_in_fragments() -> No
         simulation.start("C")
         simulation.run_until(lambda: simulation.verified(stream) == ["B", "C"], what="the file at both")
         assert datagram_bytes(simulation, "C", stream) == 1_472
-        assert simulation.content("C", stream, len(data)) == data
+        assert simulation.content("C", stream) == data
         assert simulation.network.crossings("B", "C", stream).duplicates == 0
         assert simulation.network.oversize("B", "C") < 50
 

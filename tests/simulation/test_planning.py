@@ -126,7 +126,13 @@ def test_a_fifth_of_noise_in_all_reports_moves_the_tree_at_most_once_a_minute(se
     now, wall = 0.0, 1_800_000_000.0
     group = Group("lab", now=now, wall=wall, entropy=rng.randbytes)
     for device in scenario.devices:
-        group.enrol(Enrolment(device=device, public_key=encode_key(rng.randbytes(32))), now=now, wall=wall)
+        group.enrol(
+            Enrolment(
+                device=device, public_key=encode_key(rng.randbytes(32)), signing_key=encode_key(rng.randbytes(32))
+            ),
+            now=now,
+            wall=wall,
+        )
     reports = {device: rng.uniform(0.0, 5.0) for device in scenario.devices}
     moves, before = 0, None
     while now < 90.0 + NOISE_S:

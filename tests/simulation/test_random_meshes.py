@@ -31,7 +31,7 @@ def send_over(scenario: Scenario, size_bytes: int) -> None:
         )
         simulation.run_for(1.0)
         for device in receivers:
-            assert simulation.content(device, stream, size_bytes) == payload
+            assert simulation.content(device, stream) == payload
         for device in listeners:
             assert simulation.messages(device) == MESSAGES, "once and in order"
             assert all(event.source == speaker for event in simulation.events(device, MessageReceived))

@@ -77,7 +77,7 @@ def test_files_and_messages_arrive_once_whatever_fails_and_comes_back(scenario: 
         )
         simulation.run_for(1.0)
         for device in receivers:
-            assert simulation.content(device, stream, size_bytes) == payload
+            assert simulation.content(device, stream) == payload
         for device in listeners:
             assert simulation.messages(device) == MESSAGES, "once and in order"
             assert simulation.events(device, MessageGap) == []

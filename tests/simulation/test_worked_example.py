@@ -40,7 +40,7 @@ def assert_each_piece_crossed_each_tree_link_once(simulation: Simulation, stream
         assert simulation.network.crossings(a, b, stream).repairs == 0, f"{a}-{b}"
     assert simulation.network.crossings("B", "C", stream).numbers() == []
     for device in "BCDEF":
-        assert simulation.content(device, stream, len(PAYLOAD)) == PAYLOAD
+        assert simulation.content(device, stream) == PAYLOAD
 
 
 def test_the_graph_leaves_out_the_worst_link_of_the_triangle() -> None:

@@ -120,9 +120,9 @@ def test_a_killed_server_comes_back_with_the_same_state_and_rising_epochs(server
     join = server.token("join-token-lab")
     tokens = {}
     for device in "ABC":
-        tokens[device] = server.call("POST", "/devices", join, {"device": device, "public_key": key_of(device)})[
-            "token"
-        ]
+        tokens[device] = server.call(
+            "POST", "/devices", join, {"device": device, "public_key": key_of(device), "signing_key": key_of(device)}
+        )["token"]
     with server.subscribe(tokens["A"], Subscribe(scope="graph")) as socket:
         report(server, tokens, LINKS)
         before = wait_for_edges(socket, [("A", "B"), ("A", "C")])
@@ -169,9 +169,9 @@ def test_nothing_that_was_answered_is_lost_by_a_kill_in_the_middle_of_enrolments
     tokens = {}
     for number in range(20):
         device = f"d{number}"
-        tokens[device] = server.call("POST", "/devices", join, {"device": device, "public_key": key_of(device)})[
-            "token"
-        ]
+        tokens[device] = server.call(
+            "POST", "/devices", join, {"device": device, "public_key": key_of(device), "signing_key": key_of(device)}
+        )["token"]
     server.end(signal.SIGKILL)
     server.start()
     for device, token in tokens.items():

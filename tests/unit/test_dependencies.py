@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("server", "agent", "common", "lab")
+ROOMS = ("server", "agent", "common", "host", "lab")
 
 # Imported, and declared by the package that it is a part of.
 BROUGHT_BY = {"starlette": "fastapi"}

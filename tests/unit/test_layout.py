@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "tests" / "unit"
-ROOMS = ("server", "agent", "common", "lab")
+ROOMS = ("server", "agent", "common", "host", "lab")
 
 
 def _modules() -> list[str]:

@@ -26,7 +26,7 @@ KEY = encode_key(bytes(32))
 
 
 def roster(*devices: str) -> Roster:
-    entries = tuple(RosterEntry(device=device, public_key=KEY) for device in devices)
+    entries = tuple(RosterEntry(device=device, public_key=KEY, signing_key=KEY) for device in devices)
     return Roster(version=1, devices=entries, key_epoch=0, group_keys={0: KEY})
 
 

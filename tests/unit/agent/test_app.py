@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -101,6 +102,9 @@ async def test_an_agent_without_its_server_still_knows_the_group(settings: Agent
             graph = (await client.get("/graph")).json()
         assert status["udp_address"] == f"127.0.0.1:{body['udp_port']}"
         assert (status["epoch"], status["attached"]) == (5, False)
+        assert status["server"] == NOBODY
+        assert status["server_trouble"]
+        assert (status["clock_skew_s"], status["clock_wrong"]) == (None, None)
         assert graph["trees"][0]["neighbours"] == {"A": ["B"], "B": ["A"]}
     assert not settings.control_socket.exists()
     assert settings.ready_file is not None
@@ -250,6 +254,26 @@ async def test_host_names_become_addresses(settings: AgentSettings) -> None:
     assert (await resolved(replace(settings, listen=None))).listen is None
     with pytest.raises(ConfigError, match=r"host 'no.such.host.invalid' has no address"):
         await resolved(replace(settings, peers={"B": ("no.such.host.invalid", 1)}))
+
+
+async def test_the_service_manager_hears_that_it_runs_lives_and_stops(
+    settings: AgentSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "30000")
+        enrol(settings)
+        async with running(settings):
+            said = await asyncio.to_thread(manager.recv, 4096)
+            while b"READY" not in said:
+                said = await asyncio.to_thread(manager.recv, 4096)
+            assert said == b"READY=1\nSTATUS=without its server, 0 of 0 links open"
+            assert await asyncio.to_thread(manager.recv, 4096) == b"WATCHDOG=1"
+        while (said := manager.recv(4096)) == b"WATCHDOG=1":
+            pass
+        assert said == b"STOPPING=1\nSTATUS=stopping"
 
 
 async def test_the_server_is_remembered_once_it_has_taken_this_device(

@@ -75,8 +75,8 @@ def test_a_device_of_before_servers_were_remembered_has_to_be_told(tmp_path: Pat
     [
         (Said(server="https://other"), "--server https://other contradicts the join string, which says https://h:1"),
         (Said(group="other"), "--group other contradicts the join string, which says lab"),
-        (Said(join_token="t"), "leave --join-token and --join-token-file out"),
-        (Said(join_token_file=Path("t")), "leave --join-token and --join-token-file out"),
+        (Said(join_token="t"), "leave --join-token, --join-token-file and"),
+        (Said(join_token_file=Path("t")), "leave --join-token, --join-token-file and"),
         (Said(ca_file=Path("ca.pem")), "--ca-file contradicts the join string"),
     ],
 )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from agent.core.policy import DeclaredQos
 from agent.settings import (
+    MAX_UNIX_PATH_BYTES,
     AgentSettings,
     check_server,
     default_control_socket,
@@ -28,7 +29,18 @@ from agent.settings import (
 )
 from common.addresses import write_address
 from common.errors import ConfigError
-from common.limits import MAX_STREAM_MEMORY_BYTES, MIN_STREAM_MEMORY_BYTES
+from common.limits import (
+    MAX_CANDIDATES,
+    MAX_DATAGRAM_BYTES,
+    MAX_DENIED,
+    MAX_PEERS,
+    MAX_RATE_BPS,
+    MAX_STREAM_MEMORY_BYTES,
+    MAX_STUN_SERVERS,
+    MIN_CAP_BPS,
+    MIN_DATAGRAM_BYTES,
+    MIN_STREAM_MEMORY_BYTES,
+)
 
 SETTINGS = AgentSettings(
     server="http://127.0.0.1:8640",
@@ -185,6 +197,31 @@ def test_limits_stand_in_the_errors() -> None:
         replace(SETTINGS, only_peers=frozenset(f"d{number}" for number in range(257)))
     with pytest.raises(ConfigError, match="at most 107 bytes"):
         replace(SETTINGS, control_socket=Path("x" * 108))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stun": tuple(("192.0.2.1", port) for port in range(1, MAX_STUN_SERVERS + 1))},
+        {"denied": (parse_network("10.0.0.0/8"),) * MAX_DENIED},
+        {"advertise": tuple(("192.0.2.1", port) for port in range(1, MAX_CANDIDATES + 1))},
+        {"only_peers": frozenset(f"d{number}" for number in range(MAX_PEERS))},
+        {"datagram_bytes": MIN_DATAGRAM_BYTES},
+        {"datagram_bytes": MAX_DATAGRAM_BYTES},
+        {"control_socket": Path("x" * MAX_UNIX_PATH_BYTES)},
+    ],
+)
+def test_what_is_at_its_limit_is_taken(changes: dict[str, Any]) -> None:
+    assert replace(SETTINGS, **changes)
+
+
+def test_a_rate_a_cap_and_a_delay_reach_to_their_limits() -> None:
+    assert parse_max_rates([f"{MIN_CAP_BPS}"])[0] == MIN_CAP_BPS
+    with pytest.raises(ConfigError, match="at least 10K"):
+        parse_max_rates([f"{MIN_CAP_BPS - 1}"])
+    assert parse_max_rates([f"{MAX_RATE_BPS / 1e9:g}G"])[0] == MAX_RATE_BPS
+    with pytest.raises(ConfigError, match="up to 400G"):
+        parse_max_rates(["400.1G"])
 
 
 @pytest.mark.parametrize(

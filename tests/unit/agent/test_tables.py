@@ -93,6 +93,24 @@ def test_the_status_shows_links_streams_and_drops() -> None:
     assert "QueryNeighbours" in text
 
 
+def test_why_the_server_is_missing_and_what_is_wrong_with_the_clock_is_shown() -> None:
+    report = {
+        "device": "A",
+        "group": "lab",
+        "epoch": 7,
+        "attached": False,
+        "server": "https://tree.example.org:8640",
+        "server_trouble": "it answers 400: update the device",
+        "clock_wrong": "this device's clock is 2 h ahead of the server's",
+    }
+    lines = list(status_tables(report))
+    assert "without its server" in str(lines[0])
+    assert lines[1:] == [
+        "the server at https://tree.example.org:8640: it answers 400: update the device",
+        "this device's clock is 2 h ahead of the server's",
+    ]
+
+
 def test_where_a_device_is_and_why_links_are_missing_is_shown() -> None:
     report = {
         "device": "A",

@@ -17,6 +17,7 @@ from common.datagrams import (
     WIRE_VERSION,
     Crossing,
     Hello,
+    OtherWireVersion,
     PacketType,
     expand_number,
     hello_key_id,
@@ -110,8 +111,12 @@ def test_random_bytes_are_no_hello(data: bytes) -> None:
 @pytest.mark.parametrize("version", [version for version in range(16) if version != WIRE_VERSION])
 def test_a_hello_of_another_wire_version_is_refused_by_name(version: int) -> None:
     datagram = bytes([PacketType.HELLO << 4 | version]) + sealed_hello()[1:]
-    with pytest.raises(DecodeError, match=f"wire version {version}"):
-        hello_key_id(datagram)
+    for size in (9, HELLO_BYTES, HELLO_BYTES + 40):
+        with pytest.raises(OtherWireVersion, match=f"wire version {version}") as caught:
+            hello_key_id(datagram[:size].ljust(size))
+        assert (caught.value.version, caught.value.key_id) == (version, datagram[1:9])
+    with pytest.raises(DecodeError, match="not 8"):
+        hello_key_id(datagram[:8])
 
 
 def test_every_changed_byte_of_a_hello_is_noticed() -> None:

@@ -1,5 +1,7 @@
 """Control frames: round trips, every cut prefix, and random bytes."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +22,7 @@ from common.link_frames import Ack, Bye, ChannelPort, Probe
 from common.path_frames import TOKEN_BYTES, MtuAnswer, MtuProbe, PathAnswer, PathChallenge, Train, TrainReport
 from common.stream_frames import (
     RECEIPT_STATES,
+    SIGNED_STATES,
     AskOpening,
     Cancel,
     Have,
@@ -43,8 +46,16 @@ ranges = st.lists(
     max_size=MAX_RANGES,
 ).map(tuple)
 reasons = st.text(max_size=12).filter(lambda text: len(text.encode()) <= MAX_REASON_BYTES)
+
+
+def signed(entry: ReceiptEntry) -> ReceiptEntry:
+    """Give a last word a signature, as only those have one."""
+    return replace(entry, signature=bytes(range(64))) if entry.state in SIGNED_STATES else entry
+
+
 entries = st.lists(
-    st.builds(ReceiptEntry, names, st.sampled_from(RECEIPT_STATES), u64, reasons), max_size=MAX_RECEIPTS_PER_FRAME
+    st.builds(ReceiptEntry, names, st.sampled_from(RECEIPT_STATES), u64, reasons).map(signed),
+    max_size=MAX_RECEIPTS_PER_FRAME,
 ).map(tuple)
 parts = st.integers(1, MAX_GRAPH_PARTS).flatmap(lambda count: st.tuples(st.integers(0, count - 1), st.just(count)))
 places = st.integers(1, MAX_TRAIN_DATAGRAMS).flatmap(lambda count: st.tuples(st.integers(0, count - 1), st.just(count)))
@@ -92,7 +103,7 @@ EXAMPLES: list[Frame] = [
     AskOpening(7),
     AskGraph(7, 8),
     GraphRecord(7, 1 << 40, 1, 3, b"part"),
-    Receipts(7, (ReceiptEntry("B", "refused", 5, "no-space"), ReceiptEntry("C", "verified", 9, ""))),
+    Receipts(7, (ReceiptEntry("B", "refused", 5, "no-space", bytes(64)), ReceiptEntry("C", "receiving", 9, ""))),
     Cancel(7, b"sealed"),
     ChannelPort("files", 4_000),
     Bye(),

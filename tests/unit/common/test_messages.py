@@ -61,7 +61,10 @@ SERVER: list[ServerMessage] = [
     ),
     EpochUpdate(epoch=8),
     Roster(
-        version=1, devices=(RosterEntry(device="A", public_key=KEY, candidates=()),), key_epoch=2, group_keys={2: KEY}
+        version=1,
+        devices=(RosterEntry(device="A", public_key=KEY, signing_key=KEY, candidates=()),),
+        key_epoch=2,
+        group_keys={2: KEY},
     ),
     Channels(version=1, channels=(ChannelSpec(name="files", kind="file"),)),
     Accepted(of="qos"),
@@ -195,7 +198,7 @@ def test_an_error_without_a_place_still_says_what_is_wrong() -> None:
 @pytest.mark.parametrize("text", ["", "!" * 44, KEY[:-2] + "9="])
 def test_a_key_that_is_none_cannot_be_enrolled(text: str) -> None:
     with pytest.raises(ValidationError):
-        Enrolment(device="A", public_key=text)
+        Enrolment(device="A", public_key=text, signing_key=text)
 
 
 def test_a_graph_survives_its_body() -> None:

@@ -42,6 +42,7 @@ REFUSED_RECEIPTS: dict[str, Callable[[], bytes]] = {
     "a reason that is not text": lambda: receipts(1, (3, b"B", b"\xff")),
     "fewer receipts than announced": lambda: receipts(2, (0, b"B", b"")),
     "more receipts than announced": lambda: receipts(0, (0, b"B", b"")),
+    "a signature cut off": lambda: receipts(1, (2, b"B", b"reason" + bytes(64)))[:-1],
     "a text cut off": lambda: receipts(1, (0, b"B", b"reason"))[:-1],
 }
 
@@ -53,6 +54,10 @@ def test_receipts_out_of_bounds_are_refused(body: Callable[[], bytes]) -> None:
 
 def test_as_many_receipts_as_the_limit_pass_with_the_longest_reason() -> None:
     sent = Receipts(
-        7, tuple(ReceiptEntry(f"D{n}", "refused", n, "x" * MAX_REASON_BYTES) for n in range(MAX_RECEIPTS_PER_FRAME))
+        7,
+        tuple(
+            ReceiptEntry(f"D{n}", "refused", n, "x" * MAX_REASON_BYTES, bytes(64))
+            for n in range(MAX_RECEIPTS_PER_FRAME)
+        ),
     )
     assert decode_untrusted(encode_frame(sent)) == [sent]

@@ -35,6 +35,7 @@ class Programs:
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.delenv("ARBORCAST_COMPOSE", raising=False)
     return Programs(tmp_path)
 
 
@@ -56,6 +57,12 @@ def test_the_old_compose_is_taken_where_there_is_no_new_one(programs: Programs) 
         find_engine()
     programs.add("docker-compose")
     assert find_engine().compose == (str(programs.folder / "docker-compose"),)
+
+
+def test_a_compose_that_is_named_is_taken(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs.add("docker")
+    monkeypatch.setenv("ARBORCAST_COMPOSE", "old-compose --ansi never")
+    assert find_engine().compose == ("old-compose", "--ansi", "never")
 
 
 def test_a_host_without_docker_is_told(programs: Programs) -> None:

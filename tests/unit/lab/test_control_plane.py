@@ -28,7 +28,11 @@ class FakeDevice:
         self.membership = Membership()
         self.agenda = agenda
         self.server = server
-        self.enrolment = Enrolment(device=name, public_key=base64.b64encode(name.encode() * 32).decode())
+        self.enrolment = Enrolment(
+            device=name,
+            public_key=base64.b64encode(name.encode() * 32).decode(),
+            signing_key=base64.b64encode(name.encode() * 32).decode(),
+        )
         self.connect()
 
     def connect(self) -> None:

@@ -21,7 +21,7 @@ def test_a_dead_device_does_nothing_and_keeps_its_disk() -> None:
     with pytest.raises(LocalProtocolError, match="device B is not running"):
         simulation.publish("B", "messages", b"x")
     simulation.run_for(1.0)
-    assert simulation.content("B", stream, 4) == b"1234"
+    assert simulation.content("B", stream) == b"1234"
 
 
 def test_a_device_started_twice_is_started_once() -> None:

@@ -1,8 +1,9 @@
 """The server's whole HTTP surface in this process: requests and sockets go straight into the application."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -35,13 +36,16 @@ class FragileStore(MemoryStore):
 class Socket:
     """One WebSocket, spoken to over ASGI."""
 
-    def __init__(self, app: FastAPI, path: str, token: str | None) -> None:
+    def __init__(
+        self, app: FastAPI, path: str, token: str | None, named: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         """Open it."""
         self._in: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._out: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.readable = asyncio.Event()
         self.readable.set()
         headers = [(b"authorization", f"Bearer {token}".encode())] if token is not None else []
+        headers += [(name.lower().encode(), value.encode()) for name, value in named.items()]
         scope = {
             "type": "websocket",
             "asgi": {"version": "3.0"},
@@ -130,7 +134,7 @@ class Api:
     async def enrol(self, *devices: str) -> None:
         """Enrol devices with the join token."""
         for device in devices:
-            body = {"device": device, "public_key": key_of(device)}
+            body = {"device": device, "public_key": key_of(device), "signing_key": key_of(device)}
             answer = await self.call("POST", "/v1/groups/lab/devices", body, token=self.join_token)
             assert answer.status_code == 201, answer.text
             self.tokens[device] = answer.json()["token"]
@@ -152,9 +156,11 @@ class Api:
             assert [answer.status_code for answer in answers] == [204, 204]
         await until(lambda: len(self.coordinator.group("lab").graph().trees[0].edges) == 5)
 
-    def socket(self, token: str | None, group: str = "lab") -> Socket:
+    def socket(
+        self, token: str | None, group: str = "lab", headers: Mapping[str, str] = MappingProxyType({})
+    ) -> Socket:
         """Open a subscription socket."""
-        return Socket(self.app, f"/v1/groups/{group}/subscribe", token)
+        return Socket(self.app, f"/v1/groups/{group}/subscribe", token, headers)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -53,7 +53,8 @@ class Bench:
     def enrol(self, *devices: str) -> None:
         """Make devices members."""
         for device in devices:
-            answer = self.group.enrol(Enrolment(device=device, public_key=key_of(device)), now=self.now, wall=self.wall)
+            enrolment = Enrolment(device=device, public_key=key_of(device), signing_key=key_of(device))
+            answer = self.group.enrol(enrolment, now=self.now, wall=self.wall)
             assert answer.token is not None
             self.tokens[device] = answer.token
 

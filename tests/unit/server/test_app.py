@@ -72,7 +72,7 @@ async def test_a_second_start_finds_the_same_state_and_tokens(tmp_path: Path) ->
     (tmp_path / "join-token-lab").unlink()
     async with running(settings) as client:
         token = (tmp_path / "join-token-lab").read_text().strip()
-        body = {"device": "A", "public_key": "A" * 43 + "="}
+        body = {"device": "A", "public_key": "A" * 43 + "=", "signing_key": "A" * 43 + "="}
         answer = await client.post("/v1/groups/lab/devices", json=body, headers={"Authorization": f"Bearer {token}"})
         assert answer.status_code == 201
 
@@ -239,3 +239,20 @@ async def test_a_store_that_fails_at_the_start_is_named(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(SqliteStore, "keys", broken)
     await fails(Settings(tmp_path, port=0), "cannot start: disk full")
+
+
+async def test_the_service_manager_hears_that_it_listens_lives_and_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "30000")
+        async with running(Settings(tmp_path / "state", port=0)) as client:
+            url = str(client.base_url).removesuffix("/")
+            said = [await asyncio.to_thread(manager.recv, 4096) for _ in range(3)]
+            assert said == [f"READY=1\nSTATUS=listening on {url}".encode(), b"WATCHDOG=1", b"WATCHDOG=1"]
+        while (last := manager.recv(4096)) == b"WATCHDOG=1":
+            pass
+        assert last == b"STOPPING=1\nSTATUS=stopping"

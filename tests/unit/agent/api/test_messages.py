@@ -151,3 +151,14 @@ async def test_an_acknowledgement_that_cannot_be_kept_is_a_problem(
     body = {"consumer": "log", "channel": "messages", "numbers": {}}
     response = await agent.client.post("/cursors", json=body)
     assert (response.status_code, response.json()["reason"]) == (507, "io")
+
+
+async def test_an_acknowledgement_names_as_many_streams_as_are_allowed(agent: Served) -> None:
+    body = {
+        "consumer": "c",
+        "channel": "messages",
+        "numbers": {f"{number:032x}": 1 for number in range(messages_module.MAX_NUMBERS)},
+    }
+    assert (await agent.client.post("/cursors", json=body)).status_code == 204
+    body["numbers"] = {f"{number:032x}": 1 for number in range(messages_module.MAX_NUMBERS + 1)}
+    assert (await agent.client.post("/cursors", json=body)).status_code == 422

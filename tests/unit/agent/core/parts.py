@@ -25,6 +25,7 @@ from common.limits import STREAM_MEMORY_BYTES
 from common.messages import ChannelSpec
 from common.opening import Opening
 from common.sealing import session_key
+from common.signing import Signer, Verifier
 
 Datagram = tuple[bytes, Address]
 
@@ -32,8 +33,14 @@ GROUP = "lab"
 SECRET = bytes(range(32))
 ADDRESS = ("127.0.0.1", 7_400)
 HERE = ("10.0.0.1", 4_000)
-FILE = Opening(bytes(range(16)), "files", "A", "file", bytes(32), 1_000, "model.bin", 2_500, 1_000.0, 2_000.0)
-MESSAGE = Opening(bytes(range(1, 17)), "messages", "A", "message", bytes([1]) * 32, 1_000, "", None, 1_000.0, 2_000.0)
+SIGNER = Signer(SECRET, GROUP)
+AUTHOR = Verifier(SIGNER.public_key, GROUP)
+FILE = Opening(bytes(range(16)), "files", "A", "file", bytes(32), 1_000, "model.bin", 2_500, 1_000.0, 2_000.0).signed(
+    SIGNER
+)
+MESSAGE = Opening(
+    bytes(range(1, 17)), "messages", "A", "message", bytes([1]) * 32, 1_000, "", None, 1_000.0, 2_000.0
+).signed(SIGNER)
 
 
 def entropy_of(seed: int) -> Callable[[int], bytes]:
@@ -58,7 +65,7 @@ def make_stream(
     """Return a stream of device A as device B (or A itself) keeps it."""
     kept = MemoryStreamStore() if store is None else store
     spec, graphs = spec_of(opening, **rules), GraphTable("B", 0.0)
-    return Stream(opening, b"sealed opening", spec, kept, role, sink, graphs, 0.0, memory_bytes)
+    return Stream(opening, b"sealed opening", spec, kept, role, sink, AUTHOR, graphs, 0.0, memory_bytes)
 
 
 def of_size(size_bytes: int, opening: Opening = FILE) -> Opening:

@@ -4,11 +4,13 @@ from typing import Literal
 
 import pytest
 
+from agent.core.allowance import Allowance
 from agent.core.degraded import AWAY_WAIT_S, FORGET_S, GRAPH_WAIT_S
 from agent.core.events import MessageGap, ReceiptsChanged, StreamCancelled
 from agent.core.rhythm import PROBE_IN_TREE_S, SILENT_PROBES, SLACK_S
 from common.datagrams import PacketType
 from common.graph_frames import LostEdges
+from common.limits import EMBEDDED_REST_S, LOST_WORDS_PER_S, MAX_LOST_WORDS
 from common.messages import ChannelSpec
 from tests.harness.mesh import FILES, MESSAGES, PIECE_BYTES, Mesh, data
 
@@ -129,6 +131,45 @@ def test_the_graph_of_a_file_that_is_whole_is_no_matter_of_anybody_when_its_sour
     assert degraded(mesh) == []
 
 
+def test_the_graph_of_messages_that_rest_is_no_matter_of_anybody_when_their_source_has_gone() -> None:
+    channels = (ChannelSpec(name="messages", kind="message", routing="embedded", retention_s=3_600.0),)
+    mesh = Mesh("A-B B-C A-C", edges="A-B B-C", channels=channels).linked()
+    mesh.run(0.5)
+    mesh.publish("A", b"last words")
+    mesh.run(0.5)
+    mesh.kill("A")
+    mesh.plan("B-C", to="BC")
+    mesh.run(NOTICED_S + GRAPH_WAIT_S)
+    assert degraded(mesh) == ["B", "C"]
+    mesh.run(EMBEDDED_REST_S + FORGET_S)
+    assert degraded(mesh) == []
+
+
+def test_messages_that_rested_pass_round_the_gap_when_they_go_on() -> None:
+    channels = (ChannelSpec(name="messages", kind="message", routing="embedded", retention_s=3_600.0),)
+    mesh = Mesh("A-B B-C A-C", edges="A-B B-C", channels=channels).linked()
+    mesh.run(0.5)
+    mesh.publish("A", b"first")
+    mesh.run(0.5)
+    mesh.lose_server()
+    mesh.cut.add(("A", "B"))
+    mesh.run(EMBEDDED_REST_S + FORGET_S)
+    mesh.publish("A", b"second")
+    mesh.until(lambda: all(mesh.payloads(name) == [b"first", b"second"] for name in "BC"), within=3.0)
+
+
+def test_messages_of_which_nothing_is_kept_any_more_are_at_rest() -> None:
+    channels = (ChannelSpec(name="messages", kind="message", routing="embedded", retention_s=1.0),)
+    mesh = Mesh("A-B B-C A-C", edges="A-B B-C", channels=channels).linked()
+    mesh.run(0.5)
+    mesh.publish("A", b"last words")
+    mesh.run(5.0)
+    mesh.kill("A")
+    mesh.plan("B-C", to="BC")
+    mesh.run(EMBEDDED_REST_S + FORGET_S)
+    assert degraded(mesh) == []
+
+
 def test_a_source_without_any_link_waits() -> None:
     mesh = Mesh("A-B").linked()
     mesh.run(0.5)
@@ -207,6 +248,25 @@ def test_a_word_of_a_time_that_has_not_come_is_refused(ahead: tuple[int, int]) -
     assert degraded(mesh) == []
     mesh.say("A", "B", LostEdges("A", latest, latest, ("C",)))
     assert mesh.drops("B") == {"lostedges-refused": 1}
+
+
+def test_one_peer_brings_no_more_words_than_it_is_allowed_and_what_is_true_comes_again() -> None:
+    mesh = Mesh("A-B B-C").linked()
+    epoch = mesh.node("B").table.epoch or 0
+    stamp = mesh.node("B").degraded.latest(mesh.now) - 10**6
+    mesh.hop("B", "A").news = Allowance(MAX_LOST_WORDS, LOST_WORDS_PER_S, mesh.now)
+    for number in range(MAX_LOST_WORDS):
+        mesh.say("A", "B", LostEdges("C", stamp + number, epoch, ("B",)))
+    assert mesh.drops("B") == {}
+    mesh.say("A", "B", LostEdges("C", stamp + MAX_LOST_WORDS, epoch, ()))
+    assert mesh.drops("B") == {"lostedges-refused": 1}
+    assert mesh.node("B").degraded.edges() == (("B", "C"),)
+    mesh.run(0.1)
+    # Known words cost nothing.
+    for _ in range(10):
+        mesh.say("A", "B", LostEdges("C", stamp, epoch, ("B",)))
+    mesh.say("A", "B", LostEdges("C", stamp + MAX_LOST_WORDS, epoch, ()))
+    assert mesh.node("B").degraded.edges() == ()
 
 
 @pytest.mark.parametrize("routing", ["query", "overflow", "embedded"])

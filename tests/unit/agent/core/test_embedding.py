@@ -6,15 +6,17 @@ from collections import Counter, deque
 import pytest
 
 from agent.core.channels import ChannelTable
-from agent.core.embedding import GRAPH_PART_BYTES, PURPOSE_GRAPH, embed, encode_graph, graph_records, learn_embedded
+from agent.core.embedding import GRAPH_PART_BYTES, embed, encode_graph, graph_records, learn_embedded
 from agent.core.memory_store import MemoryStores
 from agent.core.routing import GraphTable
+from agent.core.stream import Stream
 from agent.core.streams import StreamTable
 from common.errors import DecodeError
 from common.graph import AcyclicGraph, Tree
 from common.limits import EPOCHS_MAX, MAX_GRAPH_PARTS, STREAM_MEMORY_BYTES
 from common.sealing import NONCE_BYTES, GroupKeys
-from tests.unit.agent.core.parts import GROUP, MESSAGE, entropy_of, graph, make_stream
+from common.signing import PURPOSE_GRAPH, PURPOSE_OPENING, Signer
+from tests.unit.agent.core.parts import GROUP, MESSAGE, SIGNER, entropy_of, graph, make_stream
 
 NONCE = bytes(NONCE_BYTES)
 
@@ -26,6 +28,7 @@ def streams(device: str = "A", *, keys: bool = True) -> StreamTable:
         1_200,
         STREAM_MEMORY_BYTES,
         channels=ChannelTable(GraphTable(device, 0.0), random.Random(1)),
+        signer=SIGNER,
         stores=MemoryStores(),
         drops=Counter(),
         events=deque(),
@@ -40,6 +43,10 @@ def known(found: AcyclicGraph) -> GraphTable:
     table = GraphTable("A", 0.0)
     table.learn_graph(found, 0.0)
     return table
+
+
+def signed(stream: Stream, encoded: bytes, signer: Signer = SIGNER, purpose: bytes = PURPOSE_GRAPH) -> bytes:
+    return signer.sign(purpose, stream.opening.stream + encoded) + encoded
 
 
 def sealed(table: StreamTable, plain: bytes, purpose: bytes = PURPOSE_GRAPH) -> bytes:
@@ -88,22 +95,23 @@ def test_graphs_as_they_travel_are_forgotten_with_their_epochs_at_both_ends() ->
 
 def test_a_forged_graph_is_refused_and_changes_nothing() -> None:
     relay, table = make_stream(), streams("B")
-    short = relay.short.to_bytes(4, "big")
     right = graph(5, ("A", "B")).encode()
     forged = [
         b"",
         bytes(100),
-        sealed(table, short + right, b"opening"),
-        sealed(table, make_stream(MESSAGE).short.to_bytes(4, "big") + right),
-        sealed(table, short),
-        sealed(table, short + right[:-1]),
-        sealed(table, short + graph(6, ("A", "B")).encode()),
+        sealed(table, signed(relay, right), b"opening"),
+        sealed(table, signed(make_stream(MESSAGE), right)),
+        sealed(table, signed(relay, right, Signer(bytes(32), GROUP))),
+        sealed(table, signed(relay, right, purpose=PURPOSE_OPENING)),
+        sealed(table, signed(relay, b"")),
+        sealed(table, signed(relay, right[:-1])),
+        sealed(table, signed(relay, graph(6, ("A", "B")).encode())),
     ]
     for blob in forged:
         with pytest.raises(DecodeError):
             learn_embedded(relay, 5, blob, table, 0.0)
     with pytest.raises(DecodeError, match="no group key"):
-        learn_embedded(relay, 5, sealed(table, short + right), streams("B", keys=False), 0.0)
+        learn_embedded(relay, 5, sealed(table, signed(relay, right)), streams("B", keys=False), 0.0)
     assert relay.graphs.current is None
     assert relay.graph_blobs == {}
 

@@ -14,6 +14,7 @@ from common.datagrams import PacketType, peek_chunk
 from common.frames import Frame
 from common.limits import MAX_RANGES
 from common.link_frames import Bye
+from common.signing import SIGNATURE_BYTES
 from common.stream_frames import Have, Stop, Want
 from tests.harness.mesh import FILES, MESSAGES, PIECE_BYTES, Crossing, Mesh, data
 
@@ -121,7 +122,7 @@ def test_a_long_list_of_ranges_is_told_in_turns() -> None:
 
 
 def test_nothing_is_given_up_that_somebody_still_holds() -> None:
-    channel = MESSAGES.model_copy(update={"retention_bytes": 50})
+    channel = MESSAGES.model_copy(update={"retention_bytes": 50 + 2 * SIGNATURE_BYTES})
     mesh = Mesh("A-B A-C B-C", edges="A-B A-C", absent="C", channels=(channel,)).linked()
     for number in range(6):
         mesh.publish("A", b"%d" % number + bytes(19))

@@ -5,6 +5,7 @@ import pytest
 from agent.core.flooding import whole_messages
 from common.datagrams import PacketType
 from common.limits import MAX_FLOODED_BYTES, MAX_MESSAGE_BYTES
+from common.signing import SIGNATURE_BYTES
 from tests.harness.mesh import FILES, MESSAGES, PIECE_BYTES, Mesh, data
 
 QUIET = MESSAGES.model_copy(update={"distribute": False})
@@ -49,7 +50,7 @@ def test_a_message_of_many_chunks_is_flooded_when_it_is_whole() -> None:
     mesh.run(0.01)
     assert mesh.payloads("C") == [data(5 * PIECE_BYTES)]
     assert mesh.node("B").degraded.messages_flooded == 1
-    assert mesh.chunks("B", "C") == [1, 2, 3, 4, 5]
+    assert mesh.chunks("B", "C") == [1, 2, 3, 4, 5, 6], "the signature takes one more"
 
 
 @pytest.mark.parametrize(("size_bytes", "flooded"), [(MAX_FLOODED_BYTES, 1), (MAX_FLOODED_BYTES + 1, 0)])
@@ -78,11 +79,12 @@ def test_what_a_channel_does_not_distribute_stays_with_its_sources_neighbours() 
 
 def test_only_whole_small_messages_are_found_round_some_chunks() -> None:
     mesh = Mesh("A-B").linked()
-    sizes = [10, 3 * PIECE_BYTES, 10, MAX_MESSAGE_BYTES, 10, 2 * PIECE_BYTES]
+    whole = PIECE_BYTES - SIGNATURE_BYTES
+    sizes = [10, 2 * PIECE_BYTES + whole, 10, MAX_MESSAGE_BYTES, 10, PIECE_BYTES + whole]
     (name,) = {mesh.publish("A", data(size))[0] for size in sizes}
     mesh.run(1.0)
     stream = mesh.stream("A", name)
-    large = -(-MAX_MESSAGE_BYTES // PIECE_BYTES)
+    large = -(-(MAX_MESSAGE_BYTES + SIGNATURE_BYTES) // PIECE_BYTES)
     small = [(1, 2), (2, 5), (5, 6), (6 + large, 7 + large), (7 + large, 9 + large)]
     assert list(whole_messages(stream, 1, 9 + large)) == small
     assert list(whole_messages(stream, 3, 4)) == [(2, 5)]

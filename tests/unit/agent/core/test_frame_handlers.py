@@ -1,10 +1,11 @@
 """What each control frame does, and what one that makes no sense does not."""
 
+from dataclasses import replace
+
 import pytest
 
 from agent.core.events import LinkChanged, StreamCancelled
 from agent.core.frame_handlers import _Parts
-from agent.core.upkeep import PURPOSE_CANCEL
 from common.datagrams import PacketType
 from common.graph import AcyclicGraph, Tree, short_epoch
 from common.graph_frames import AskGraph, GraphRecord
@@ -13,6 +14,7 @@ from common.link_frames import Ack, Bye, ChannelPort
 from common.messages import ChannelSpec, GraphBody, GraphUpdate
 from common.opening import Opening
 from common.sealing import GroupKeys
+from common.signing import PURPOSE_CANCEL, PURPOSE_RECEIPT
 from common.stream_frames import AskOpening, Cancel, Have, ReceiptEntry, Receipts, Stop, StreamOpening, Want
 from tests.harness.mesh import FILES, FIRST_EPOCH, GROUP, MESSAGES, PIECE_BYTES, Mesh, data
 
@@ -97,7 +99,8 @@ def test_a_forged_cancel_is_counted_and_cancels_nothing(about: str) -> None:
     stream = mesh.send_file("A", data(300 * PIECE_BYTES))
     mesh.run(0.02)
     keys = mesh.group_keys if about == "another stream" else GroupKeys(GROUP, {1: bytes(32)})
-    sealed = keys.seal(PURPOSE_CANCEL, bytes(16) + b"forged", bytes(12))
+    signature = mesh.node("A").config.signer.sign(PURPOSE_CANCEL, bytes(16) + b"forged")
+    sealed = keys.seal(PURPOSE_CANCEL, signature + b"forged", bytes(12))
     mesh.say("A", "B", Cancel(int(stream[:8], 16), b"" if about == "garbage" else sealed))
     assert mesh.drops("B") == {"cancel-refused": 1}
     assert mesh.events("B", StreamCancelled) == []
@@ -114,14 +117,38 @@ def test_absurd_receipts_are_not_believed(what: str) -> None:
     book = mesh.node("A").streams.by_short[int(stream[:8], 16)].book
     before = dict(book.receipts)
     entry = {
-        "more bytes than the file has": ReceiptEntry("B", "verified", 2**63, ""),
-        "an unknown stream": ReceiptEntry("B", "verified", 10, ""),
-        "its reader's own": ReceiptEntry("A", "refused", 0, "io"),
+        "more bytes than the file has": ReceiptEntry("B", "verified", 2**63, "", bytes(64)),
+        "an unknown stream": ReceiptEntry("B", "verified", 10, "", bytes(64)),
+        "its reader's own": ReceiptEntry("A", "refused", 0, "io", bytes(64)),
     }[what]
     short = 99 if what == "an unknown stream" else int(stream[:8], 16)
     mesh.say("B", "A", Receipts(short, (entry,)))
     assert book.receipts == before
     assert mesh.drops("A") == ({"receipts-refused": 1} if what.startswith("more") else {})
+
+
+@pytest.mark.parametrize("state", ["verified", "refused", "cancelled"])
+def test_no_device_gives_another_ones_last_word(state: str) -> None:
+    mesh = Mesh("A-B B-C", edges="A-B B-C").linked()
+    mesh.drop = lambda crossing: crossing.target == "C" and crossing.kind == PacketType.DATA
+    stream = mesh.send_file("A", data(10))
+    mesh.until(lambda: mesh.verified(stream) == ["B"])
+    opening = mesh.stream("A", stream).opening
+    book = mesh.node("A").streams.by_short[opening.short].book
+    word = ReceiptEntry("C", state, 10, "")
+    forged = [
+        replace(word, signature=bytes(64)),
+        replace(word, signature=mesh.node("B").config.signer.sign(PURPOSE_RECEIPT, word.statement(opening.stream))),
+        replace(word, signature=mesh.node("C").config.signer.sign(PURPOSE_RECEIPT, word.statement(bytes(16)))),
+        replace(word, device="X", signature=bytes(64)),
+    ]
+    for entry in forged:
+        mesh.say("B", "A", Receipts(opening.short, (entry,)))
+    assert mesh.drops("A") == {"receipt-forged": 4}
+    assert book.receipts["C"].state in ("waiting", "receiving")
+    right = mesh.node("C").config.signer.sign(PURPOSE_RECEIPT, word.statement(opening.stream))
+    mesh.say("B", "A", Receipts(opening.short, (replace(word, signature=right),)))
+    assert book.receipts["C"].state == state
 
 
 def test_a_graph_that_was_not_asked_for_is_counted_and_not_believed() -> None:
@@ -133,15 +160,17 @@ def test_a_graph_that_was_not_asked_for_is_counted_and_not_believed() -> None:
     assert mesh.node("B").table.epoch == epoch
 
 
-@pytest.mark.parametrize("wrong", ["stream", "epoch", "key", "graph"])
+@pytest.mark.parametrize("wrong", ["stream", "epoch", "key", "graph", "signer"])
 def test_an_embedded_graph_of_something_else_is_counted_and_not_believed(wrong: str) -> None:
     mesh = Mesh("A-B B-C", channels=(EMBEDDED,)).linked()
     stream, _ = mesh.publish("A", b"hello")
     mesh.until(lambda: mesh.payloads("C") == [b"hello"])
     short = int(stream[:8], 16)
     before = mesh.stream("B", stream).graphs.epoch
-    plain = (short + (wrong == "stream")).to_bytes(4, "big")
-    plain += b"no graph" if wrong == "graph" else graph_blob(LATER + (wrong == "epoch"), ("A", "B"))
+    plain = b"no graph" if wrong == "graph" else graph_blob(LATER + (wrong == "epoch"), ("A", "B"))
+    signer = mesh.node("B" if wrong == "signer" else "A").config.signer
+    about = bytes(16) if wrong == "stream" else bytes.fromhex(stream)
+    plain = signer.sign(b"graph", about + plain) + plain
     keys = GroupKeys(GROUP, {1: bytes(32)}) if wrong == "key" else mesh.group_keys
     mesh.say("A", "B", GraphRecord(short, LATER, 0, 1, keys.seal(b"graph", plain, bytes(12))))
     assert mesh.drops("B") == {"graphrecord-refused": 1}
@@ -153,7 +182,9 @@ def test_an_embedded_graph_in_several_parts_is_put_together_in_any_order() -> No
     stream, _ = mesh.publish("A", b"hello")
     mesh.until(lambda: mesh.payloads("C") == [b"hello"])
     short = int(stream[:8], 16)
-    blob = mesh.group_keys.seal(b"graph", short.to_bytes(4, "big") + graph_blob(LATER, ("A", "B")), bytes(12))
+    graph = graph_blob(LATER, ("A", "B"))
+    signature = mesh.node("A").config.signer.sign(b"graph", bytes.fromhex(stream) + graph)
+    blob = mesh.group_keys.seal(b"graph", signature + graph, bytes(12))
     mesh.say("A", "B", GraphRecord(short, LATER, 1, 2, blob[20:]))
     assert mesh.stream("B", stream).graphs.epoch != LATER
     mesh.say("A", "B", GraphRecord(short, LATER, 0, 2, blob[:20]))
@@ -257,7 +288,7 @@ def test_an_answer_about_an_epoch_that_a_push_has_passed_over_still_frees_what_w
     mesh = Mesh("A-B B-C").linked()
     stream, _ = mesh.publish("A", b"first")
     mesh.run(0.1)
-    (chunk,) = mesh.stream("A", stream).seal(2, 0x06, [b"second"])
+    chunk = mesh.message_chunk("A", stream, 2, b"second")
     mesh.inject("B", mesh.chunk_to("A", "B", chunk, epoch=LATER), source="A")
     epoch = mesh.plan("A-B B-C")
     assert mesh.node("B").forwarder.poll_timeout(mesh.now) is not None
@@ -273,7 +304,7 @@ def test_a_graph_of_another_time_under_an_asked_epochs_short_form_is_counted_and
     stream, _ = mesh.publish("A", b"first")
     mesh.run(0.1)
     before = mesh.node("B").table.epoch
-    (chunk,) = mesh.stream("A", stream).seal(2, 0x06, [b"second"])
+    chunk = mesh.message_chunk("A", stream, 2, b"second")
     mesh.inject("B", mesh.chunk_to("A", "B", chunk, epoch=LATER), source="A")
     for epoch in (LATER + 2**32, LATER - 2**32):
         mesh.say("A", "B", GraphRecord(0, epoch, 0, 1, graph_blob(epoch, ("A", "B"), ("B", "C"))))

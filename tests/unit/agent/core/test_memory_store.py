@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import common.blocks
 from agent.core.memory_store import BytesReader, MemoryStores, MemoryStreamStore
 from agent.core.store import StoreError
-from tests.unit.agent.core.parts import FILE, MESSAGE
+from tests.unit.agent.core.parts import FILE, MESSAGE, of_size
 
 TAG = bytes(16)
 
@@ -26,7 +27,6 @@ def test_a_chunk_is_read_back_with_its_tag() -> None:
     assert (store.read(1), store.tags_run(1, 1)) == (None, [None])
     assert store.held() == [(2, 3)]
     store.write_run(1, [b"one"], [TAG])
-    assert store.content(2) == b"onetwo"
     store.discard()
     assert store.held() == []
     assert store.read(2) is None
@@ -51,6 +51,51 @@ def test_a_sources_file_is_read_from_where_it_is_and_only_its_closing_record_is_
     assert store.read(3) == bytes(500)
     assert store.read(4) == b"kept"
     assert store.held() == [(1, 2), (3, 4), (4, 5)]
+
+
+@pytest.fixture
+def blocks_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each block have two pieces."""
+    monkeypatch.setattr(common.blocks, "BLOCK_BYTES", 2_000)
+
+
+@pytest.mark.usefixtures("blocks_of_two")
+def test_of_a_sources_file_of_several_blocks_the_proofs_are_kept_and_nothing_else() -> None:
+    data = bytes(range(250)) * 18
+    store = MemoryStreamStore(reader=BytesReader(data), piece_bytes=1_000, size_bytes=len(data))
+    for start, count in ((1, 2), (4, 2), (7, 1)):
+        store.write_run(start, [b"kept nowhere"] * count, [TAG] * count)
+    for number in (3, 6, 8):
+        store.write_run(number, [b"proof %d" % number], [TAG])
+    assert store._chunks.keys() == {3, 6, 8}
+    pieces = [data[at : at + 1_000] for at in range(0, 4_500, 1_000)]
+    expected = [*pieces[:2], b"proof 3", *pieces[2:4], b"proof 6", pieces[4], b"proof 8"]
+    assert store.read_run(1, 99) == expected
+    assert store.tags_run(1, 9) == [TAG] * 8 + [None]
+    assert store.read(0) is None
+    assert store.read(9) is None
+    assert store.content() == data
+
+
+@pytest.mark.usefixtures("blocks_of_two")
+@pytest.mark.parametrize(("size_bytes", "closing"), [(0, 1), (1_999, 3), (2_000, 3), (2_001, 5), (4_500, 8)])
+def test_a_files_content_is_its_pieces_without_the_proofs_between_them(size_bytes: int, closing: int) -> None:
+    data = (bytes(range(250)) * 18)[:size_bytes]
+    store = MemoryStores().receive(of_size(size_bytes), b"sealed")
+    pieces = [data[at : at + 1_000] for at in range(0, size_bytes, 1_000)]
+    for number in range(1, closing + 1):
+        proof = number % 3 == 0 or number == closing
+        store.write_run(number, [b"proof" if proof else pieces.pop(0)], [TAG])
+    assert not pieces
+    assert store.content() == data
+
+
+@pytest.mark.usefixtures("blocks_of_two")
+def test_a_files_content_ends_where_a_piece_is_missing() -> None:
+    store = MemoryStores().receive(of_size(4_500), b"sealed")
+    for number in (1, 2, 5, 7):
+        store.write_run(number, [bytes([number]) * 1_000], [TAG])
+    assert store.content() == b"\1" * 1_000 + b"\2" * 1_000
 
 
 def test_what_passes_the_limit_pushes_the_oldest_out() -> None:

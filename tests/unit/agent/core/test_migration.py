@@ -1,6 +1,6 @@
 """Sessions that move: to where a peer speaks from, and to a nearer candidate."""
 
-from agent.core.migration import MOST_TRIED
+from agent.core.migration import MOST_TRIED, MOST_WAITING
 from common.frames import encode_frame
 from common.link_frames import Probe
 from common.messages import Roster
@@ -115,6 +115,23 @@ def test_an_answer_that_nobody_asked_for_moves_nothing() -> None:
     mesh = linked()
     speak_from(mesh, PathAnswer(b"question"))
     assert in_use(mesh) == mesh.address("B")
+
+
+def test_of_several_challenges_in_a_datagram_one_is_answered() -> None:
+    mesh = linked()
+    challenges = [PathChallenge(number.to_bytes(8, "big")) for number in range(100)]
+    datagram = mesh.sealed("B", "A", b"".join(encode_frame(frame) for frame in challenges))
+    mesh.node("A").receive_datagrams([(datagram, MOVED)], now=mesh.now)
+    assert sent_to(mesh, MOVED) == 1
+    assert mesh.drops("A") == {"pathchallenge-refused": 99}
+
+
+def test_what_waits_to_be_sent_to_strangers_is_bounded() -> None:
+    mesh = linked()
+    node, hop = mesh.node("A"), mesh.hop("A", "B")
+    for _ in range(MOST_WAITING + 1):
+        node.peers.migration.on_challenge(hop, PathChallenge(bytes(8)), MOVED, mesh.now)
+    assert sent_to(mesh, MOVED) == MOST_WAITING
 
 
 def test_few_sessions_are_tried_on_a_datagram_from_a_stranger() -> None:

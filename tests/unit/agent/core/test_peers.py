@@ -7,7 +7,7 @@ import pytest
 
 from agent.core.events import LinkChanged
 from agent.core.policy import DeclaredQos, PeerPolicy
-from common.datagrams import HELLO_BYTES, Hello
+from common.datagrams import HELLO_BYTES, WIRE_VERSION, Hello
 from common.fields import encode_key
 from common.limits import MAX_FRAMES_QUEUED, MAX_PEERS
 from common.link_frames import Probe
@@ -23,7 +23,12 @@ def roster(mesh: Mesh, *entries: RosterEntry) -> Roster:
 
 def member(name: str, key: bytes | None = None, *candidates: str) -> RosterEntry:
     made = random.Random(name).randbytes(32) if key is None else key
-    return RosterEntry(device=name, public_key=encode_key(public_key_of(made)), candidates=candidates)
+    return RosterEntry(
+        device=name,
+        public_key=encode_key(public_key_of(made)),
+        signing_key=encode_key(public_key_of(made)),
+        candidates=candidates,
+    )
 
 
 def hello_of(mesh: Mesh, private_key: bytes, group: str, *, datagram_bytes: int = 1200) -> bytes:
@@ -41,19 +46,30 @@ def test_a_hello_under_an_unknown_key_is_counted_and_gets_no_answer() -> None:
     assert len(mesh.crossings) == before
 
 
-@pytest.mark.parametrize("wrong", ["group", "version", "length", "size", "seal"])
+@pytest.mark.parametrize("wrong", ["group", "length", "size", "seal"])
 def test_a_hello_that_is_not_authentic_is_counted_and_gets_no_answer(wrong: str) -> None:
     mesh = Mesh("A-B").linked()
     key = mesh.node("A").config.private_key
     size = 99 if wrong == "size" else 1200
     hello = hello_of(mesh, key, "other" if wrong == "group" else GROUP, datagram_bytes=size)
     assert len(hello) == HELLO_BYTES
-    hello = {"version": forged(hello, at=0), "length": hello[:-1], "seal": forged(hello)}.get(wrong, hello)
+    hello = {"length": hello[:-1], "seal": forged(hello)}.get(wrong, hello)
     before, hop = len(mesh.crossings), mesh.hop("B", "A")
     mesh.inject("B", hello, source="A")
     assert mesh.drops("B") == {"hello-not-authentic": 1}
     assert len(mesh.crossings) == before
     assert mesh.hop("B", "A") is hop
+
+
+def test_a_peer_that_speaks_another_wire_version_is_named_until_it_speaks_ours() -> None:
+    mesh = Mesh("A-B")
+    hello = hello_of(mesh, mesh.node("A").config.private_key, GROUP)
+    mesh.inject("B", bytes([hello[0] + 1]) + hello[1:40], source=("10.0.0.1", 9999))
+    mesh.inject("B", bytes([hello[0] + 1]) + bytes(8), source=("10.0.0.1", 9999))
+    assert mesh.drops("B") == {"hello-of-other-wire-version": 2}
+    assert mesh.node("B").peers.links["A"].other_wire == WIRE_VERSION + 1
+    mesh.linked()
+    assert mesh.node("B").peers.links["A"].other_wire is None
 
 
 def test_a_new_session_replaces_the_hop_and_keeps_the_links_counters() -> None:
@@ -110,7 +126,7 @@ def test_a_member_with_a_new_key_begins_anew() -> None:
 def test_a_member_with_an_unusable_key_is_counted_and_left_out() -> None:
     mesh = Mesh("A-B").linked()
     mesh.devices["A"].node.peers._policy = type(mesh.node("A").peers._policy)(None, {}, {})
-    bad = RosterEntry(device="Z", public_key=encode_key(bytes(32)))
+    bad = RosterEntry(device="Z", public_key=encode_key(bytes(32)), signing_key=encode_key(bytes(32)))
     mesh.control("A", roster(mesh, *mesh.roster.devices, bad))
     assert mesh.drops("A") == {"roster-unusable-key": 1}
     assert sorted(mesh.node("A").peers.links) == ["B"]
@@ -119,7 +135,9 @@ def test_a_member_with_an_unusable_key_is_counted_and_left_out() -> None:
 def test_a_member_with_another_ones_key_is_left_out_and_takes_nobodys_hellos() -> None:
     mesh = Mesh("A-B").linked()
     mesh.devices["A"].node.peers._policy = type(mesh.node("A").peers._policy)(None, {}, {})
-    twin = RosterEntry(device="Z", public_key=mesh.roster.devices[1].public_key)
+    twin = RosterEntry(
+        device="Z", public_key=mesh.roster.devices[1].public_key, signing_key=mesh.roster.devices[1].public_key
+    )
     mesh.control("A", roster(mesh, *mesh.roster.devices, twin))
     assert mesh.drops("A") == {"roster-key-twice": 1}
     assert sorted(mesh.node("A").peers.links) == ["B"]
@@ -133,7 +151,10 @@ def test_more_peers_than_the_limit_are_counted_and_left_out() -> None:
     node.peers._policy = type(node.peers._policy)(None, {"p000": ("10.0.0.2", 4001)}, {})
     node.peers.links.update({f"x{index}": node.peers.links["B"] for index in range(MAX_PEERS - 2)})
     members = [*mesh.roster.devices, *(member(name) for name in ("p000", "p001", "p002"))]
-    entries = [RosterEntry(device=f"x{index}", public_key=member("B").public_key) for index in range(MAX_PEERS - 2)]
+    entries = [
+        RosterEntry(device=f"x{index}", public_key=member("B").public_key, signing_key=member("B").public_key)
+        for index in range(MAX_PEERS - 2)
+    ]
     node.peers._keys.update({entry.device: entry.public_key for entry in entries})
     mesh.control("A", roster(mesh, *members, *entries))
     assert mesh.drops("A") == {"peers-beyond-limit": 2}

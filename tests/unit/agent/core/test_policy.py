@@ -13,7 +13,9 @@ NOBODY = PeerPolicy(None, {}, {})
 
 
 def entry(*candidates: str) -> RosterEntry:
-    return RosterEntry(device="Q", public_key=encode_key(bytes(32)), candidates=candidates)
+    return RosterEntry(
+        device="Q", public_key=encode_key(bytes(32)), signing_key=encode_key(bytes(32)), candidates=candidates
+    )
 
 
 def test_every_member_is_allowed_unless_some_are_named() -> None:

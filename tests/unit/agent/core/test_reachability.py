@@ -40,6 +40,8 @@ ITS = (
         ({"state": None}, "its public key cannot be used, or there are more peers than one device may have"),
         ({"session": True, "state": LinkState.SUSPECT}, "it fell silent"),
         ({"session": True, "state": LinkState.OPEN}, "it answers; what the path takes is being measured"),
+        ({"wire": 2}, "it speaks wire version 2, and this device 1: update this device"),
+        ({"wire": 0, "told": 0}, "it speaks wire version 0, and this device 1: update it"),
         ({"told": 0, "tried": 0}, "it told no address"),
         ({"denied": 3, "tried": 0}, "its addresses are all denied"),
         ({"denied": 0, "tried": 0}, "none of its addresses can be anybody's"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from agent.core.events import Receipt
 from agent.core.receipts import PROGRESS_EVERY_S, ReceiptBook
 from common.limits import MAX_DEVICES_PER_GROUP, MAX_REASON_BYTES
-from common.stream_frames import RECEIPT_STATES, ReceiptEntry
+from common.stream_frames import RECEIPT_STATES, SIGNED_STATES, ReceiptEntry
 
 entries = st.lists(
     st.builds(
@@ -24,10 +24,14 @@ entries = st.lists(
 )
 
 
+def genuine(_: ReceiptEntry) -> bool:
+    return True
+
+
 def book_of(*parts: list[ReceiptEntry]) -> ReceiptBook:
     book = ReceiptBook()
     for part in parts:
-        book.merge(part)
+        book.merge(part, genuine)
     return book
 
 
@@ -35,8 +39,8 @@ def book_of(*parts: list[ReceiptEntry]) -> ReceiptBook:
 def test_merging_twice_is_merging_once(news: list[ReceiptEntry]) -> None:
     book = book_of(news)
     before = dict(book.receipts)
-    assert not book.merge(news)
-    assert not book.merge(book.entries())
+    assert not book.merge(news, genuine)
+    assert not book.merge(book.entries(), genuine)
     assert book.receipts == before
 
 
@@ -60,8 +64,8 @@ def test_what_is_merged_on_the_way_is_what_is_merged_at_the_source(
 )
 def test_a_state_never_goes_back(less: str, more: str) -> None:
     book = book_of([ReceiptEntry("B", more, 0, "")])
-    assert not book.merge([ReceiptEntry("B", less, 99, "")])
-    assert book_of([ReceiptEntry("B", less, 99, "")]).merge([ReceiptEntry("B", more, 0, "")])
+    assert not book.merge([ReceiptEntry("B", less, 99, "")], genuine)
+    assert book_of([ReceiptEntry("B", less, 99, "")]).merge([ReceiptEntry("B", more, 0, "")], genuine)
 
 
 def test_progress_counts_only_forward() -> None:
@@ -88,7 +92,7 @@ def test_a_final_receipt_is_due_at_once(state: str) -> None:
     book = ReceiptBook()
     book.put("B", Receipt("receiving", 1))
     book.take(10.0)
-    book.merge([ReceiptEntry("B", state, 1, "")])
+    book.merge([ReceiptEntry("B", state, 1, "")], genuine)
     assert book.due_at() == 0.0
     book.take(10.1)
     book.put("C", Receipt("receiving", 1))
@@ -131,3 +135,22 @@ def test_more_devices_than_a_group_has_are_not_taken() -> None:
     book.receipts = {f"D{number}": receipt for number in range(MAX_DEVICES_PER_GROUP)}
     assert not book.put("B", receipt)
     assert book.put("D7", Receipt("verified", 1))
+
+
+@pytest.mark.parametrize("state", SIGNED_STATES)
+def test_a_last_word_that_is_not_its_devices_own_changes_nothing_and_is_looked_at_once(state: str) -> None:
+    asked: list[str] = []
+
+    def is_genuine(entry: ReceiptEntry) -> bool:
+        asked.append(entry.device)
+        return entry.signature == b"right"
+
+    book = ReceiptBook()
+    book.put("B", Receipt("receiving", 1))
+    assert not book.merge([ReceiptEntry("B", state, 9, "", b"wrong")], is_genuine)
+    assert book.receipts == {"B": Receipt("receiving", 1)}
+    assert book.merge([ReceiptEntry("B", "receiving", 2, "")], is_genuine), "progress is not signed"
+    for _ in range(3):
+        book.merge([ReceiptEntry("B", state, 9, "", b"right")], is_genuine)
+    assert asked == ["B", "B"]
+    assert [entry.signature for entry in book.entries()] == [b"right"], "whoever is nearer to the source looks again"

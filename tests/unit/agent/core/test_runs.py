@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from agent.core.runs import MOST_IN_RUN, run_length
 from common.datagrams import (
     CHUNK_OVERHEAD_BYTES,
-    FLAG_CLOSING,
+    FLAG_PROOF,
     HEADERS_BYTES,
     NUMBER_MASK,
     PacketType,
@@ -43,7 +43,7 @@ def test_consecutive_chunks_are_one_run_whatever_their_size() -> None:
         {"age": 1},
         {"stream": 0xFFFFFFFE},
         {"stream": 0},
-        {"flags": FLAG_CLOSING},
+        {"flags": FLAG_PROOF},
         {"source": ("10.0.0.1", 4_001)},
         {"source": ("10.0.0.2", 4_000)},
         {"size": CHUNK_OVERHEAD_BYTES - 1},

@@ -89,7 +89,11 @@ def test_every_member_without_a_link_has_its_reason() -> None:
     mesh = Mesh("A-B", edges=None, absent="B")
     node = mesh.node("A")
     strangers = tuple(
-        RosterEntry(device=name, public_key=encode_key(public_key_of(bytes([number]) * 32)))
+        RosterEntry(
+            device=name,
+            public_key=encode_key(public_key_of(bytes([number]) * 32)),
+            signing_key=encode_key(public_key_of(bytes([number]) * 32)),
+        )
         for number, name in enumerate(("X", "Y"), 1)
     )
     mesh.control("A", mesh.roster.model_copy(update={"version": 2, "devices": (*mesh.roster.devices, *strangers)}))

@@ -1,24 +1,37 @@
-"""One stream: repeat tests, opening, the tag rule, and what is missing."""
+"""One stream: repeat tests, opening, the tag rule, what is missing, and what is in dispute."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import common.blocks
+from agent.core.events import FileVerified, MessageReceived
 from agent.core.memory_store import MemoryStreamStore
+from agent.core.sinks import FileSink, MessageSink, Outcome, Refuted
 from agent.core.store import Role, StoreError
 from agent.core.stream import CREDIT_PART, RING_PART, SEALED_AT_ONCE, Stream, split_word
 from agent.core.window import MIN_WINDOW
-from common.datagrams import CHUNK_HEADER, FLAG_CLOSING, FLAG_END, FLAG_START, KNOWN_FLAGS, NUMBER_MASK, PacketType
+from common.datagrams import CHUNK_HEADER, FLAG_END, FLAG_PROOF, FLAG_START, KNOWN_FLAGS, NUMBER_MASK, PacketType
 from common.errors import DecodeError
 from common.opening import Opening
 from common.ranges import NO_LIMIT
 from common.sealing import TAG_BYTES
-from tests.unit.agent.core.parts import FILE, MESSAGE, make_stream
+from common.signing import PURPOSE_BLOCK, PURPOSE_MESSAGE, block_statement, message_statement
+from tests.unit.agent.core.parts import AUTHOR, FILE, MESSAGE, SIGNER, make_stream, of_size
 
 PIECE = bytes(1_000)
+CLOSING = 4
+"""The closing record of the usual file: it has three pieces, which are one block."""
 DATA, REPEAT, PULLED = PacketType.DATA, PacketType.REPEAT, PacketType.PULLED
+
+
+@pytest.fixture
+def blocks_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each block have two pieces."""
+    monkeypatch.setattr(common.blocks, "BLOCK_BYTES", 2_000)
 
 
 class Broken(MemoryStreamStore):
@@ -59,6 +72,12 @@ def sealed(stream: Stream, number: int) -> bytes | None:
 def stream_bytes(opening: Opening) -> int:
     """Return the bytes of a stream's largest datagram."""
     return make_stream(opening).datagram_bytes
+
+
+def chunks_of_five() -> list[bytes]:
+    """Return the chunks of a file of 4,500 bytes in blocks of two pieces, as far as a stream looks at them."""
+    pieces = [bytes([number]) * 1_000 for number in range(4)]
+    return [*pieces[:2], b"proof 3", *pieces[2:], b"proof 6", bytes(500), b"proof 8"]
 
 
 def pieces_of(numbers: Sequence[int]) -> list[bytes]:
@@ -117,30 +136,79 @@ def test_random_bytes_do_not_open(number: int, data: bytes) -> None:
             make_stream(opening).open(number, 0, [data])
 
 
-@pytest.mark.parametrize("number", [0, FILE.pieces + 2, NUMBER_MASK])
+@pytest.mark.parametrize("number", [0, CLOSING + 1, NUMBER_MASK])
 def test_a_number_outside_the_file_is_refused_even_if_it_is_authentic(number: int) -> None:
     chunks = make_stream(role="source").seal(number, 0, [b"piece"])
     with pytest.raises(DecodeError, match="outside the file"):
         make_stream().open(number, 0, chunks)
 
 
-@pytest.mark.parametrize(("start", "count"), [(0, 2), (FILE.pieces, 3), (1, FILE.pieces + 2)])
+@pytest.mark.parametrize(("start", "count"), [(0, 2), (CLOSING - 1, 3), (1, CLOSING + 1)])
 def test_a_run_that_reaches_outside_the_file_is_refused_even_if_it_is_authentic(start: int, count: int) -> None:
     chunks = make_stream(role="source").seal(start, 0, [b"piece"] * count)
     with pytest.raises(DecodeError, match="outside the file"):
         make_stream().open(start, 0, chunks)
 
 
-def test_a_run_may_be_the_whole_file() -> None:
-    chunks = make_stream(role="source").seal(1, 0, [b"piece"] * (FILE.pieces + 1))
-    assert make_stream().open(1, 0, chunks) == [b"piece"] * (FILE.pieces + 1)
+def test_a_run_may_be_a_whole_block() -> None:
+    chunks = make_stream(role="source").seal(1, 0, [b"piece"] * (CLOSING - 1))
+    assert make_stream().open(1, 0, chunks) == [b"piece"] * (CLOSING - 1)
 
 
-@pytest.mark.parametrize("flags", [KNOWN_FLAGS + 1, 0x80, 0xFF])
-def test_flags_that_this_version_does_not_know_are_refused_even_if_they_are_authentic(flags: int) -> None:
-    chunks = make_stream(role="source").seal(2, flags, [b"piece"])
-    with pytest.raises(DecodeError, match="unknown chunk flags"):
-        make_stream().open(2, flags, chunks)
+@pytest.mark.usefixtures("blocks_of_two")
+@pytest.mark.parametrize(
+    ("start", "count", "flags"),
+    [
+        (1, 1, 0),
+        (1, 2, 0),
+        (2, 1, 0),
+        (3, 1, FLAG_PROOF),
+        (4, 2, 0),
+        (6, 1, FLAG_PROOF),
+        (7, 1, 0),
+        (8, 1, FLAG_PROOF),
+    ],
+)
+def test_runs_of_pieces_and_proofs_one_by_one_are_opened(start: int, count: int, flags: int) -> None:
+    opening = of_size(4_500)
+    chunks = make_stream(opening).seal(start, flags, [b"plain"] * count)
+    assert make_stream(opening).open(start, flags, chunks) == [b"plain"] * count
+
+
+@pytest.mark.usefixtures("blocks_of_two")
+@pytest.mark.parametrize(
+    ("start", "count", "flags"),
+    [
+        (1, 1, FLAG_PROOF),
+        (1, 3, 0),
+        (2, 2, FLAG_PROOF),
+        (3, 1, 0),
+        (3, 1, FLAG_PROOF | FLAG_END),
+        (3, 2, FLAG_PROOF),
+        (3, 2, 0),
+        (4, 1, FLAG_START),
+        (5, 2, 0),
+        (7, 2, 0),
+        (7, 1, FLAG_PROOF),
+        (8, 1, 0),
+        (8, 1, KNOWN_FLAGS + 1),
+        (4, 1, 0x80),
+    ],
+)
+def test_a_chunk_that_says_it_is_something_else_is_refused_even_if_it_is_authentic(
+    start: int, count: int, flags: int
+) -> None:
+    opening = of_size(4_500)
+    chunks = make_stream(opening).seal(start, flags, [b"plain"] * count)
+    with pytest.raises(DecodeError, match="do not fit the number"):
+        make_stream(opening).open(start, flags, chunks)
+
+
+@pytest.mark.parametrize("flags", [FLAG_PROOF, FLAG_PROOF | FLAG_START, KNOWN_FLAGS + 1, 0x80, 0xFF])
+def test_flags_that_a_message_has_not_are_refused_even_if_they_are_authentic(flags: int) -> None:
+    chunks = make_stream(MESSAGE, role="source").seal(2, flags, [b"piece"])
+    with pytest.raises(DecodeError, match="a message has not"):
+        make_stream(MESSAGE).open(2, flags, chunks)
 
 
 def test_a_chunk_word_splits_into_flags_and_number() -> None:
@@ -245,11 +313,23 @@ def test_a_file_is_complete_with_its_closing_record_and_counts_whole_pieces_unti
     sizes = []
     for number, plain in ((4, bytes(32)), (1, PIECE), (2, PIECE), (3, bytes(500))):
         assert not stream.complete
-        keep(stream, number, plain, FLAG_CLOSING if number == 4 else 0)
+        keep(stream, number, plain, FLAG_PROOF if number == 4 else 0)
         sizes.append(stream.held_bytes)
     assert sizes == [0, 1_000, 2_000, 2_500]
     assert stream.complete
     assert not stream.missing()
+
+
+@pytest.mark.usefixtures("blocks_of_two")
+def test_the_proofs_of_a_file_count_as_none_of_its_bytes() -> None:
+    stream = make_stream(of_size(4_500))
+    sizes = []
+    for number, plain in zip(range(1, 9), chunks_of_five(), strict=True):
+        assert not stream.complete
+        keep(stream, number, plain, FLAG_PROOF if number in (3, 6, 8) else 0)
+        sizes.append(stream.held_bytes)
+    assert sizes == [1_000, 2_000, 2_000, 3_000, 4_000, 4_000, 4_500, 4_500]
+    assert stream.complete
 
 
 def test_a_message_stream_is_never_complete() -> None:
@@ -310,7 +390,7 @@ def test_what_is_sealed_again_for_those_far_behind_pushes_nothing_out_that_is_ne
 
 @pytest.mark.parametrize(
     ("opening", "number", "flags"),
-    [(FILE, 1, 0), (FILE, 4, FLAG_CLOSING), (MESSAGE, 1, FLAG_START | FLAG_END), (MESSAGE, 2, 0)],
+    [(FILE, 1, 0), (FILE, 4, FLAG_PROOF), (MESSAGE, 1, FLAG_START | FLAG_END), (MESSAGE, 2, 0)],
 )
 def test_a_chunk_sealed_again_from_the_store_is_the_chunk_that_came(opening: Opening, number: int, flags: int) -> None:
     stream = make_stream(opening)
@@ -318,6 +398,24 @@ def test_a_chunk_sealed_again_from_the_store_is_the_chunk_that_came(opening: Ope
     stream.forget_ring()
     assert sealed(stream, number) == chunk
     assert sealed(stream, number) is sealed(stream, number), "it is remembered"
+
+
+@pytest.mark.usefixtures("blocks_of_two")
+def test_chunks_of_several_blocks_are_sealed_again_each_as_what_it_is() -> None:
+    store = MemoryStreamStore()
+    stream = make_stream(of_size(4_500), store=store)
+    flags = [FLAG_PROOF if number in (3, 6, 8) else 0 for number in range(1, 9)]
+    chunks = [keep(stream, number, plain, flags[number - 1]) for number, plain in enumerate(chunks_of_five(), 1)]
+    assert [stream.flags_of(number) for number in range(1, 9)] == flags
+    stream.forget_ring()
+    assert stream.sealed(1, 9) == chunks
+    # Nothing is known of the flags after a restart but what the numbers tell.
+    later = make_stream(of_size(4_500), store=store)
+    for start, count in ((1, 2), (3, 1), (4, 5)):
+        assert later.verify_stored(start, start + count) == count
+        assert later.sealed(start, start + count) == chunks[start - 1 : start - 1 + count]
+    assert not later.flags
+    assert later.complete
 
 
 def test_a_chunk_whose_bytes_changed_is_never_sealed_again_and_counts_as_missing() -> None:
@@ -409,6 +507,14 @@ def test_no_number_is_ever_sealed_twice_with_different_bytes(pieces: list[bytes]
         assert len(found) <= stop - number
 
 
+def test_an_arrival_is_noted_with_the_silence_before_it() -> None:
+    stream = make_stream()
+    stream.on_arrival(3.0)
+    stream.on_arrival(3.1)
+    assert stream.progress_at == stream.active_at == 3.1
+    assert stream.silences.kept() == ((0.0, 3.0), (3.0, 3.1))
+
+
 # --- credit -------------------------------------------------------------------------------------------------------
 
 
@@ -476,7 +582,7 @@ def test_stored_chunks_of_an_earlier_run_are_held_only_if_their_tag_is_right() -
     store = MemoryStreamStore()
     earlier = make_stream(store=store)
     for number, plain in ((1, PIECE), (2, PIECE), (4, bytes(32))):
-        keep(earlier, number, plain, FLAG_CLOSING if number == 4 else 0)
+        keep(earlier, number, plain, FLAG_PROOF if number == 4 else 0)
     store._chunks[2] = b"edited"
     store._chunks[3] = PIECE
     later = make_stream(store=store)
@@ -510,3 +616,166 @@ def test_a_channel_with_its_own_sockets_is_told_by_its_streams() -> None:
     assert make_stream().socket_channel is None
     assert make_stream(sockets="per-channel").socket_channel == "files"
     assert make_stream(MESSAGE).urgent
+
+
+# --- chunks in dispute --------------------------------------------------------------------------------------------
+
+
+class Judging:
+    """A sink that has verified so much."""
+
+    verified_below = 1
+
+    def on_run(self, start: int, flags: int, plains: Sequence[bytes]) -> Iterator[Outcome]:
+        return iter(())
+
+    def advance(self) -> Iterator[Outcome]:
+        return iter(())
+
+    def skip_below(self, number: int) -> Iterator[Outcome]:
+        return iter(())
+
+
+def in_dispute(stream: Stream) -> bool:
+    """Tell whether something is in dispute still, once what has proved true is taken note of."""
+    stream.close_dispute()
+    return stream.dispute is not None
+
+
+def test_what_is_refuted_is_held_no_more_nor_passed_on_and_is_in_dispute() -> None:
+    stream = make_stream(MESSAGE)
+    keep_run(stream, 1, pieces_of(range(1, 9)), FLAG_START)
+    stream.have_due = False
+    stream.refute(3, 6)
+    assert list(stream.held) == [(1, 3), (6, 9)]
+    assert list(stream.missing()) == [(3, 6)]
+    assert stream.flags.keys() == {1, 2, 6, 7, 8}
+    assert stream.sealed(3, 6) == []
+    assert stream.have_due
+    assert stream.dispute is not None
+    assert (stream.dispute.start, stream.dispute.stop) == (3, 6)
+    assert stream.dispute.asked is None
+    # What comes in their place is kept under the flags it has.
+    right = keep_run(stream, 3, [b"right"] * 3)
+    assert stream.flags.keys() == {1, 2, 6, 7, 8}
+    assert stream.sealed(3, 6) == right
+
+
+def test_what_is_refuted_is_not_read_back_from_what_was_sealed_again() -> None:
+    stream = make_stream(MESSAGE)
+    keep_run(stream, 1, pieces_of(range(1, 9)))
+    stream.forget_ring()
+    assert len(stream.sealed(1, 9)) == 8
+    stream.refute(3, 6)
+    assert stream.sealed(3, 6) == []
+
+
+def test_what_is_refuted_again_stays_in_the_same_dispute_and_other_chunks_are_another() -> None:
+    stream = make_stream(MESSAGE)
+    stream.refute(3, 6)
+    first = stream.dispute
+    assert first is not None
+    assert first.turn_to(["B"], 0.0) == "B"
+    stream.refute(3, 6)
+    assert stream.dispute is first
+    assert first.asked is None
+    assert first.turn_to(["B", "C"], 0.0) == "C", "it is known who has been tried"
+    stream.refute(6, 8)
+    assert stream.dispute is not first
+    assert stream.dispute is not None
+    assert (stream.dispute.start, stream.dispute.stop) == (6, 8)
+
+
+def test_a_dispute_ends_when_its_chunks_have_proved_to_be_the_sources_own() -> None:
+    sink = Judging()
+    stream = make_stream(MESSAGE, sink=sink)
+    assert not in_dispute(stream)
+    stream.refute(3, 6)
+    for below in (1, 3):
+        sink.verified_below = below
+        assert in_dispute(stream)
+    sink.verified_below = 4
+    assert not in_dispute(stream)
+
+
+def test_a_dispute_ends_when_nobody_takes_the_chunks_in_any_more() -> None:
+    stream = make_stream()
+    stream.refute(1, 4)
+    assert not in_dispute(stream)
+
+
+@pytest.mark.usefixtures("blocks_of_two")
+def test_a_file_with_a_forged_piece_is_whole_when_the_right_one_came() -> None:
+    store = MemoryStreamStore()
+    stream = make_stream(opening := of_size(4_000), store=store)
+    blocks = opening.blocks
+    assert blocks is not None
+    stream.sink = sink = FileSink(opening, blocks, AUTHOR, stream.held, store)
+    data = b"".join(bytes([number]) * 1_000 for number in range(4))
+    pieces = [data[at : at + 1_000] for at in range(0, 4_000, 1_000)]
+    said: list[Outcome] = []
+
+    def take(start: int, plains: list[bytes], flags: int = 0) -> None:
+        keep_run(stream, start, plains, flags)
+        for outcome in sink.on_run(start, flags, plains):
+            said.append(outcome)
+            if isinstance(outcome, Refuted):
+                stream.refute(outcome.start, outcome.stop)
+
+    def prove(number: int, size_bytes: int) -> None:
+        digest = hashlib.sha256(data[:size_bytes]).digest()
+        proof = digest + SIGNER.sign(PURPOSE_BLOCK, block_statement(opening.stream, number, digest))
+        take(number, [proof], FLAG_PROOF)
+
+    take(4, pieces[2:])
+    prove(6, 4_000)
+    take(1, [pieces[0], b"forged"])
+    prove(3, 2_000)
+    assert said == [Refuted(1, 3)]
+    assert in_dispute(stream)
+    assert list(stream.held) == [(3, 7)]
+    take(1, pieces[:1])
+    assert in_dispute(stream)
+    take(2, pieces[1:2])
+    assert [type(outcome) for outcome in said] == [Refuted, FileVerified]
+    assert not in_dispute(stream)
+    assert stream.complete
+
+
+def message_bench() -> tuple[Stream, MessageSink]:
+    stream = make_stream(MESSAGE)
+    stream.sink = sink = MessageSink(MESSAGE, AUTHOR, stream.held, stream.store, stream.flags)
+    return stream, sink
+
+
+def take_message(stream: Stream, sink: MessageSink, start: int, flags: int, plains: list[bytes]) -> list[Outcome]:
+    said = []
+    keep_run(stream, start, plains, flags)
+    assert list(sink.on_run(start, flags, plains)) == []
+    for outcome in sink.advance():
+        said.append(outcome)
+        if isinstance(outcome, Refuted):
+            stream.refute(outcome.start, outcome.stop)
+    return said
+
+
+def test_a_forgery_that_is_longer_than_the_one_before_it_is_in_dispute_whole() -> None:
+    stream, sink = message_bench()
+    assert take_message(stream, sink, 1, FLAG_END, [b"forged"]) == [Refuted(1, 2)]
+    take_message(stream, sink, 1, FLAG_START, [b"forged"])
+    take_message(stream, sink, 2, 0, [b"forged"])
+    assert take_message(stream, sink, 3, FLAG_END, [b"forged"]) == [Refuted(1, 4)]
+    assert stream.dispute is not None
+    assert not stream.dispute.admits("B", 3, 4)
+
+
+def test_a_dispute_ends_with_the_message_that_was_forged_though_the_forgery_was_longer() -> None:
+    stream, sink = message_bench()
+    take_message(stream, sink, 1, FLAG_START, [b"forged"])
+    take_message(stream, sink, 2, 0, [b"forged"])
+    assert take_message(stream, sink, 3, FLAG_END, [b"forged"]) == [Refuted(1, 4)]
+    payload = b"right"
+    data = payload + SIGNER.sign(PURPOSE_MESSAGE, message_statement(MESSAGE.stream, 1, 1, payload))
+    (received,) = take_message(stream, sink, 1, FLAG_START | FLAG_END, [data])
+    assert isinstance(received, MessageReceived)
+    assert not in_dispute(stream)

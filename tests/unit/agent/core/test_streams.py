@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from agent.core import streams
 from agent.core.entry import Entry
-from agent.core.events import FileFailed, FileVerified, MessageGap, ReceiptsChanged, StreamOpened
+from agent.core.events import FileFailed, FileVerified, ForgeryFound, MessageGap, ReceiptsChanged, StreamOpened
 from agent.core.memory_store import MemoryStores, MemoryStreamStore
 from agent.core.receipts import ReceiptBook
 from agent.core.sinks import FileSink
 from agent.core.store import StoreError
-from agent.core.streams import PURPOSE_OPENING, RING_IDLE_S
+from agent.core.streams import RING_IDLE_S
 from common.datagrams import PacketType, peek_chunk
 from common.errors import RefusedError
 from common.fields import encode_key
@@ -18,6 +19,7 @@ from common.limits import MAX_FILE_BYTES, MAX_REASON_BYTES, MAX_STREAMS
 from common.messages import Channels, Roster
 from common.opening import Opening
 from common.sealing import GroupKeys
+from common.signing import PURPOSE_OPENING, Signer
 from common.stream_frames import StreamOpening, Want
 from tests.harness.mesh import FILES, GROUP, MESSAGES, PIECE_BYTES, WALL, Crossing, Mesh, data
 from tests.unit.agent.core.parts import make_stream
@@ -38,7 +40,8 @@ def made_opening(mesh: Mesh, **changes: object) -> Opening:
         created=wall,
         expires=wall + 100,
     )
-    return replace(opening, **changes)  # type: ignore[arg-type]
+    changed = replace(opening, **changes)  # type: ignore[arg-type]
+    return changed.signed(mesh.devices[changed.source].config.signer)
 
 
 def hand_over(mesh: Mesh, opening: Opening, *, keys: GroupKeys | None = None) -> None:
@@ -483,20 +486,39 @@ def test_a_file_that_cannot_take_its_name_is_refused_and_the_source_hears_why() 
     assert mesh.stream("B", stream).store is not store
 
 
-def test_a_file_with_another_hash_is_refused_and_the_source_hears_why() -> None:
+def test_what_is_not_what_the_source_signed_is_fetched_again() -> None:
     mesh = Mesh("A-B").linked()
     stream = mesh.send_file("A", data(20 * PIECE_BYTES))
     mesh.until(lambda: bool(mesh.node("B").streams.by_short))
     sink = mesh.stream("B", stream).sink
     assert isinstance(sink, FileSink)
     sink._hasher._hash.update(b"what nobody sent")
-    mesh.until(lambda: bool(mesh.events("B", FileFailed)))
-    mesh.run(1.0)
-    assert [event.reason for event in mesh.events("B", FileFailed)] == ["hash-mismatch"]
-    receipt = mesh.events("A", ReceiptsChanged)[-1].receipts["B"]
-    assert (receipt.state, receipt.held_bytes) == ("refused", 20 * PIECE_BYTES)
-    assert receipt.reason.startswith("hash-mismatch: ")
-    assert mesh.stream("B", stream).refused == "hash-mismatch"
+    mesh.until(lambda: mesh.verified(stream) == ["B"])
+    assert mesh.events("B", ForgeryFound) == [ForgeryFound(stream, "A", 1, 20, "A")]
+    assert mesh.drops("B") == {"chunks-refuted": 20}
+    assert mesh.content("B", stream) == data(20 * PIECE_BYTES)
+
+
+@pytest.mark.parametrize("member", [True, False])
+def test_an_opening_that_another_device_signed_is_counted_and_not_believed(member: bool) -> None:
+    mesh = Mesh("A-B B-C").linked()
+    forger = mesh.node("C").config.signer if member else Signer(bytes(32), GROUP)
+    opening = made_opening(mesh).signed(forger)
+    hand_over(mesh, opening)
+    assert mesh.drops("B") == {"opening-forged": 1}
+    assert mesh.node("B").streams.by_short == {}
+
+
+def test_an_opening_of_a_device_that_is_no_member_waits_for_the_roster_that_has_it() -> None:
+    mesh = Mesh("A-B B-C").linked()
+    without = mesh.roster.model_copy(update={"version": 2, "devices": mesh.roster.devices[1:]})
+    mesh.node("B").streams.set_keys(without)
+    stream = mesh.send_file("A", data(3 * PIECE_BYTES))
+    mesh.run(0.5)
+    assert mesh.drops("B")["opening-of-stranger"] > 0
+    assert mesh.node("B").streams.by_short == {}
+    mesh.node("B").streams.set_keys(mesh.roster)
+    mesh.until(lambda: mesh.verified(stream) == ["B", "C"])
 
 
 def test_a_stream_is_forgotten_when_its_opening_expires() -> None:
@@ -620,7 +642,7 @@ def test_a_restarted_publishers_new_stream_lets_its_older_ones_go_everywhere() -
 
 
 def test_a_stream_that_came_late_does_not_let_a_newer_one_of_its_source_go() -> None:
-    mesh = Mesh("A-B").linked()
+    mesh = Mesh("A-B B-C").linked()
     wall = WALL + mesh.now
     facts: dict[str, object] = {"channel": "messages", "kind": "message", "name": "", "size_bytes": None}
     newer = made_opening(mesh, created=wall, **facts)
@@ -659,3 +681,14 @@ def test_the_reason_of_a_refusal_travels_with_a_sentence_as_long_as_it_fits() ->
     mesh.send_file("A", data(10))
     mesh.run(1.0)
     assert mesh.events("A", ReceiptsChanged)[-1].receipts["B"].reason == "io: " + "ä" * ((MAX_REASON_BYTES - 4) // 2)
+
+
+def test_of_too_many_finished_streams_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "MAX_TOMBSTONES", 2)
+    mesh = Mesh("A-B").linked()
+    sent = []
+    for number in range(3):
+        sent.append(mesh.send_file("A", b"x"))
+        mesh.until(lambda number=number: mesh.verified(sent[number]) == ["B"])  # type: ignore[misc]
+        mesh.cancel("A", sent[number])
+        assert list(mesh.node("A").streams._buried) == sent[-2:]

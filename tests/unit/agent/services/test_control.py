@@ -80,6 +80,7 @@ class Sockets:
     def __init__(self) -> None:
         self.opened: asyncio.Queue[ServerConnection] = asyncio.Queue()
         self.reject: HTTPStatus | None = None
+        self.before: Callable[[], None] = lambda: None
         self.requests: asyncio.Queue[Request] = asyncio.Queue()
 
     async def serve(self, connection: ServerConnection) -> None:
@@ -88,6 +89,7 @@ class Sockets:
 
     def process(self, connection: ServerConnection, request: Request) -> Response | None:
         self.requests.put_nowait(request)
+        self.before()
         return connection.respond(self.reject, "no") if self.reject else None
 
     async def take(self) -> ServerConnection:
@@ -314,7 +316,8 @@ async def test_enrolment_waits_for_a_server_that_is_not_there_yet(rig: Rig) -> N
             lambda _: httpx.Response(201, content=ANSWER.model_dump_json()),
         ]
     )
-    rig.rest.answer = lambda request: next(answers)(request)
+    greeting = problem(404, "not-found", "no such thing here")
+    rig.rest.answer = lambda request: (greeting if request.url.path == "/v1" else next(answers))(request)
     kept: list[Identity] = []
     assert await enrol(rig, kept.append) == ANSWER
     # Made and kept before the server hears of it, the same at every try, and the one that counts once it took it.
@@ -322,9 +325,10 @@ async def test_enrolment_waits_for_a_server_that_is_not_there_yet(rig: Rig) -> N
     assert first.next_token is not None
     assert first.next_token.startswith("A~")
     assert (last.token, last.next_token, last.token_made) == (first.next_token, None, 1_000.0)
-    hashes = {json.loads(request.content)["token_hash"] for request in rig.rest.requests}
+    sent = [request for request in rig.rest.requests if request.url.path != "/v1"]
+    hashes = {json.loads(request.content)["token_hash"] for request in sent}
     assert hashes == {hash_token(first.next_token)}
-    assert len(rig.rest.requests) == 3
+    assert len(sent) == 3
     assert rig.client.identity == last
 
 
@@ -350,10 +354,67 @@ async def test_enrolment_that_is_declined_is_not_tried_again(rig: Rig) -> None:
     rig.rest.answer = problem(409, "device-exists", "device 'A' is enrolled already")
     with pytest.raises(NoAccess):
         await enrol(rig, lambda _: None)
-    assert [request.headers["authorization"] for request in rig.rest.requests] == [
+    assert [request.headers["authorization"] for request in rig.rest.requests if request.url.path != "/v1"] == [
         "Bearer join-token",
         f"Bearer {rig.client.identity.next_token}",
     ]
+
+
+async def test_a_device_that_the_server_cannot_do_with_does_not_enrol(rig: Rig) -> None:
+    rig.rest.answer = problem(400, "other-version", "update the device")
+    with pytest.raises(NoAccess, match="other-version: update the device"):
+        await enrol(rig, lambda _: None)
+    assert [request.url.path for request in rig.rest.requests] == ["/v1"]
+
+
+async def test_a_subscription_names_the_version_and_a_refusal_of_it_is_told_and_tried_again(rig: Rig) -> None:
+    rig.sockets.reject = HTTPStatus.BAD_REQUEST
+    rig.start()
+    request = await asyncio.wait_for(rig.sockets.requests.get(), 5)
+    assert request.headers["Arborcast-Version"] == "1"
+    await asyncio.wait_for(rig.sockets.requests.get(), 5)
+    assert rig.client.trouble == "it answers 400: Bad Request"
+
+
+async def test_a_second_agent_waits_for_the_first_and_ends_if_it_lasts(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    word = ErrorMessage(reason="device-in-use", detail="another agent runs as device 'A'")
+    rig.start()
+    rig.listener.on_connected = lambda: rig.client.request(SUBSCRIBE)
+    instances = set()
+    for _ in range(2):
+        connection = await rig.sockets.take()
+        instances.add((await receive(connection))["instance"])
+        await connection.send(encode_message(word))
+        await connection.close()
+    assert len(instances) == 1
+    connection = await rig.sockets.take()
+    await connection.send(encode_message(Unchanged(epoch=1)))
+    await connection.send(encode_message(word))
+    await connection.close()
+    monkeypatch.setattr("agent.services.rival.WAIT_S", 0.0)
+    connection = await rig.sockets.take()
+    await connection.send(encode_message(word))
+    failure = await rig.failure()
+    assert isinstance(failure, NoAccess)
+    assert failure.reason == "device-in-use"
+    assert "does not accept device 'A' of group 'lab' any more: another agent runs as" in failure.detail
+
+
+async def test_a_start_asks_whether_another_agent_runs(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.rest.answer = lambda _: httpx.Response(200, json={"in_use": True})
+    monkeypatch.setattr("agent.services.rival.WAIT_S", 0.0)
+    with pytest.raises(NoAccess, match="another agent runs as device 'A' of group 'lab'"):
+        await rig.client.await_alone()
+
+
+async def test_the_date_of_the_subscription_tells_the_clock(rig: Rig) -> None:
+    rig.start()
+    await rig.sockets.take()
+    assert await rig.hear() == "connected"
+    assert rig.client.clock.skew_s is not None
+    assert abs(rig.client.clock.skew_s) < 60
 
 
 async def test_of_each_kind_of_report_the_newest_waits() -> None:
@@ -412,3 +473,18 @@ async def test_a_server_with_another_certificate_is_an_error_in_the_log_and_wait
     (record, *_) = [record for record in caplog.records if "not attached" in record.getMessage()]
     assert record.levelname == "ERROR"
     assert bytes(range(32)).hex() in record.getMessage()
+
+
+async def test_a_subscription_that_is_declined_for_a_token_changed_meanwhile_is_tried_again(rig: Rig) -> None:
+    identity = rig.client.identity
+
+    def decline_once() -> None:
+        first = rig.client.identity is identity
+        rig.sockets.reject = HTTPStatus.UNAUTHORIZED if first else None
+        rig.client._rest.identity = identity.prepared("A~new").confirmed(made=0.0)
+
+    rig.sockets.before = decline_once
+    rig.start()
+    assert await rig.hear() == "connected"
+    shown = [(await rig.sockets.requests.get()).headers["Authorization"] for _ in range(2)]
+    assert shown == ["Bearer device-token", "Bearer A~new"]

@@ -1,3 +1,5 @@
+import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ from agent.services.identity import Identity
 from agent.services.pinning import WrongCertificate
 from common.errors import ConfigError, ConnectError, RefusedError, RemoteProtocolError
 from common.fields import encode_key
+from common.limits import MAX_CONTROL_BYTES
 from common.messages import (
     AdjacencyReport,
     Channels,
@@ -71,7 +74,7 @@ def problem(status: int, reason: str, detail: str) -> Handler:
     return lambda _: httpx.Response(status, content=body)
 
 
-async def test_enrolment_shows_the_join_token_and_the_key(client: RestClient, server: Server) -> None:
+async def test_enrolment_shows_the_join_token_and_both_keys(client: RestClient, server: Server) -> None:
     server.answer = lambda _: httpx.Response(201, content=ANSWER.model_dump_json())
     assert await client.enrol("join-token") == ANSWER
     assert server.last.method == "POST"
@@ -80,8 +83,47 @@ async def test_enrolment_shows_the_join_token_and_the_key(client: RestClient, se
     assert json.loads(server.last.content) == {
         "device": "A",
         "public_key": encode_key(IDENTITY.public_key),
+        "signing_key": encode_key(IDENTITY.signing_key),
         "token_hash": hash_token("A~to-come"),
     }
+
+
+async def test_every_request_names_the_version(client: RestClient, server: Server) -> None:
+    await client.report(AdjacencyReport(peers=()))
+    assert server.last.headers["arborcast-version"] == "1"
+
+
+async def test_whether_another_agent_runs_as_this_device_is_asked_of_the_server(
+    client: RestClient, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for body, in_use in (({"device": "A", "in_use": True, "more": 1}, True), ({"device": "A"}, False)):
+        server.answer = lambda _, body=body: httpx.Response(200, json=body)  # type: ignore[misc]
+        assert await client.is_in_use() is in_use
+    assert (server.last.method, server.last.url.path) == ("GET", "/v1/groups/lab/devices/A")
+    server.answer = problem(404, "unknown-device", "no")
+    with pytest.raises(RefusedError, match="unknown-device"):
+        await client.is_in_use()
+    monkeypatch.setattr("agent.services.control_rest.LOOK_S", 0.0)
+    server.answer = lambda _: asyncio.sleep(5)  # type: ignore[assignment, return-value]
+    with pytest.raises(ConnectError, match="does not answer within 0 s"):
+        await client.is_in_use()
+
+
+async def test_a_server_of_another_version_or_time_is_found_out_before_the_enrolment(
+    client: RestClient, server: Server
+) -> None:
+    await client.greet("join-token")
+    assert (server.last.method, server.last.url.path) == ("GET", "/v1")
+    assert server.last.headers["authorization"] == "Bearer join-token"
+    server.answer = problem(404, "not-found", "a server from before there were versions")
+    await client.greet("join-token")
+    server.answer = problem(400, "other-version", "update the device")
+    with pytest.raises(NoAccess) as caught:
+        await client.greet("join-token")
+    assert (caught.value.reason, caught.value.detail) == ("other-version", "update the device")
+    server.answer = lambda _: httpx.Response(200, headers={"Date": "Mon, 01 Jan 2024 00:00:00 GMT"})
+    with pytest.raises(NoAccess, match=r"clock-wrong: this device's clock is .* d ahead of the server's"):
+        await client.greet("join-token")
 
 
 async def test_an_enrolment_whose_answer_was_lost_is_taken_up_by_the_device_s_own_token(
@@ -224,3 +266,50 @@ async def test_a_report_goes_to_the_devices_own_resource(client: RestClient, ser
 async def test_authorities_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot use the authorities"):
         RestClient("https://h", IDENTITY, loopback=False, ca_file=tmp_path / "none.pem")
+
+
+async def test_a_server_that_was_restored_is_shown_the_token_before_once(client: RestClient, server: Server) -> None:
+    client.identity = client.identity.prepared("A~new").confirmed(made=0.0)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.headers["authorization"] == "Bearer device-token":
+            return httpx.Response(204)
+        return problem(401, "bad-token", "unknown token")(request)
+
+    server.answer = answer
+    with pytest.raises(ConnectError, match="the one before is tried next"):
+        await client.report(AdjacencyReport(peers=()))
+    await client.report(AdjacencyReport(peers=()))
+    server.answer = problem(401, "bad-token", "unknown token")
+    with pytest.raises(NoAccess, match="unknown token"):
+        await client.report(AdjacencyReport(peers=()))
+
+
+async def test_a_token_that_is_changed_while_a_request_is_under_way_is_no_refusal(
+    client: RestClient, server: Server
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        client.identity = client.identity.confirmed(made=0.0)
+        return problem(401, "bad-token", "unknown token")(request)
+
+    server.answer = answer
+    with pytest.raises(ConnectError, match="token was changed meanwhile"):
+        await client.query(QueryGraph())
+
+
+async def test_an_answer_may_have_its_most_bytes_and_no_more_however_it_is_packed(
+    server: Server, client: RestClient
+) -> None:
+    text = NEIGHBOURS.model_dump_json()
+    whole = text + " " * (MAX_CONTROL_BYTES - len(text))
+    server.answer = lambda _: httpx.Response(200, content=whole)
+    assert await client.query(QueryNeighbours()) == NEIGHBOURS
+    packed = gzip.compress((whole + " ").encode())
+    assert len(packed) < MAX_CONTROL_BYTES // 100
+    server.answer = lambda _: httpx.Response(200, headers={"Content-Encoding": "gzip"}, content=packed)
+    with pytest.raises(RemoteProtocolError, match=f"more than {MAX_CONTROL_BYTES} bytes"):
+        await client.query(QueryNeighbours())
+    server.answer = lambda _: httpx.Response(
+        200, headers={"Content-Encoding": "gzip"}, content=gzip.compress(text.encode())
+    )
+    assert await client.query(QueryNeighbours()) == NEIGHBOURS

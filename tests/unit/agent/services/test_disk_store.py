@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import common.blocks
 from agent.core.memory_store import BytesReader, MemoryStreamStore
 from agent.core.store import Resumed, StoreError
 from agent.services import disk_store
@@ -27,9 +28,9 @@ def make(tmp_path: Path) -> Iterator[Make]:
     """Make the stores of one device, any number of times over the same folders."""
     made: list[DiskStores] = []
 
-    def make_stores(*, wall: float = 1_500.0, quota_bytes: int | None = None) -> DiskStores:
+    def make_stores(*, wall: float = 1_500.0, quota_bytes: int | None = None, boot: str = "first") -> DiskStores:
         (tmp_path / "state").mkdir(exist_ok=True)
-        made.append(DiskStores(tmp_path / "state", tmp_path / "in", wall=wall, quota_bytes=quota_bytes))
+        made.append(DiskStores(tmp_path / "state", tmp_path / "in", wall=wall, quota_bytes=quota_bytes, boot=boot))
         return made[-1]
 
     yield make_stores
@@ -82,6 +83,28 @@ def test_a_crash_in_mid_transfer_is_resumed(make: Make) -> None:
     assert resumed.sealed_opening == SEALED
     assert list(resumed.store.held()) == [(1, 2), (3, 4)]
     assert resumed.store.read(1) == DATA[:1_000]
+
+
+def test_a_crash_in_mid_transfer_is_resumed_block_by_block(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(common.blocks, "BLOCK_BYTES", 2_000)
+    data = bytes(range(250)) * 18
+    opening = make_opening(size_bytes=len(data))
+    store = make().receive(opening, SEALED)
+    store.write_run(4, [data[2_000:3_000], data[3_000:4_000]], [tag(4), tag(5)])
+    store.write_run(3, [b"proof 3"], [tag(3)])
+    store.write_run(8, [b"proof 8"], [tag(8)])
+    store.flush()
+    resumed = only(make().resume()).store
+    assert list(resumed.held()) == [(3, 6), (8, 9)]
+    assert resumed.read_run(3, 3) == [b"proof 3", data[2_000:3_000], data[3_000:4_000]]
+    resumed.write_run(1, [data[:1_000], data[1_000:2_000]], [tag(1), tag(2)])
+    resumed.write_run(6, [b"proof 6"], [tag(6)])
+    resumed.write_run(7, [data[4_000:]], [tag(7)])
+    assert list(resumed.held()) == [(1, 9)]
+    resumed.finish(bytes(32))
+    assert (tmp_path / "in" / "model.bin").read_bytes() == data
 
 
 def test_a_stop_costs_nothing(make: Make) -> None:
@@ -163,6 +186,51 @@ def test_a_source_whose_file_changed_is_dropped(make: Make, tmp_path: Path, chan
     assert file.exists() == (change != "remove")
 
 
+def test_a_source_whose_host_went_down_does_not_go_on_with_its_file(make: Make, tmp_path: Path) -> None:
+    """The disk may have lost tags of chunks that were sent, and what they were made of."""
+    file = tmp_path / "model.bin"
+    file.write_bytes(DATA)
+    store = make().source(make_opening(), SEALED, FileReader(file))
+    store.write_run(1, [DATA[:1_000]], [tag(1)])
+    store.flush()
+    stores = make(boot="second")
+    assert list(stores.resume()) == []
+    assert list(stores.tombstones()) == [make_opening().hex]
+    assert list((tmp_path / "state" / "streams").iterdir()) == []
+
+
+def test_a_source_that_stopped_in_good_order_goes_on_after_the_host_went_down(make: Make, tmp_path: Path) -> None:
+    file = tmp_path / "model.bin"
+    file.write_bytes(DATA)
+    stores = make()
+    stores.source(make_opening(), SEALED, FileReader(file)).write_run(1, [DATA[:1_000]], [tag(1)])
+    stores.close()
+    resumed = only(make(boot="second").resume())
+    assert list(resumed.store.held()) == [(1, 2)]
+    # Once only: what it has cut since may be lost with the next run of the host.
+    assert list(make(boot="third").resume()) == []
+
+
+def test_where_no_run_of_the_host_has_a_name_a_source_goes_on(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(DATA)
+    make(boot="").source(make_opening(), SEALED, FileReader(tmp_path / "model.bin"))
+    assert only(make(boot="").resume()).role == "source"
+
+
+def test_a_source_that_cannot_be_made_safe_says_so(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "model.bin").write_bytes(DATA)
+    stores = make()
+    stores.source(make_opening(), SEALED, FileReader(tmp_path / "model.bin"))
+    monkeypatch.setattr(os, "fsync", failing)
+    stores.close()
+    assert "Input/output error" in caplog.text
+
+
 def test_a_source_from_memory_cannot_be_resumed(make: Make) -> None:
     store = make().source(make_opening(), SEALED, BytesReader(DATA))
     assert store.read(1) == DATA[:1_000]
@@ -195,11 +263,33 @@ def test_a_tombstone_lasts_until_it_expires(make: Make) -> None:
     assert make(wall=1_750.0).tombstones() == {}
 
 
+def test_of_too_many_tombstones_the_oldest_go_from_the_disk_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk_store, "MAX_TOMBSTONES", 4)
+    path = tmp_path / "tombstones"
+    graves = Graves(path, 100.0)
+    for number in range(4):
+        graves.add(f"{number:02}", 1_000.0)
+    assert list(graves.expiries) == ["00", "01", "02", "03"]
+    for number in range(4, 30):
+        graves.add(f"{number:02}", 1_000.0)
+        assert len(path.read_text().splitlines()) <= 8
+    assert list(graves.expiries) == list(Graves(path, 100.0).expiries) == ["26", "27", "28", "29"]
+    monkeypatch.setattr(disk_store, "MAX_TOMBSTONES", 3)
+    assert list(Graves(path, 100.0).expiries) == ["27", "28", "29"]
+
+
 def test_spoilt_tombstones_do_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "tombstones"
     path.write_text("aa 5000\nnonsense\nbb nan\ncc inf\n\ndd 60")
     assert Graves(path, 100.0).expiries == {"aa": 5000.0}
-    path.write_bytes(b"\xff\xfe")
+    path.write_bytes(b"\xff\xfe\naa 5000\n")
+    graves = Graves(path, 100.0)
+    graves.add("bb", 6_000.0)
+    assert Graves(path, 100.0).expiries == {"aa": 5000.0, "bb": 6000.0}
+    path.unlink()
+    path.mkdir()
     assert Graves(path, 100.0).expiries == {}
 
 

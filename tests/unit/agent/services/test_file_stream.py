@@ -3,6 +3,7 @@ import errno
 import hashlib
 import itertools
 import os
+import tempfile
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -13,11 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import common.blocks
 from agent.core import sinks
 from agent.core.events import FileVerified
 from agent.core.memory_store import BytesReader
 from agent.core.rangeset import RangeSet
-from agent.core.sinks import FileSink
+from agent.core.sinks import FileSink, Outcome, Refuted
 from agent.core.store import StoreError
 from agent.services import file_stream, naming, piece_run
 from agent.services.disk_writer import DiskWriter
@@ -25,8 +27,9 @@ from agent.services.file_stream import FileStreamStore
 from agent.services.handles import Handles
 from agent.services.piece_run import PieceRun
 from agent.services.stream_meta import Meta
-from common.datagrams import FLAG_CLOSING
-from tests.unit.agent.core.parts import FILE
+from common.datagrams import FLAG_PROOF
+from common.signing import PURPOSE_BLOCK, block_statement
+from tests.unit.agent.core.parts import AUTHOR, FILE, SIGNER, of_size
 
 DATA = bytes(range(250)) * 10
 PIECES = [DATA[:1_000], DATA[1_000:2_000], DATA[2_000:]]
@@ -64,6 +67,12 @@ def meta(tmp_path: Path) -> Meta:
 @pytest.fixture
 def store(tmp_path: Path, meta: Meta, handles: Handles, writer: DiskWriter) -> FileStreamStore:
     return FileStreamStore(tmp_path / "stream", meta, handles, writer)
+
+
+def proof_of(number: int, content: bytes) -> bytes:
+    """Return the proof of that number as the source signs it."""
+    digest = hashlib.sha256(content).digest()
+    return digest + SIGNER.sign(PURPOSE_BLOCK, block_statement(FILE.stream, number, digest))
 
 
 def reopen(tmp_path: Path, meta: Meta) -> FileStreamStore:
@@ -143,10 +152,175 @@ def test_runs_are_read_from_memory_and_from_the_disk_alike(store: FileStreamStor
         store.flush()
 
 
-def test_a_run_may_end_with_the_closing_record(store: FileStreamStore) -> None:
-    store.write_run(2, [*PIECES[1:], b"closing"], [tag(2), tag(3), tag(4)])
+def test_the_closing_record_follows_the_last_run(store: FileStreamStore) -> None:
+    store.write_run(2, PIECES[1:], [tag(2), tag(3)])
+    store.write_run(4, [b"closing"], [tag(4)])
     assert store.read_run(2, 3) == [*PIECES[1:], b"closing"]
     assert list(store.held()) == [(2, 5)]
+
+
+def test_numbers_past_the_end_have_no_tag_and_no_bytes(store: FileStreamStore) -> None:
+    fill(store)
+    store.write_run(90, [b"record"], [tag(90)])
+    for start, count in ((5, 1), (5, 9), (90, 1), (1_000, 3)):
+        assert store.tags_run(start, count) == [None] * count
+
+
+# --- several blocks -----------------------------------------------------------------------------------------------
+
+LARGE = bytes(range(250)) * 18
+"""Five pieces: in blocks of two the chunks 3, 6 and 8 are proofs."""
+CHUNKS = [LARGE[:1_000], LARGE[1_000:2_000], b"3", LARGE[2_000:3_000], LARGE[3_000:4_000], b"6", LARGE[4_000:], b"8"]
+RUNS = [(1, 3), (3, 4), (4, 6), (6, 7), (7, 8), (8, 9)]
+"""The chunks that come together: pieces of one block, or a proof."""
+
+
+@pytest.fixture
+def large(tmp_path: Path, meta: Meta, monkeypatch: pytest.MonkeyPatch) -> Meta:
+    """A stream of three blocks that is being received."""
+    monkeypatch.setattr(common.blocks, "BLOCK_BYTES", 2_000)
+    os.truncate(meta.path, len(LARGE))
+    made = replace(meta, size_bytes=len(LARGE))
+    made.save(tmp_path / "stream")
+    return made
+
+
+@pytest.fixture
+def blocks_store(tmp_path: Path, large: Meta, handles: Handles, writer: DiskWriter) -> FileStreamStore:
+    return FileStreamStore(tmp_path / "stream", large, handles, writer)
+
+
+def take(store: FileStreamStore, start: int, stop: int) -> None:
+    store.write_run(start, CHUNKS[start - 1 : stop - 1], [tag(number) for number in range(start, stop)])
+
+
+@pytest.mark.parametrize("flushed", [(), ((4, 6),), ((1, 3), (3, 4), (7, 8)), tuple(RUNS)])
+@pytest.mark.parametrize("order", [RUNS, RUNS[::-1], RUNS[3:] + RUNS[:3]])
+def test_pieces_lie_together_in_the_file_and_proofs_beside_it(
+    tmp_path: Path,
+    large: Meta,
+    blocks_store: FileStreamStore,
+    order: list[tuple[int, int]],
+    flushed: tuple[tuple[int, int], ...],
+) -> None:
+    store = blocks_store
+    for start, stop in order:
+        take(store, start, stop)
+        if (start, stop) in flushed:
+            store.flush()
+    for start in range(1, 9):
+        for count in range(1, 10):
+            assert store.read_run(start, count) == CHUNKS[start - 1 : start - 1 + count]
+            expected = [tag(number) if number < 9 else None for number in range(start, start + count)]
+            assert store.tags_run(start, count) == expected
+    assert list(store.held()) == [(1, 9)]
+    assert list(reopen(tmp_path, large).held()) == [(1, 9)]
+    store.finish(bytes(32))
+    assert (tmp_path / "model.bin").read_bytes() == LARGE
+    assert store.read_run(1, 9) == CHUNKS
+
+
+@given(st.sets(st.sampled_from(RUNS)))
+def test_what_is_missing_between_blocks_is_not_there(numbers: set[tuple[int, int]]) -> None:
+    with pytest.MonkeyPatch.context() as patched, tempfile.TemporaryDirectory() as name:
+        patched.setattr(common.blocks, "BLOCK_BYTES", 2_000)
+        part = Path(name) / "part"
+        part.write_bytes(bytes(len(LARGE)))
+        handles, writer = Handles(), DiskWriter()
+        meta = Meta("aa", "receive", 2_000.0, "model.bin", str(part), len(LARGE), 1_000)
+        store = FileStreamStore(Path(name), meta, handles, writer)
+        for start, stop in numbers:
+            take(store, start, stop)
+        there = {number for start, stop in numbers for number in range(start, stop)}
+        assert [number for start, stop in store.held() for number in range(start, stop)] == sorted(there)
+        assert store.tags_run(1, 8) == [tag(number) if number in there else None for number in range(1, 9)]
+        assert [store.read(number) for number in (3, 6, 8)] == [
+            CHUNKS[number - 1] if number in there else None for number in (3, 6, 8)
+        ]
+        writer.close()
+        handles.close()
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_what_was_forged_is_written_over_by_what_comes_in_its_place(
+    tmp_path: Path, large: Meta, blocks_store: FileStreamStore, flushed: bool
+) -> None:
+    store = blocks_store
+    store.write_run(4, [b"x" * 1_000, b"y" * 1_000], [tag(99), tag(98)])
+    store.write_run(6, [b"forged"], [tag(97)])
+    if flushed:
+        store.flush()
+    store.write_run(5, CHUNKS[4:5], [tag(5)])
+    store.write_run(6, CHUNKS[5:6], [tag(6)])
+    assert store.read_run(4, 3) == [b"x" * 1_000, *CHUNKS[4:6]]
+    assert store.tags_run(4, 3) == [tag(99), tag(5), tag(6)]
+    store.write_run(4, CHUNKS[3:4], [tag(4)])
+    for _ in range(2):
+        assert store.read_run(4, 3) == CHUNKS[3:6]
+        assert store.tags_run(4, 3) == [tag(4), tag(5), tag(6)]
+        store.flush()
+    again = reopen(tmp_path, large)
+    assert list(again.held()) == [(4, 7)]
+    assert again.read_run(4, 3) == CHUNKS[3:6]
+    assert again.tags_run(4, 3) == [tag(4), tag(5), tag(6)]
+
+
+def test_a_source_of_several_blocks_keeps_tags_and_proofs_and_reads_its_file(
+    tmp_path: Path, large: Meta, handles: Handles, writer: DiskWriter
+) -> None:
+    source = replace(large, role="source", path="/nowhere")
+    store = FileStreamStore(tmp_path / "stream", source, handles, writer, BytesReader(LARGE))
+    for start, stop in RUNS[:4]:
+        take(store, start, stop)
+    assert store.read_run(1, 7) == CHUNKS[:7], "the file is there whole"
+    assert store.read(8) is None
+    store.flush()
+    again = FileStreamStore(tmp_path / "stream", source, Handles(), DiskWriter(), BytesReader(LARGE))
+    assert list(again.held()) == [(1, 7)]
+    assert again.tags_run(1, 9) == [*(tag(number) for number in range(1, 7)), None, None, None]
+    assert again.read_run(3, 4) == CHUNKS[2:6]
+
+
+def test_a_file_of_several_blocks_that_its_user_cut_ends_with_a_whole_piece(
+    tmp_path: Path, blocks_store: FileStreamStore
+) -> None:
+    for start, stop in RUNS:
+        take(blocks_store, start, stop)
+    blocks_store.finish(bytes(32))
+    os.truncate(tmp_path / "model.bin", 3_500)
+    assert blocks_store.read_run(1, 9) == CHUNKS[:4]
+    assert blocks_store.read(5) is None
+    assert blocks_store.read(6) == CHUNKS[5]
+
+
+def test_a_forged_block_is_found_out_and_the_right_one_makes_the_file(
+    tmp_path: Path, large: Meta, blocks_store: FileStreamStore
+) -> None:
+    held, opening = RangeSet(), of_size(len(LARGE))
+    sink = FileSink(opening, large.blocks, AUTHOR, held, blocks_store)
+    proven = {3: 2_000, 6: 4_000, 8: 4_500}
+
+    def take_in(start: int, plains: list[bytes]) -> list[Outcome]:
+        blocks_store.write_run(start, plains, [tag(start + at) for at in range(len(plains))])
+        held.add_range(start, start + len(plains))
+        return list(sink.on_run(start, 0, plains))
+
+    def right(start: int, stop: int) -> list[Outcome]:
+        if start in proven:
+            return take_in(start, [proof_of(start, LARGE[: proven[start]])])
+        return take_in(start, CHUNKS[start - 1 : stop - 1])
+
+    for start, stop in RUNS[:2] + RUNS[3:]:
+        assert right(start, stop) == []
+    assert take_in(4, [CHUNKS[3], b"z" * 1_000]) == [Refuted(4, 6)]
+    held.remove_range(4, 6)
+    blocks_store.flush()
+    assert right(5, 6) == []
+    assert [type(outcome) for outcome in right(4, 5)] == [FileVerified]
+    assert (tmp_path / "model.bin").read_bytes() == LARGE
+
+
+# --- what is written and when -------------------------------------------------------------------------------------
 
 
 def test_what_is_being_written_is_read_from_memory(
@@ -230,11 +404,11 @@ def test_a_small_file_does_not_wait_for_what_others_have_ahead_of_it(
     other.hand_over()
     disk.writing.wait(10.0)
     held = RangeSet([(1, 5)])
-    digest = hashlib.sha256(DATA).digest()
-    sink = FileSink(FILE, held, store)
+    proof = proof_of(4, DATA)
+    sink = FileSink(FILE, meta.blocks, AUTHOR, held, store)
     store.write_run(1, PIECES, [tag(1), tag(2), tag(3)])
-    store.write_run(4, [digest], [tag(4)])
-    assert [*sink.on_run(1, 0, PIECES), *sink.on_run(4, FLAG_CLOSING, [digest])] == []
+    store.write_run(4, [proof], [tag(4)])
+    assert [*sink.on_run(1, 0, PIECES), *sink.on_run(4, FLAG_PROOF, [proof])] == []
     assert not store._gathered.runs, "it is on its way, for nothing more comes"
     # What comes behind it does not hold it up.
     other.write_run(101, [bytes(1_000)] * 100, [tag(1)] * 100)
@@ -251,7 +425,7 @@ def test_what_a_stalled_stream_has_gathered_is_handed_over_in_time(
     tmp_path: Path, meta: Meta, store: FileStreamStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_stream, "GATHER_S", 3_600.0)
-    sink = FileSink(FILE, RangeSet([(1, 2)]), store)
+    sink = FileSink(FILE, meta.blocks, AUTHOR, RangeSet([(1, 2)]), store)
     store.write_run(1, PIECES[:1], [tag(1)])
     assert list(sink.advance()) == []
     assert store._gathered.runs
@@ -530,16 +704,19 @@ def test_a_disk_that_takes_nothing_ends_the_wait(
 def test_memory_is_bounded_however_much_comes_however_fast(tmp_path: Path, meta: Meta, handles: Handles) -> None:
     piece, most, pieces = 8_000, 256_000, 2_000
     writer = DiskWriter(most_bytes=most)
-    store = FileStreamStore(
-        tmp_path / "stream", replace(meta, size_bytes=piece * pieces, piece_bytes=piece), handles, writer
-    )
+    facts = replace(meta, size_bytes=piece * pieces, piece_bytes=piece)
+    blocks = facts.blocks
+    store = FileStreamStore(tmp_path / "stream", facts, handles, writer)
     tracemalloc.start()
     try:
-        for start in range(1, pieces, 8):
+        start = 1
+        while start <= blocks.closing:
             with writer._changed:
                 # As credit has it: nothing is sent while the queue is full.
                 assert writer._changed.wait_for(lambda: writer.queued_bytes < most, 10.0)
-            store.write_run(start, [bytes(piece) for _ in range(8)], [tag(1)] * 8)
+            count = min(8, blocks.proof_from(start) - start) or 1
+            store.write_run(start, [bytes(piece) for _ in range(count)], [tag(1)] * count)
+            start += count
         store.flush()
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -547,7 +724,7 @@ def test_memory_is_bounded_however_much_comes_however_fast(tmp_path: Path, meta:
         writer.close()
     # What is queued, the batch that came last and the one that is being gathered: a file of 16 MB fits in none of it.
     assert peak < most + 3 * file_stream.BATCH_BYTES
-    assert store.tags_run(pieces, 1) == [tag(1)]
+    assert store.tags_run(blocks.closing - 1, 2) == [tag(1)] * 2
 
 
 def test_a_write_that_the_disk_takes_in_parts_is_finished(
@@ -581,16 +758,17 @@ def test_a_medium_that_fails_to_read_is_an_error(store: FileStreamStore, monkeyp
 
 @pytest.mark.parametrize("cut", [1, 10, 27, 28, 30])
 def test_a_record_torn_by_a_crash_is_left_out_and_written_again(
-    tmp_path: Path, meta: Meta, store: FileStreamStore, cut: int
+    tmp_path: Path, large: Meta, blocks_store: FileStreamStore, cut: int
 ) -> None:
-    store.write_run(4, [b"closing", b"more"], [tag(4), tag(5)])
+    blocks_store.write_run(3, [b"proof"], [tag(3)])
+    blocks_store.write_run(6, [b"more"], [tag(6)])
     records = tmp_path / "stream" / "records"
     whole = records.read_bytes()
     os.truncate(records, len(whole) - min(cut, 31))
-    again = reopen(tmp_path, meta)
-    assert again.read(4) == b"closing"
-    assert again.read(5) is None
-    again.write_run(5, [b"more"], [tag(5)])
+    again = reopen(tmp_path, large)
+    assert again.read(3) == b"proof"
+    assert again.read(6) is None
+    again.write_run(6, [b"more"], [tag(6)])
     assert records.read_bytes() == whole
 
 

@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from agent.services.identity import StateFolder, append_line, peek_identity, write_atomically
 from common.errors import ConfigError
+from common.signing import PURPOSE_CANCEL, Signer, Verifier
 
 
 def test_a_new_device_gets_a_key_and_keeps_it(tmp_path: Path) -> None:
@@ -21,9 +23,24 @@ def test_a_new_device_gets_a_key_and_keeps_it(tmp_path: Path) -> None:
     folder.close()
 
 
+def test_a_devices_signing_key_follows_from_its_one_key_and_its_group(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path / "state")
+    made = folder.load_identity("lab", "A")
+    verifier = Verifier(made.signing_key, "lab")
+    assert verifier.is_signed(PURPOSE_CANCEL, b"data", Signer(made.private_key, "lab").sign(PURPOSE_CANCEL, b"data"))
+    assert made.prepared("device-token").signing_key == made.signing_key
+    assert folder.load_identity("lab", "A").signing_key == made.signing_key
+    assert replace(made, group="other").signing_key != made.signing_key
+    assert made.signing_key != made.public_key
+    folder.close()
+
+
 def test_the_token_outlives_a_restart(tmp_path: Path) -> None:
     folder = StateFolder(tmp_path)
     enrolled = folder.load_identity("lab", "A").prepared("device-token").confirmed(made=5.0)
+    enrolled = enrolled.prepared("a-second-token").confirmed(made=6.0)
+    assert (enrolled.token, enrolled.previous_token) == ("a-second-token", "device-token")
+    assert (enrolled.fallen_back().token, enrolled.fallen_back().previous_token) == ("device-token", None)
     folder.save_identity(enrolled)
     folder.close()
     again = StateFolder(tmp_path)

@@ -163,6 +163,16 @@ def test_an_acknowledgement_torn_by_a_crash_is_left_out(tmp_path: Path) -> None:
     assert Cursors(tmp_path).numbers("log", "chat") == {"s1": 5}
 
 
+def test_a_damaged_line_hides_no_other(tmp_path: Path) -> None:
+    Cursors(tmp_path).acknowledge("log", "chat", {"s1": 4})
+    with (tmp_path / "cursors").open("ab") as file:
+        file.write(b"\xff\n")
+    cursors = Cursors(tmp_path)
+    assert cursors.numbers("log", "chat") == {"s1": 4}
+    cursors.acknowledge("log", "chat", {"s1": 5})
+    assert Cursors(tmp_path).numbers("log", "chat") == {"s1": 5}
+
+
 def test_acknowledgements_that_cannot_be_written_anew_still_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,10 @@ from common.messages import (
 KEY = encode_key(bytes(32))
 ROSTER = Roster(
     version=1,
-    devices=(RosterEntry(device="B", public_key=KEY), RosterEntry(device="A", public_key=KEY)),
+    devices=(
+        RosterEntry(device="B", public_key=KEY, signing_key=KEY),
+        RosterEntry(device="A", public_key=KEY, signing_key=KEY),
+    ),
     key_epoch=0,
     group_keys={0: KEY},
 )

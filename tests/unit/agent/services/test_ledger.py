@@ -6,6 +6,7 @@ from agent.core.events import (
     Event,
     FileFailed,
     FileVerified,
+    ForgeryFound,
     LinkChanged,
     Receipt,
     ReceiptsChanged,
@@ -60,6 +61,19 @@ def test_a_stream_is_sent_when_every_device_said_its_last_word() -> None:
 
 def test_events_of_other_things_and_unknown_streams_change_nothing() -> None:
     assert fold(LinkChanged("B", "open"), StreamProgress("none", 1, 2)).entries() == []
+
+
+@pytest.mark.parametrize(("bringer", "named"), [("C", "C"), (None, "nobody")])
+def test_a_forgery_is_logged_with_who_brought_it_and_the_stream_goes_on(
+    caplog: pytest.LogCaptureFixture, bringer: str | None, named: str
+) -> None:
+    entry = entry_of("s2", FOREIGN, StreamProgress("s2", 40, 100), ForgeryFound("s2", "B", 5, 8, bringer))
+    assert (entry.state, entry.held_bytes, entry.reason) == ("receiving", 40, entry_of("s2", FOREIGN).reason)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage() == (
+        f"= chunks 5 to 8 of stream s2 are not what B sent; {named} was bringing it: dropped, asked for elsewhere"
+    )
 
 
 def test_the_oldest_streams_are_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,8 @@ from agent.services.names import numbered, part_name, safe_name
         ("/", "unnamed"),
         (".bashrc", "bashrc"),
         (". .hidden", "hidden"),
+        ("\u3000.hidden", "hidden"),
+        ("\xa0 . .\u2009", "unnamed"),
         ("a\nb\x00c\x1b[31m", "abc[31m"),
         ("evil\u202egnp.exe", "evilgnp.exe"),
         ("  spaced name  ", "spaced name"),
@@ -34,6 +36,11 @@ def test_a_long_name_is_cut_before_its_ending() -> None:
     cut = safe_name("ü" * 200 + ".tar")
     assert cut.endswith("ü.tar")
     assert len(cut.encode()) <= 255
+
+
+def test_a_name_that_was_cut_ends_in_no_blank() -> None:
+    assert safe_name("ü" * 126 + "   x" * 9) == "ü" * 126
+    assert safe_name("a" * 253 + "  b" + "c" * 30) == "a" * 253
 
 
 def test_the_next_file_of_a_name_is_numbered_before_its_ending() -> None:

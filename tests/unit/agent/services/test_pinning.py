@@ -12,7 +12,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from agent.services.pinning import WrongCertificate, make_tls, pin, wrong_certificate
+from agent.services.pinning import WrongCertificate, make_tls, pin, untrusted
 from common.errors import ConfigError
 from server.services.certificates import ensure_certificate
 
@@ -75,10 +75,8 @@ async def test_any_other_certificate_is_refused_before_a_byte_of_the_request_lea
         async with httpx.AsyncClient(verify=pin(wrong), trust_env=False) as client:
             with pytest.raises(httpx.ConnectError, match=wrong.hex()) as caught:
                 await client.get(f"https{url}", headers={"Authorization": "Bearer secret"})
-        found = wrong_certificate(caught.value)
-        assert found is not None
         for part in (wrong.hex(), fingerprint.hex(), "nothing was sent", "join string"):
-            assert part in str(found)
+            assert part in str(untrusted(caught.value))
         with pytest.raises(WrongCertificate):
             await connect(f"wss{url}", ssl=pin(wrong), additional_headers={"Authorization": "Bearer secret"})
         # What came of those is here before what comes of this.
@@ -130,11 +128,20 @@ def test_without_a_fingerprint_authorities_and_names_count(tmp_path: Path, pair:
         make_tls(tmp_path / "none.pem")
 
 
-def test_a_wrong_certificate_is_found_behind_other_errors_and_only_there() -> None:
+def test_a_certificate_that_is_not_trusted_is_found_behind_other_errors_and_only_there() -> None:
     wrong = WrongCertificate(bytes(32), bytes(32))
     outer = ValueError("outer")
     outer.__cause__ = OSError("middle")
-    assert wrong_certificate(outer) is None
+    assert untrusted(outer) is None
     outer.__cause__.__context__ = wrong
-    assert wrong_certificate(outer) is wrong
-    assert wrong_certificate(wrong) is wrong
+    assert untrusted(outer) == untrusted(wrong) == str(wrong)
+
+
+async def test_a_certificate_that_no_authority_vouches_for_is_said_with_what_to_do(pair: tuple[Path, Path]) -> None:
+    async with server(pair, []) as port, httpx.AsyncClient(verify=make_tls(None), trust_env=False) as client:
+        with pytest.raises(httpx.ConnectError) as caught:
+            await client.get(f"https://127.0.0.1:{port}/")
+    assert untrusted(caught.value) == (
+        "the server's certificate is not trusted: self-signed certificate;"
+        " a join string makes this device trust it, or see --ca-file"
+    )

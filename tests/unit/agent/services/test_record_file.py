@@ -20,6 +20,15 @@ def test_records_outlive_the_process(tmp_path: Path) -> None:
     assert file.records == {}
 
 
+def test_of_a_record_that_is_written_again_the_last_one_counts(tmp_path: Path) -> None:
+    file = RecordFile(tmp_path / "records", Handles())
+    file.write(4, b"forged", bytes(16))
+    file.write(8, b"other", TAG)
+    file.write(4, b"closing", TAG)
+    for found in (file, RecordFile(tmp_path / "records", Handles())):
+        assert found.records == {4: (TAG, b"closing"), 8: (TAG, b"other")}
+
+
 def test_a_torn_record_is_cut_off(tmp_path: Path) -> None:
     file = RecordFile(tmp_path / "records", Handles())
     file.write(4, b"closing", TAG)

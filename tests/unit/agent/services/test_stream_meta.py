@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from agent.services.stream_meta import Meta
+from common.blocks import BLOCK_BYTES, Blocks
 
 META = Meta("aa", "receive", 2_000.0, "model.bin", "/in/.model.bin.part", 2_500, 1_000)
 
@@ -11,7 +12,14 @@ META = Meta("aa", "receive", 2_000.0, "model.bin", "/in/.model.bin.part", 2_500,
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     META.save(tmp_path)
     assert Meta.load(tmp_path) == META
-    assert META.pieces == 3
+    assert META.blocks == Blocks.of(2_500, 1_000)
+    assert META.blocks.closing == 4
+
+
+def test_a_large_files_record_tells_its_blocks() -> None:
+    blocks = replace(META, size_bytes=3 * BLOCK_BYTES).blocks
+    assert blocks.per_block == BLOCK_BYTES // 1_000
+    assert blocks.closing == blocks.pieces + 4
 
 
 @pytest.mark.parametrize(

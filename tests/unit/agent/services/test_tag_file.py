@@ -32,6 +32,15 @@ def test_tags_lie_at_their_numbers(tmp_path: Path) -> None:
     assert again.read(2, 1) == [None]
 
 
+def test_the_place_of_a_number_that_is_no_piece_stays_empty_and_the_last_tag_of_a_piece_counts(tmp_path: Path) -> None:
+    file = TagFile(tmp_path / "tags", Handles())
+    file.write([run_of(1, tag(1), tag(2)), run_of(4, tag(4))])
+    file.write([run_of(2, tag(9))])
+    again = TagFile(tmp_path / "tags", Handles())
+    assert list(again.numbers()) == [1, 2, 4]
+    assert again.read(1, 4) == [tag(1), tag(9), None, tag(4)]
+
+
 def test_a_tag_torn_by_a_crash_is_none(tmp_path: Path) -> None:
     TagFile(tmp_path / "tags", Handles()).write([run_of(1, tag(1), tag(2))])
     os.truncate(tmp_path / "tags", 31)

@@ -20,7 +20,9 @@ async def test_a_token_that_proves_nothing_is_refused(api: Api, token: str) -> N
     await api.enrol("A")
     check_problem(await api.call("GET", "/v1/groups/lab/graph", token=token), 401, "bad-token")
     check_problem(
-        await api.call("POST", "/v1/groups/lab/devices", {"device": "B", "public_key": KEY}, token=token),
+        await api.call(
+            "POST", "/v1/groups/lab/devices", {"device": "B", "public_key": KEY, "signing_key": KEY}, token=token
+        ),
         401,
         "bad-token",
     )
@@ -30,7 +32,7 @@ async def test_names_of_groups_are_not_for_strangers(api: Api) -> None:
     known = await api.call("GET", "/v1/groups/lab/graph", token="x")
     unknown = await api.call("GET", "/v1/groups/nowhere/graph", token="x")
     assert known.json() == unknown.json()
-    enrolment = {"device": "A", "public_key": KEY}
+    enrolment = {"device": "A", "public_key": KEY, "signing_key": KEY}
     check_problem(
         await api.call("POST", "/v1/groups/nowhere/devices", enrolment, token=api.join_token), 401, "bad-token"
     )
@@ -109,7 +111,7 @@ async def test_a_reader_looks_at_a_group_and_at_nothing_secret(api: Api) -> None
     ):
         check_problem(await api.call(method, path, body, token=READER), 403, "admin-only")
     requests: list[tuple[str, str, object]] = [
-        ("POST", "", {"device": "G", "public_key": KEY}),
+        ("POST", "", {"device": "G", "public_key": KEY, "signing_key": KEY}),
         ("DELETE", "/A", None),
         ("PUT", "/A/adjacency", {"peers": []}),
         ("PUT", "/A/qos", {"links": {}}),
@@ -154,7 +156,7 @@ async def test_an_address_that_shows_many_bad_tokens_is_put_off_and_nobody_with_
     async with serving(FailureLimit(at_once=3, every_s=1_000.0)) as strict:
         for number in range(3):
             check_problem(await strict.call("GET", path, token=f"guess{number}"), 401, "bad-token")
-        body = {"device": "A", "public_key": KEY}
+        body = {"device": "A", "public_key": KEY, "signing_key": KEY}
         for method, where in (
             ("GET", path),
             ("GET", "/metrics"),

@@ -4,11 +4,11 @@ import pytest
 from pydantic import BaseModel, TypeAdapter
 
 import common.messages
-from server.api import devices, formats, graph, groups, health, problems
+from server.api import devices, formats, graph, groups, health, problems, versions
 from server.api.examples import EXAMPLES
 from tests.unit.server.api_harness import Api
 
-_MODULES = (common.messages, devices, formats, graph, groups, health, problems)
+_MODULES = (common.messages, devices, formats, graph, groups, health, problems, versions)
 
 
 def _operations(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -36,6 +36,7 @@ async def test_the_document_describes_every_operation_of_the_design(api: Api) ->
             "GET /readyz",
             "GET /metrics",
             "POST /v1/groups",
+            "GET /v1",
             "GET /v1/groups",
             f"POST {group}/join-tokens",
             f"GET {group}/join-tokens",
@@ -81,7 +82,7 @@ async def test_every_body_has_an_example(api: Api) -> None:
 
 async def test_every_operation_needs_a_token_but_those_that_ask_whether_the_server_lives(api: Api) -> None:
     for name, operation in _operations(await _document(api)):
-        needs = name not in ("GET /healthz", "GET /readyz")
+        needs = name not in ("GET /healthz", "GET /readyz", "GET /v1")
         assert ("security" in operation) == needs, name
         assert ("401" in operation["responses"]) == needs, name
         assert ("429" in operation["responses"]) == needs, name

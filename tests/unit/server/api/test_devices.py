@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from common.limits import MAX_CANDIDATES, MAX_PEERS
+from common.messages import ErrorMessage, Subscribe
 from common.tokens import hash_token, make_token
 from tests.unit.server.api_harness import ADMIN, READER, Api, check_problem
 from tests.unit.server.harness import KEY, entropy, key_of
@@ -11,7 +12,7 @@ LAB = "/v1/groups/lab/devices"
 
 
 async def test_a_device_enrols_with_a_join_token(api: Api) -> None:
-    answer = await api.call("POST", LAB, {"device": "A", "public_key": KEY}, token=api.join_token)
+    answer = await api.call("POST", LAB, {"device": "A", "public_key": KEY, "signing_key": KEY}, token=api.join_token)
     assert answer.status_code == 201
     body = answer.json()
     assert (body["device"], body["group"], body["lease_s"]) == ("A", "lab", 15.0)
@@ -23,7 +24,7 @@ async def test_a_device_enrols_with_a_join_token(api: Api) -> None:
 
 async def test_two_devices_with_one_id_are_a_conflict_and_the_first_is_not_touched(api: Api) -> None:
     await api.enrol("A")
-    body = {"device": "A", "public_key": KEY}
+    body = {"device": "A", "public_key": KEY, "signing_key": KEY}
     for token in (api.join_token, "admin~for-tests-only"):
         check_problem(await api.call("POST", LAB, body, token=token), 409, "device-exists")
     assert (await api.call("GET", f"{LAB}/A", token=api.tokens["A"])).status_code == 200
@@ -31,7 +32,7 @@ async def test_two_devices_with_one_id_are_a_conflict_and_the_first_is_not_touch
 
 async def test_a_device_enrols_again_with_its_own_token_only(api: Api) -> None:
     await api.enrol("A", "B")
-    body = {"device": "A", "public_key": KEY}
+    body = {"device": "A", "public_key": KEY, "signing_key": KEY}
     check_problem(await api.call("POST", LAB, body, token=api.tokens["B"]), 403, "foreign-token")
     answer = await api.call("POST", LAB, body, token=api.tokens["A"])
     assert answer.status_code == 201
@@ -43,12 +44,12 @@ async def test_a_device_enrols_again_with_its_own_token_only(api: Api) -> None:
     "body",
     [
         {"device": "A"},
-        {"device": "A", "public_key": "short"},
-        {"device": "A", "public_key": "!" * 44},
-        {"device": "a b", "public_key": KEY},
-        {"device": "x" * 65, "public_key": KEY},
-        {"device": None, "public_key": KEY},
-        {"device": "A", "public_key": KEY, "admin": True},
+        {"device": "A", "public_key": "short", "signing_key": "short"},
+        {"device": "A", "public_key": "!" * 44, "signing_key": "!" * 44},
+        {"device": "a b", "public_key": KEY, "signing_key": KEY},
+        {"device": "x" * 65, "public_key": KEY, "signing_key": KEY},
+        {"device": None, "public_key": KEY, "signing_key": KEY},
+        {"device": "A", "public_key": KEY, "signing_key": KEY, "admin": True},
         [],
         "A",
     ],
@@ -65,8 +66,23 @@ async def test_devices_are_listed_with_key_addresses_and_lease(api: Api) -> None
     assert answer.status_code == 204
     devices = (await api.call("GET", LAB, token=api.tokens["B"])).json()["devices"]
     assert devices == [
-        {"device": "A", "public_key": key_of("A"), **report, "alive": True},
-        {"device": "B", "public_key": key_of("B"), "candidates": [], "mapping": "unknown", "alive": True},
+        {
+            "device": "A",
+            "public_key": key_of("A"),
+            "signing_key": key_of("A"),
+            **report,
+            "alive": True,
+            "in_use": False,
+        },
+        {
+            "device": "B",
+            "public_key": key_of("B"),
+            "signing_key": key_of("B"),
+            "candidates": [],
+            "mapping": "unknown",
+            "alive": True,
+            "in_use": False,
+        },
     ]
     assert (await api.call("GET", f"{LAB}/A")).json() == devices[0]
     check_problem(await api.call("GET", f"{LAB}/Z"), 404, "unknown-device")
@@ -196,7 +212,7 @@ async def test_M4_a_query_may_name_an_epoch_that_is_kept(api: Api) -> None:
 
 
 async def test_an_enrolment_that_cannot_be_stored_leaves_the_id_free(api: Api) -> None:
-    body = {"device": "A", "public_key": KEY}
+    body = {"device": "A", "public_key": KEY, "signing_key": KEY}
     api.store.failing = True
     check_problem(await api.call("POST", LAB, body, token=api.join_token), 503, "store-failed")
     check_problem(await api.call("POST", LAB, body, token=api.join_token), 503, "store-failed")
@@ -208,14 +224,14 @@ async def test_an_enrolment_that_cannot_be_stored_leaves_the_id_free(api: Api) -
 async def test_a_renewed_enrolment_that_cannot_be_stored_evicts_nobody(api: Api) -> None:
     await api.enrol("A")
     api.store.failing = True
-    body = {"device": "A", "public_key": KEY}
+    body = {"device": "A", "public_key": KEY, "signing_key": KEY}
     check_problem(await api.call("POST", LAB, body, token=api.tokens["A"]), 503, "store-failed")
     assert api.coordinator.group("lab").device("A").device == "A"
 
 
 async def test_a_device_that_lost_the_answer_to_its_enrolment_enrols_again_by_the_token_that_it_made(api: Api) -> None:
     own = make_token("A", entropy(7))
-    body = {"device": "A", "public_key": KEY, "token_hash": hash_token(own)}
+    body = {"device": "A", "public_key": KEY, "signing_key": KEY, "token_hash": hash_token(own)}
     join = (await api.call("POST", "/v1/groups/lab/join-tokens", {"uses": 1})).json()["join_token"]
     lost = await api.call("POST", LAB, body, token=join)
     assert (lost.status_code, lost.json()["token"]) == (201, None)
@@ -231,7 +247,7 @@ async def test_a_device_that_lost_the_answer_to_its_enrolment_enrols_again_by_th
 
 async def test_a_device_with_its_own_token_stays_a_member_though_the_store_failed(api: Api) -> None:
     own = make_token("A", entropy(7))
-    body = {"device": "A", "public_key": KEY, "token_hash": hash_token(own)}
+    body = {"device": "A", "public_key": KEY, "signing_key": KEY, "token_hash": hash_token(own)}
     api.store.failing = True
     check_problem(await api.call("POST", LAB, body, token=api.join_token), 503, "store-failed")
     api.store.failing = False
@@ -261,3 +277,21 @@ async def test_nobody_but_the_device_itself_changes_its_token(api: Api) -> None:
         check_problem(await api.call("POST", f"{LAB}/A/token", {}, token=token), 403, reason)
     answer = await api.call("POST", f"{LAB}/A/token", {"token_hash": "short"}, token=api.tokens["A"])
     check_problem(answer, 422, "invalid")
+
+
+async def test_a_device_with_an_agent_is_shown_in_use(api: Api) -> None:
+    await api.enrol("A")
+    socket = api.socket(api.tokens["A"])
+    await socket.accepted()
+    socket.send(Subscribe(scope="graph", instance="first"))
+    await socket.receive_types(3)
+    assert (await api.call("GET", f"{LAB}/A", token=api.tokens["A"])).json()["in_use"] is True
+    second = api.socket(api.tokens["A"])
+    await second.accepted()
+    second.send(Subscribe(scope="graph", instance="second"))
+    word = await second.receive()
+    assert isinstance(word, ErrorMessage)
+    assert word.reason == "device-in-use"
+    assert (await second.closed())[1] == "device-in-use"
+    await socket.close()
+    assert (await api.call("GET", f"{LAB}/A", token=api.tokens["A"])).json()["in_use"] is False

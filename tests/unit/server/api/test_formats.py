@@ -3,7 +3,7 @@ import json
 import networkx as nx
 
 from common.graph import AcyclicGraph, Tree
-from server.api.formats import as_dot, as_json, as_list, as_matrix, as_mermaid, as_node_link
+from server.api.formats import NodeLink, as_dot, as_json, as_list, as_matrix, as_mermaid, as_node_link
 
 GRAPH = AcyclicGraph(
     7,
@@ -86,6 +86,12 @@ def test_node_link_is_what_networkx_reads_back_with_every_device_a_node() -> Non
     assert list(model.nodes) == ["A", "B", "C", "D.x-1"]
     assert sorted(map(sorted, model.edges)) == [["A", "B"], ["B", "C"]]
     assert nx.is_forest(model)
+
+
+def test_node_link_is_as_the_document_describes_it() -> None:
+    for root in (None, "C"):
+        text = as_node_link(GRAPH, 0, root)
+        assert NodeLink.model_validate_json(text).model_dump(mode="json") == json.loads(text)
 
 
 def test_node_link_of_another_tree_or_from_a_root_says_so() -> None:

@@ -40,10 +40,10 @@ async def test_a_group_with_a_mistake_is_refused(api: Api, body: dict[str, objec
 
 async def test_join_tokens_are_made_used_and_voided(api: Api) -> None:
     token = (await api.call("POST", "/v1/groups/lab/join-tokens")).json()["join_token"]
-    body = {"device": "A", "public_key": KEY}
+    body = {"device": "A", "public_key": KEY, "signing_key": KEY}
     assert (await api.call("POST", "/v1/groups/lab/devices", body, token=token)).status_code == 201
     assert (await api.call("DELETE", "/v1/groups/lab/join-tokens")).status_code == 204
-    body = {"device": "B", "public_key": KEY}
+    body = {"device": "B", "public_key": KEY, "signing_key": KEY}
     for stale in (token, api.join_token):
         check_problem(await api.call("POST", "/v1/groups/lab/devices", body, token=stale), 401, "bad-token")
     check_problem(await api.call("POST", "/v1/groups/nowhere/join-tokens"), 404, "unknown-group")
@@ -72,9 +72,9 @@ async def test_a_join_token_is_made_on_terms_listed_without_itself_and_made_void
     assert (listed["id"], listed["uses_left"], listed["note"]) == (made["id"], 1, "for one host")
     assert listed["expires"] == pytest.approx(listed["created"] + 60.0)
     assert (first["expires"], first["uses_left"], first["note"]) == (None, None, "")
-    body = {"device": "A", "public_key": KEY}
+    body = {"device": "A", "public_key": KEY, "signing_key": KEY}
     assert (await api.call("POST", "/v1/groups/lab/devices", body, token=made["join_token"])).status_code == 201
-    body = {"device": "B", "public_key": key_of("B")}
+    body = {"device": "B", "public_key": key_of("B"), "signing_key": key_of("B")}
     check_problem(await api.call("POST", "/v1/groups/lab/devices", body, token=made["join_token"]), 401, "bad-token")
     assert [found["id"] for found in (await api.call("GET", path)).json()["join_tokens"]] == [first["id"]]
     assert (await api.call("DELETE", f"{path}/{first['id']}")).status_code == 204
@@ -105,7 +105,7 @@ async def test_an_enrolment_that_cannot_be_stored_gives_its_use_of_the_join_toke
     api: Api,
 ) -> None:
     token = (await api.call("POST", "/v1/groups/lab/join-tokens", {"uses": 1})).json()["join_token"]
-    body = {"device": "A", "public_key": KEY}
+    body = {"device": "A", "public_key": KEY, "signing_key": KEY}
     api.store.failing = True
     check_problem(await api.call("POST", "/v1/groups/lab/devices", body, token=token), 503, "store-failed")
     api.store.failing = False

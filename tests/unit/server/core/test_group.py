@@ -7,7 +7,6 @@ from common.messages import (
     Channels,
     ChannelSpec,
     Enrolment,
-    EnrolmentAnswer,
     EpochUpdate,
     GraphUpdate,
     MtuUpdate,
@@ -17,8 +16,8 @@ from common.messages import (
     Subscribe,
     Unchanged,
 )
+from server.core import group as module
 from server.core.group import CLAIM_EVERY_S, Group
-from server.core.join_tokens import JoinTerms, id_of
 from server.core.snapshot import GroupRecord, KeptGraph
 from tests.unit.server.harness import SIX_TREE, WALL, Bench, entropy, key_of, six, types
 
@@ -323,7 +322,10 @@ def test_a_member_that_proves_itself_enrols_again_and_keeps_its_links() -> None:
     with pytest.raises(RefusedError, match="device-exists"):
         bench.enrol("A")
     answer = bench.group.enrol(
-        Enrolment(device="A", public_key=key_of("A")), now=bench.now, wall=bench.wall, replaces=True
+        Enrolment(device="A", public_key=key_of("A"), signing_key=key_of("A")),
+        now=bench.now,
+        wall=bench.wall,
+        replaces=True,
     )
     assert bench.group.authenticate(bench.tokens["A"]) is None
     assert bench.group.authenticate(answer.token or "") == "A"
@@ -361,13 +363,13 @@ def test_a_group_may_start_with_channels_of_its_own() -> None:
 def test_join_tokens_are_stored_before_anybody_learns_them() -> None:
     bench = Bench()
     bench.group.poll_record()
-    token = bench.group.add_join_token(now=0.0, wall=WALL)
+    token = bench.group.entrance.add_join_token(now=0.0, wall=WALL)
     record = bench.group.poll_record()
     assert record is not None
     assert len(record.members.join_tokens) == 1
-    assert bench.group.admits(token, wall=WALL)
-    bench.group.void_join_token(None, now=0.0, wall=WALL)
-    assert not bench.group.admits(token, wall=WALL)
+    assert bench.group.entrance.admits(token, wall=WALL)
+    bench.group.entrance.void_join_token(None, now=0.0, wall=WALL)
+    assert not bench.group.entrance.admits(token, wall=WALL)
     assert bench.group.poll_record() is not None
 
 
@@ -646,56 +648,45 @@ def test_a_device_that_leaves_and_returns_makes_no_link_flap() -> None:
     bench.group.subscribe(4, "C", Subscribe(scope="graph"), now=bench.now, wall=bench.wall)
 
 
-def test_an_enrolment_spends_its_join_token_and_one_that_is_refused_does_not() -> None:
-    bench = Bench()
-    token = bench.group.add_join_token(JoinTerms(uses=1), now=0.0, wall=WALL)
-
-    def enrol(device: str) -> EnrolmentAnswer:
-        enrolment = Enrolment(device=device, public_key=key_of(device))
-        return bench.group.enrol(enrolment, now=bench.now, wall=bench.wall, join_token=token)
-
-    bench.enrol("B")
-    with pytest.raises(RefusedError, match="device-exists"):
-        enrol("B")
-    enrol("A")
-    with pytest.raises(RefusedError, match="the join token is not valid any more"):
-        enrol("C")
-    assert bench.group.device_count() == 2
-    assert bench.group.join_tokens(wall=WALL) == ()
-    bench.group.give_back_join(token, now=0.0, wall=WALL)
-    assert [found.uses_left for found in bench.group.join_tokens(wall=WALL)] == [1]
-
-
-def test_a_join_token_that_has_expired_is_taken_out_of_the_record() -> None:
-    bench = Bench()
-    token = bench.group.add_join_token(JoinTerms(expires_s=60.0), now=0.0, wall=WALL)
-    lasting = bench.group.add_join_token(now=0.0, wall=WALL)
-    bench.group.poll_record()
-    bench.run(59.0)
-    assert bench.group.admits(token, wall=bench.wall)
-    bench.run(60.0)
-    assert not bench.group.admits(token, wall=bench.wall)
-    bench.run(62.0)
-    record = bench.group.poll_record()
-    assert record is not None
-    assert [found.id for found in record.members.join_tokens] == [id_of(lasting)]
-    assert bench.group.poll_timeout() is None
-    bench.group.void_join_token(id_of(lasting), now=bench.now, wall=bench.wall)
-    assert not bench.group.admits(lasting, wall=bench.wall)
-
-
-def test_a_member_changes_its_token_and_the_first_use_of_the_new_one_ends_the_old() -> None:
+def test_a_second_run_of_a_device_s_agent_is_refused_while_the_first_one_lives() -> None:
     bench = Bench()
     bench.enrol("A")
-    assert not bench.group.awaits_token("A")
-    new = bench.group.rotate_token("A", None, now=0.0, wall=WALL).token
-    assert new is not None
-    assert bench.group.awaits_token("A")
-    assert [bench.group.authenticate(token) for token in (bench.tokens["A"], new)] == ["A", "A"]
-    bench.group.poll_record()
-    bench.group.confirm_token(bench.tokens["A"], now=0.0, wall=WALL)
-    assert bench.group.poll_record() is None
-    bench.group.confirm_token(new, now=0.0, wall=WALL)
-    assert bench.group.poll_record() is not None
-    assert [bench.group.authenticate(token) for token in (bench.tokens["A"], new)] == [None, "A"]
-    assert bench.group.counts["token_rotations"] == 1
+
+    def subscribe(number: int, instance: str | None) -> None:
+        message = Subscribe(scope="graph", instance=instance)
+        bench.group.subscribe(number, "A", message, now=bench.now, wall=bench.wall)
+
+    assert not bench.group.is_in_use("A")
+    subscribe(1, "first")
+    assert bench.group.is_in_use("A")
+    with pytest.raises(RefusedError, match="device-in-use: another agent runs as device 'A'; stop one of them"):
+        subscribe(2, "second")
+    assert bench.closed() == []
+    # The first may come again before its old connection is given up, and older agents do not name their run.
+    subscribe(3, "first")
+    subscribe(4, None)
+    bench.run(LEASE_S - 1)
+    bench.adjacency("A")
+    bench.run(LEASE_S + 1)
+    with pytest.raises(RefusedError, match="device-in-use"):
+        subscribe(5, "second")
+    bench.run(2 * LEASE_S)
+    assert not bench.group.is_in_use("A")
+    subscribe(6, "second")
+
+
+def test_there_is_a_limit_to_those_who_only_look_and_it_holds_up_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_VIEWERS_PER_GROUP", 2)
+    bench = Bench()
+    bench.enrol("A")
+
+    def subscribe(number: int, device: str | None) -> None:
+        bench.group.subscribe(number, device, Subscribe(scope="graph"), now=bench.now, wall=bench.wall)
+
+    for number, device in ((1, None), (2, "A"), (3, None), (1, None), (4, "A")):
+        subscribe(number, device)
+    with pytest.raises(RefusedError, match="too-many-viewers"):
+        subscribe(5, None)
+    bench.group.unsubscribe(1)
+    subscribe(5, None)
+    assert bench.group.subscriber_count() == 4

@@ -18,7 +18,7 @@ def fresh() -> Members:
 
 
 def enrol(members: Members, device: str, *, key: str | None = None, replaces: bool = False) -> str:
-    enrolment = Enrolment(device=device, public_key=key or key_of(device))
+    enrolment = Enrolment(device=device, public_key=key or key_of(device), signing_key=key or key_of(device))
     token = members.enrol(enrolment, wall=WALL, replaces=replaces)
     assert token is not None
     return token
@@ -169,7 +169,7 @@ def test_nobody_enrols_with_another_ones_key() -> None:
 def test_a_device_that_makes_its_own_token_is_told_none_and_only_the_hash_is_known() -> None:
     members = fresh()
     token = make_token("A", entropy(7))
-    enrolment = Enrolment(device="A", public_key=key_of("A"), token_hash=hash_token(token))
+    enrolment = Enrolment(device="A", public_key=key_of("A"), signing_key=key_of("A"), token_hash=hash_token(token))
     assert members.enrol(enrolment, wall=WALL, replaces=False) is None
     assert members.authenticate(token) == "A"
 

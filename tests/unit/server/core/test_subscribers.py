@@ -152,3 +152,16 @@ def test_M5_another_objective_in_use_is_a_change_for_everybody() -> None:
     ((_, update),) = drain(subscribers)
     assert isinstance(update, NeighboursUpdate)
     assert [tree.objective for tree in update.trees] == ["throughput", "latency"]
+
+
+def test_who_names_its_run_is_known_from_other_runs() -> None:
+    subscribers = Subscribers()
+    subscribers.add(1, Subscriber("A", "graph"), NEW, unchanged=False, passed=())
+    assert not subscribers.is_subscribed("A")
+    subscribers.add(2, Subscriber("A", "graph", "one"), NEW, unchanged=False, passed=())
+    assert subscribers.is_subscribed("A")
+    assert subscribers.is_subscribed("A", but="two")
+    assert not subscribers.is_subscribed("A", but="one")
+    assert not subscribers.is_subscribed("B")
+    subscribers.remove(2)
+    assert not subscribers.is_subscribed("A")

@@ -75,7 +75,7 @@ async def coordinator(store: Store) -> AsyncIterator[Coordinator]:
 
 
 def enrol(coordinator: Coordinator, device: str) -> EnrolmentAnswer:
-    enrolment = Enrolment(device=device, public_key=key_of(device))
+    enrolment = Enrolment(device=device, public_key=key_of(device), signing_key=key_of(device))
     return coordinator.apply("lab", lambda group, now, wall: group.enrol(enrolment, now=now, wall=wall))
 
 
@@ -148,7 +148,7 @@ async def test_only_the_parts_that_changed_are_written(coordinator: Coordinator,
     await coordinator.create_group("lab")
     assert store.writes == ["groups/lab/links", "groups/lab/graphs", "groups/lab/members"]
     store.writes.clear()
-    coordinator.apply("lab", lambda group, now, wall: group.add_join_token(now=now, wall=wall))
+    coordinator.apply("lab", lambda group, now, wall: group.entrance.add_join_token(now=now, wall=wall))
     await coordinator.settled("lab")
     assert store.writes == ["groups/lab/members"]
     await coordinator.settled("lab")
@@ -167,7 +167,7 @@ async def test_a_restart_takes_up_every_group(store: Store) -> None:
     await second.start()
     assert [group.name for group in second.groups()] == ["lab", "other"]
     assert second.group("lab").authenticate(answer.token or "") == "A"
-    assert second.group("lab").admits(token, wall=WALL)
+    assert second.group("lab").entrance.admits(token, wall=WALL)
     assert [channel.name for channel in second.group("other").channels().channels] == ["chat"]
     await second.stop()
 
@@ -298,7 +298,7 @@ async def test_a_fault_of_ours_fails_who_waits_and_leaves_the_group_alive(
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "_drain", broken)
-        coordinator.apply("lab", lambda group, now, wall: group.add_join_token(now=now, wall=wall))
+        coordinator.apply("lab", lambda group, now, wall: group.entrance.add_join_token(now=now, wall=wall))
         with pytest.raises(TransportError, match="the server failed"):
             await coordinator.settled("lab")
     assert "ZeroDivisionError" in caplog.text
@@ -340,7 +340,7 @@ async def test_a_creation_that_was_cut_short_leaves_the_name_free(part: str, res
     await coordinator.stop()
     coordinator = Coordinator(store, entropy=entropy())
     await coordinator.start()
-    assert coordinator.group("lab").admits(token, wall=WALL)
+    assert coordinator.group("lab").entrance.admits(token, wall=WALL)
     await coordinator.stop()
 
 
@@ -352,7 +352,7 @@ async def test_a_group_that_another_server_made_is_not_overwritten(coordinator: 
         await coordinator.create_group("lab")
     await other.stop()
     await other.start()
-    assert other.group("lab").admits(token, wall=WALL)
+    assert other.group("lab").entrance.admits(token, wall=WALL)
     await other.stop()
 
 
@@ -367,7 +367,7 @@ async def test_one_failing_group_fails_no_other(monkeypatch: pytest.MonkeyPatch)
     enrol(coordinator, "A")
     with pytest.raises(TransportError):
         await coordinator.settled("lab")
-    coordinator.apply("other", lambda group, now, wall: group.add_join_token(now=now, wall=wall))
+    coordinator.apply("other", lambda group, now, wall: group.entrance.add_join_token(now=now, wall=wall))
     await coordinator.settled("other")
     assert (coordinator.is_failing("lab"), coordinator.is_failing("other"), coordinator.failing) == (True, False, True)
     store.fails_at = None

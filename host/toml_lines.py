@@ -82,6 +82,20 @@ class TomlLines:
             self._lines.setdefault(path, number)
 
 
+def not_toml(text: str, message: str) -> tuple[int, str]:
+    """Return the line and the words of what ``tomllib`` says of a text.
+
+    Args:
+        text: what it refuses.
+        message: its error.
+    """
+    what, _, place = message.rpartition(" (at ")
+    line = len(text.splitlines()) or 1
+    if place.startswith("line "):
+        line = int(place.removeprefix("line ").split(",")[0])
+    return line, what or message
+
+
 def _parts(dotted: str) -> list[str]:
     return [part.strip("\"'") for part in _PART.findall(dotted)]
 

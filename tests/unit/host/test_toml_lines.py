@@ -1,6 +1,8 @@
 import tomllib
 
-from lab.toml_lines import TomlLines
+import pytest
+
+from host.toml_lines import TomlLines, not_toml
 
 TEXT = '''\
 devices = [
@@ -54,3 +56,13 @@ def test_an_unknown_path_gets_the_line_of_its_longest_known_beginning() -> None:
     assert line_of("links", 1, "between") == 19
     assert line_of("links", 1, "inline", "b", 1) == 21
     assert line_of("nothing") == 1
+
+
+@pytest.mark.parametrize(("text", "line"), [("a = 1\nb = \n", 2), ("a = 1\nb = [", 2), ("=", 1), ("a = 1\na = 2\n", 2)])
+def test_what_is_no_toml_is_told_with_its_line(text: str, line: int) -> None:
+    with pytest.raises(tomllib.TOMLDecodeError) as caught:
+        tomllib.loads(text)
+    found, what = not_toml(text, str(caught.value))
+    assert found == line
+    assert "(at" not in what
+    assert not_toml("", "nonsense") == (1, "nonsense")

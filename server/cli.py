@@ -5,11 +5,7 @@ import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
-<<<<<<< HEAD
-from typing import Annotated, Final
-=======
 from typing import Annotated, Any, Final, ParamSpec, TypeVar
->>>>>>> lead
 
 import typer
 

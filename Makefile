@@ -1,4 +1,4 @@
-# The verbs of the house. `.ci/run` is `make check test`; a fresh machine needs Python >= 3.11, pip and make.
+# The verbs of the house. `.ci/run` is `make check test test-docker`; a fresh machine needs Python >= 3.11, pip and make.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -106,13 +106,10 @@ fuzz: setup ## coverage-guided fuzzing of every decoder and of both cores, 30 s 
 docs: setup ## the docs' links, and the examples in them
 	$(BIN)/pytest tests/docs
 
-# PYTHON_IMAGE, PIP_INDEX_URL and ARBORCAST_BUILD_NETWORK are taken from the environment where they are set.
-DOCKER ?= docker
-images: ## build the images arborcast-server and arborcast-agent (needs a Docker engine)
-	@for what in server agent; do \
-		$(DOCKER) build --quiet --network "$${ARBORCAST_BUILD_NETWORK:-default}" --build-arg PYTHON_IMAGE --build-arg PIP_INDEX_URL \
-			--build-arg PIP_EXTRA_INDEX_URL --build-arg PIP_TRUSTED_HOST --file Dockerfile.$$what --tag arborcast-$$what .; \
-	done
+# ARBORCAST_COMPOSE names the compose program where it is not one of the two that are tried.
+images: ## build the images arborcast-server and arborcast-agent (needs a Docker engine and compose)
+	@compose=$${ARBORCAST_COMPOSE:-docker compose}; $$compose version >/dev/null 2>&1 || compose=docker-compose; \
+	$$compose build --quiet server a
 
 test-docker: setup ## the compose lab for real, where a Docker engine answers; elsewhere one line says why not
 	$(BIN)/pytest tests/docker

@@ -171,7 +171,8 @@ def test_a_link_whose_network_is_taken_away_is_gone_round(lab: ComposedLab) -> N
 
 
 def test_a_relay_that_is_killed_is_gone_round_and_catches_up_when_it_is_back(lab: ComposedLab) -> None:
-    wanted = lab.make_file("a", "killed.bin", SIZE)
+    # So long that it is under way when the relay dies, however fast the host.
+    wanted = lab.make_file("a", "killed.bin", 160 * MIB)
     lab.send("a", "killed.bin", "--wait", "none")
     relay = lab.container("b")
     lab.docker("kill", relay)
@@ -213,11 +214,14 @@ def test_an_agent_that_is_stopped_leaves_in_time(lab: ComposedLab) -> None:
 def test_a_device_that_is_evicted_is_cut_off_and_the_others_go_on(lab: ComposedLab) -> None:
     assert lab.python("server", EVICT, "F").strip() == "204"
     rest = [device for device in DEVICES if device != "f"]
-    lab.settled(rest)
+    assert lab.settled(rest)["devices"] == [device.upper() for device in rest]
     wanted = lab.make_file("a", "without.bin", MIB)
     assert lab.send("a", "without.bin", "--timeout", "300", within=350)["ok"] is True
     assert lab.received("e", "without.bin") == wanted
     assert all(link["peer"] != "F" or link["state"] != "open" for link in lab.status("d")["links"])
+    sentence = "does not accept device 'F' of group 'lab' any more"
+    said = until(lambda: _logged(lab, "f", sentence), "F says why it ends")
+    assert "Traceback" not in said
 
 
 def test_a_port_that_is_taken_is_told_and_makes_the_start_fail(lab: ComposedLab) -> None:
@@ -235,3 +239,9 @@ def test_nothing_is_left_of_it(lab: ComposedLab) -> None:
         everything = ["--all"] if kind == "container" else []
         chosen = f"label=com.docker.compose.project={lab.project}"
         assert lab.docker(kind, "ls", "--quiet", *everything, "--filter", chosen) == ""
+
+
+def _logged(lab: ComposedLab, service: str, sentence: str) -> str | None:
+    """Return what a service said lately, once a sentence is in it."""
+    said = lab.compose("logs", "--tail", "50", service)
+    return said if sentence in said else None

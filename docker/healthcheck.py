@@ -4,13 +4,19 @@ It runs every few seconds for as long as the container lives, so it takes nothin
 in a tenth of the time that the commands need.
 """
 
+import contextlib
 import http.client
+import json
 import os
 import socket
 import ssl
 import sys
+from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
+WHEREABOUTS: Final = Path("/var/lib/arborcast/server.json")
+"""Where the server says how this host reaches it."""
 ANSWER_S: Final = 4.0
 """Seconds to wait for the answer: less than the HEALTHCHECK's own timeout, so that there is a sentence to read."""
 
@@ -28,22 +34,23 @@ def connection_to(what: str) -> tuple[http.client.HTTPConnection, str]:
     """Return the way to what this container runs, and the resource to ask for."""
     if what == "agent":
         return _UnixConnection("agent"), "/status"
-    port = int(os.environ.get("ARBORCAST_HEALTH_PORT", "8640"))
+    url = urlsplit(json.loads(WHEREABOUTS.read_text(encoding="utf-8"))["local_url"])
+    if url.scheme == "http":
+        return http.client.HTTPConnection(url.hostname or "", url.port, timeout=ANSWER_S), "/readyz"
     # It is this container's own port, and whether it answers is all that is asked: no name, no token.
     unchecked = ssl._create_unverified_context()  # noqa: S323
-    return http.client.HTTPSConnection("127.0.0.1", port, timeout=ANSWER_S, context=unchecked), "/readyz"
+    return http.client.HTTPSConnection(url.hostname or "", url.port, timeout=ANSWER_S, context=unchecked), "/readyz"
 
 
 def check(what: str) -> str:
     """Ask once; an empty string says that all is well."""
-    connection, resource = connection_to(what)
     try:
-        connection.request("GET", resource)
-        status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as error:
+        connection, resource = connection_to(what)
+        with contextlib.closing(connection):
+            connection.request("GET", resource)
+            status = connection.getresponse().status
+    except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
         return f"the {what} does not answer: {error!r}"
-    finally:
-        connection.close()
     return "" if status == http.client.OK else f"the {what} answers {resource} with {status}"
 
 

@@ -210,7 +210,9 @@ def check_compose(scenario: Scenario) -> Engine:
         ConfigError: They cannot; one sentence says why.
     """
     refuse_for_compose(scenario)
-    return find_engine()
+    engine = find_engine()
+    engine.check_images()
+    return engine
 
 
 def refuse_for_compose(scenario: Scenario) -> None:

@@ -47,7 +47,7 @@ class Engine:
         self.docker = docker
         self.compose = tuple(compose)
 
-    def run(self, *arguments: str) -> str:
+    def run(self, *arguments: str, within: float = COMMAND_S) -> str:
         """Run ``docker``.
 
         Returns:
@@ -56,7 +56,30 @@ class Engine:
         Raises:
             EngineRefused: It failed or took too long.
         """
-        return run([self.docker, *arguments], within=COMMAND_S)
+        return run([self.docker, *arguments], within=within)
+
+    def run_compose(self, *arguments: str, within: float = COMMAND_S) -> str:
+        """Run compose.
+
+        Returns:
+            What it printed.
+
+        Raises:
+            EngineRefused: It failed or took too long.
+        """
+        return run([*self.compose, *arguments], within=within)
+
+    def check_images(self) -> None:
+        """Make sure that the images are there.
+
+        Raises:
+            ConfigError: One is not.
+        """
+        for image in (SERVER_IMAGE, AGENT_IMAGE):
+            try:
+                self.run("image", "inspect", "--format", "{{.Id}}", image)
+            except EngineRefused as error:
+                raise ConfigError(f"the engine has no image {image}; make it with: make images") from error
 
     def make(self, project: str, file: Path) -> None:
         """Make the networks and containers of a compose file, and start none.
@@ -64,7 +87,7 @@ class Engine:
         Raises:
             EngineRefused: Something could not be made; what was made before it is there.
         """
-        run([*self.compose, "-p", project, "-f", str(file), "up", "--no-start"], within=UP_S)
+        self.run_compose("-p", project, "-f", str(file), "up", "--no-start", within=UP_S)
 
     def networks(self, container: str) -> list[str]:
         """Return the networks that a container has been given.
@@ -90,7 +113,7 @@ class Engine:
         Raises:
             EngineRefused: It could not be removed.
         """
-        run([*self.compose, "-p", project, "-f", str(file), "down", "--volumes", "--timeout", "1"], within=DOWN_S)
+        self.run_compose("-p", project, "-f", str(file), "down", "--volumes", "--timeout", "1", within=DOWN_S)
 
     def attach_command(self, container: str) -> list[str]:
         """Return a command line that starts a container, writes what it says, and ends as it does."""
@@ -162,7 +185,7 @@ class Engine:
 
 
 def find_engine() -> Engine:
-    """Find an engine that answers, compose, and the images.
+    """Find an engine that answers, and compose.
 
     Returns:
         The engine.
@@ -183,13 +206,7 @@ def find_engine() -> Engine:
         run([docker, "version", "--format", "{{.Server.Version}}"], within=COMMAND_S)
     except EngineRefused as error:
         raise ConfigError(f"the compose backend runs containers, and no engine answers: {error}") from error
-    engine = Engine(docker, _find_compose(docker))
-    for image in (SERVER_IMAGE, AGENT_IMAGE):
-        try:
-            engine.run("image", "inspect", "--format", "{{.Id}}", image)
-        except EngineRefused as error:
-            raise ConfigError(f"the engine has no image {image}; make it with: make images") from error
-    return engine
+    return Engine(docker, _find_compose(docker))
 
 
 def run(command: Sequence[str], *, within: float) -> str:

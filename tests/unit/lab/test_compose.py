@@ -41,7 +41,7 @@ class FakeEngine(Engine):
         self.published = 50_000
         self.left: list[str] = []
 
-    def run(self, *arguments: str) -> str:
+    def run(self, *arguments: str, within: float = 0.0) -> str:
         if arguments[0] == self.refuses:
             raise EngineRefused("the engine does not")
         self.told.append(" ".join(arguments))

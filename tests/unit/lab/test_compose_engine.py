@@ -86,7 +86,7 @@ def test_an_engine_elsewhere_is_refused(programs: Programs, monkeypatch: pytest.
 def test_an_image_that_is_missing_is_told_with_what_makes_it(programs: Programs) -> None:
     programs.add("docker", ("image inspect --format {{.Id}} arborcast-agent", "exit 1"))
     with pytest.raises(ConfigError, match="no image arborcast-agent; make it with: make images"):
-        find_engine()
+        find_engine().check_images()
 
 
 def test_compose_makes_and_removes_a_project(programs: Programs, engine: Engine) -> None:

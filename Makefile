@@ -1,4 +1,4 @@
-# The verbs of the house. `.ci/run` is `make check test`; a fresh machine needs Python >= 3.11, pip and make.
+# The verbs of the house. `.ci/run` is `make check test test-docker`; a fresh machine needs Python >= 3.11, pip and make.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -50,7 +50,7 @@ SIMULATION_LOG := simulation.log
 test: setup ## every test but the long simulations, with both coverage gates
 	$(BIN)/coverage erase
 	@$(BIN)/coverage run -m pytest tests/simulation > $(SIMULATION_LOG) 2>&1 & simulation=$$!; ended=0; \
-	$(BIN)/coverage run -m pytest --ignore=tests/simulation --ignore=tests/system || ended=$$?; \
+	$(BIN)/coverage run -m pytest --ignore=tests/simulation --ignore=tests/system --ignore=tests/docker || ended=$$?; \
 	wait $$simulation || ended=$$?; \
 	cat $(SIMULATION_LOG); rm -f $(SIMULATION_LOG); \
 	(( ended == 0 )) || exit $$ended
@@ -113,6 +113,14 @@ test-docker: setup ## the compose lab for real, on whatever engine answers; one 
 
 docs: setup ## the docs' links, and the examples in them
 	$(BIN)/pytest tests/docs
+
+# ARBORCAST_COMPOSE names the compose program where it is not one of the two that are tried.
+images: ## build the images arborcast-server and arborcast-agent (needs a Docker engine and compose)
+	@compose=$${ARBORCAST_COMPOSE:-docker compose}; $$compose version >/dev/null 2>&1 || compose=docker-compose; \
+	$$compose build --quiet server a
+
+test-docker: setup ## the compose lab for real, where a Docker engine answers; elsewhere one line says why not
+	$(BIN)/pytest tests/docker
 
 # Needs uv, which nothing else here does: make lock UV=path/to/uv
 UV ?= uv

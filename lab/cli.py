@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import json
 import random
-import shutil
 import signal
 import stat
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -66,8 +66,9 @@ def run(
     backend: Annotated[
         Backend,
         typer.Option(
-            help="sim: simulated time, one process; loopback: real processes and sockets; netns: the same in"
-            " network namespaces, over links shaped to the scenario's figures (root); compose: in containers."
+            help="sim: simulated time, one process; loopback: real processes and sockets; netns: the same in network"
+            " namespaces, over links shaped to the scenario's figures (root); compose: the same in containers, with a"
+            " network for each link."
         ),
     ] = Backend.LOOPBACK,
     json_file: Annotated[
@@ -95,10 +96,7 @@ def run(
     console = Console(stderr=str(json_file) == "-")
     try:
         order = _order(scenario, backend, source, seed, file, size, hold)
-        if backend is Backend.NETNS:
-            check_netns(order.scenario, emulator)
-        if backend is Backend.COMPOSE:
-            check_compose(order.scenario)
+        make = _maker(backend, order, emulator)
         if json_file is not None and not json_file.parent.is_dir():
             raise ConfigError(f"--json: there is no folder {json_file.parent}")
     except ConfigError as error:
@@ -109,12 +107,7 @@ def run(
             if backend is Backend.SIM:
                 report = _simulate(order, timeout, screen)
             else:
-                systems: dict[Backend, Make] = {
-                    Backend.LOOPBACK: LoopbackSystem,
-                    Backend.NETNS: partial(NetnsSystem, emulator=emulator),
-                    Backend.COMPOSE: ComposeSystem,
-                }
-                report = _start(order, timeout, hold, screen, systems[backend])
+                report = _start(order, timeout, hold, screen, make)
     except KeyboardInterrupt:
         typer.echo("stopped", err=True)
         raise typer.Exit(INTERRUPTED) from None
@@ -211,6 +204,17 @@ def _order(
     )
 
 
+def _maker(backend: Backend, order: _Order, emulator: Path | None) -> Callable[[Path], Make]:
+    """Return what makes a system of real processes that a file is sent through, if this host can."""
+    if backend is Backend.NETNS:
+        check_netns(order.scenario, emulator)
+        return lambda _: partial(NetnsSystem, emulator=emulator)
+    if backend is Backend.COMPOSE:
+        engine = check_compose(order.scenario)
+        return lambda file: partial(ComposeSystem, file=file, source=order.source, engine=engine)
+    return lambda _: LoopbackSystem
+
+
 def _check_readable(file: Path) -> None:
     try:
         if stat.S_ISFIFO(file.stat().st_mode):
@@ -245,7 +249,7 @@ def _simulate(order: _Order, within: float | None, screen: _Screen) -> Report:
     return report
 
 
-def _start(order: _Order, within: float | None, hold: bool, screen: _Screen, make: Make) -> Report:
+def _start(order: _Order, within: float | None, hold: bool, screen: _Screen, make: Callable[[Path], Make]) -> Report:
     """Run in real processes; SIGTERM ends the run as Ctrl-C does, so that no process is left over."""
 
     async def ending(system: LoopbackSystem, report: Report) -> None:
@@ -258,9 +262,6 @@ def _start(order: _Order, within: float | None, hold: bool, screen: _Screen, mak
         if file is None:
             file = folder / MADE_UP_NAME
             file.write_bytes(order.made_up())
-        elif make is ComposeSystem:
-            # Containers see the run's folder alone.
-            file = Path(shutil.copy(file, folder))
         task = asyncio.current_task()
         if task is not None:
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -272,7 +273,7 @@ def _start(order: _Order, within: float | None, hold: bool, screen: _Screen, mak
             within=within,
             watcher=screen.watcher,
             after=ending,
-            make=make,
+            make=make(file),
         )
 
     with tempfile.TemporaryDirectory(prefix="arborcast-lab-", ignore_cleanup_errors=True) as folder:

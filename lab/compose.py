@@ -1,118 +1,127 @@
-"""The real system in containers: one for the server, one for each device, by docker compose.
+"""The real system in containers: one for the server, one for each device, and a network for each link.
 
-Every link is a network of its own, and so is every device's way to the server, which carries no data (``--deny``):
-containers reach none but those they share a network with. State, sockets and received files are in the run's folder,
-which is the same in every container, so the lab reads them where they are. Nothing is shaped. All is taken down at
-the end, however the run ends.
+Theory of operation. A compose file is written for the scenario, and compose makes its networks and containers; the lab
+then starts and stops the containers one by one, as the other backends do their processes. Nothing shapes the links, so
+the scenario's figures are declared to the agents. How to reach their peers they find out by themselves. All of it is
+taken down at the end, however the run ends; what a killed run left is swept away by the next one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
+import itertools
 import os
+import shutil
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Final
 
 from common.errors import ConfigError
-from common.ids import DeviceId
+from common.ids import DeviceId, LinkKey
 from lab.compose_engine import Engine, EngineRefused, find_engine
-from lab.compose_file import SERVER, SERVER_PORT, ComposePlan
+from lab.compose_plan import JOIN_TOKEN, SERVER_PORT, ComposePlan, project_of, written
 from lab.happenings import Happening, Verb
-from lab.loopback import LoopbackSystem, agent_arguments, server_arguments
-from lab.processes import Child
+from lab.loopback import GROUP, LoopbackSystem
+from lab.netns_host import this_owner
+from lab.processes import Child, cpu_seconds_of
 from lab.progress import Watcher
 from lab.scenario import Scenario
 
-PREFIX_VARIABLE: Final = "ARBORCAST_LAB_NET"
-PREFIX: Final = "10.214"
-IMAGES: Final = ("arborcast-server", "arborcast-agent")
-_EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - inside a container
+COMPOSE_FILE: Final = "docker-compose.json"
+
+_runs = itertools.count(1)
 
 
 class Container(Child):
-    """A container of the project that the lab starts and waits for as for a process of its own.
+    """A container that compose made; its own process is the one that counts, the child is ``docker`` attached to it."""
 
-    The process is the one that follows its log, which ends with the container.
+    def __init__(self, engine: Engine, container: str, name: str, folder: Path) -> None:
+        """Describe a container.
 
-    Args:
-        engine: The engine.
-        up: Starts it, with its networks.
-        container: Its name.
-        name: For messages.
-        folder: Where its log and its ready file go.
-    """
-
-    def __init__(self, engine: Engine, up: Callable[[], None], container: str, name: str, folder: Path) -> None:
+        Args:
+            engine: Where it is.
+            container: Its name there.
+            name: For messages.
+            folder: Where its log goes and its ready file appears.
+        """
         self._engine = engine
-        self._up = up
         self._container = container
-        super().__init__(name, [*engine.docker, "logs", "--follow", container], folder)
-
-    async def start(self) -> None:
-        """Start the container."""
-        self._ready.unlink(missing_ok=True)
-        await asyncio.to_thread(self._up)
-        await self._spawn()
+        super().__init__(name, engine.attach_command(container), folder)
 
     def start_with(self, arguments: Sequence[str]) -> None:
-        """Take other arguments; the ready file is named in the container's own command."""
-        self._arguments = list(arguments)
+        """Take nothing: what runs in a container was settled when it was made."""
+        del arguments
+        self._arguments = self._engine.attach_command(self._container)
 
-    async def _end(self, how: signal.Signals) -> None:
-        self.running = False
-        if self._process is not None and self._process.returncode is None:
-            await asyncio.to_thread(_quietly, self._engine, "kill", "--signal", how.name, self._container)
-            await self._process.wait()
+    @property
+    def pid(self) -> int | None:
+        """The number of the container's first process; None when it does not run."""
+        return None if super().pid is None else self._engine.pid(self._container)
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time that the container's first process used so far, in seconds."""
+        pid = self.pid
+        return 0.0 if pid is None else cpu_seconds_of(pid)
+
+    def send_signal(self, how: signal.Signals) -> None:
+        """Send the container's process a signal; if it ends of it, it counts as having ended by itself."""
+        if super().pid is not None:
+            # What has ended meanwhile cannot be sent one, and need not be.
+            with contextlib.suppress(EngineRefused):
+                self._engine.run("kill", "--signal", how.name, self._container)
 
 
 class ComposeSystem(LoopbackSystem):
-    """A server and agents in containers, each link a network."""
+    """A server and agents in containers, over networks of their own.
+
+    Attributes:
+        engine: What runs them.
+        plan: Names and addresses.
+    """
 
     backend: ClassVar[str] = "compose"
     changes_links: ClassVar[bool] = True
 
-    def __init__(self, scenario: Scenario, folder: Path, watcher: Watcher, *, engine: Engine | None = None) -> None:
+    def __init__(
+        self, scenario: Scenario, folder: Path, watcher: Watcher, *, file: Path, source: DeviceId, engine: Engine
+    ) -> None:
         """Plan the system.
 
         Args:
             scenario: Devices, links, channels.
             folder: An empty folder with a short path.
             watcher: Is told how it goes.
-            engine: The container engine; None for the one that answers.
+            file: What is going to be sent.
+            source: Who sends it.
+            engine: Where to run it.
 
         Raises:
-            ConfigError: No engine answers, the images are missing, or the scenario wants what it cannot do.
+            ConfigError: This backend cannot do what the scenario wants.
+            EngineRefused: The engine does not answer.
         """
-        self._engine = engine or check_compose(scenario)
-        prefix = os.environ.get(PREFIX_VARIABLE, PREFIX)
-        self.plan = ComposePlan(scenario, f"arborcast-lab-{os.getpid()}", prefix)
-        self._file = folder / "docker-compose.json"
+        refuse_for_compose(scenario)
+        self.engine = engine
+        for left in engine.sweep():
+            watcher.say(f"swept away {left}, a run that did not end")
+        self.plan = ComposePlan(scenario, project_of(this_owner(), next(_runs)), engine.subnets())
+        self._sent = {source: file.resolve()}
         super().__init__(scenario, folder, watcher)
 
     async def start(self) -> None:
-        """Make networks and containers, then start the server and all agents.
+        """Make networks and containers, then start the server and all agents in them.
 
         Raises:
-            EngineRefused: A network or a container could not be made.
+            EngineRefused: A container or a network could not be made or reached.
             ChildDied: A container ended or was not ready in time.
             ConnectError: The server refused a channel.
         """
-        for name in (SERVER, *self.scenario.devices):
-            (self.folder / name).mkdir(exist_ok=True)
-        body = self.plan.file(
-            server_command=[*self._server_command(SERVER_PORT), "--ready-file", str(self._ready_file(SERVER))],
-            agent_commands={
-                device: [*self._agent_command(device), "--ready-file", str(self._ready_file(device))]
-                for device in self.scenario.devices
-            },
-            folder=self.folder,
-            user=f"{os.getuid()}:{os.getgid()}",
-        )
-        self._file.write_text(json.dumps(body, indent=1))
-        await asyncio.to_thread(self._compose, "up", "--no-start")
+        for device in self.scenario.devices:
+            (self.folder / device).mkdir(exist_ok=True)
+        document = self.plan.document(self.folder, user=f"{os.geteuid()}:{os.getegid()}", sent=self._sent)
+        (self.folder / COMPOSE_FILE).write_text(written(document), encoding="utf-8")
+        await asyncio.to_thread(self._make)
         await super().start()
 
     async def stop(self) -> None:
@@ -120,85 +129,106 @@ class ComposeSystem(LoopbackSystem):
         try:
             await super().stop()
         finally:
-            if self._file.exists():
-                await asyncio.to_thread(self._compose, "down", "--timeout", "5")
+            file = self.folder / COMPOSE_FILE
+            if file.exists():
+                await asyncio.to_thread(self.engine.remove, self.plan.project, file)
 
     async def happen(self, happening: Happening) -> None:
-        """Let one thing happen to a container, or take a container off a link's network and back.
+        """Cut or restore a link, or kill or start a container.
 
         Raises:
             ChildDied: A container that was started was not ready in time.
-            EngineRefused: The network could not be changed.
+            EngineRefused: The engine did not do it.
         """
         if happening.link is None:
             await super().happen(happening)
+            if happening.device is None and happening.verb is Verb.START:
+                # A port that any free one was taken for is another one now.
+                self.url = self._reached(self.url)
             return
         self._watcher.say(str(happening))
-        verb = "disconnect" if happening.verb is Verb.CUT else "connect"
-        arguments = (self.plan.network(happening.link), self.plan.container(happening.link[0]))
-        await asyncio.to_thread(self._engine.run, "network", verb, *arguments)
+        await asyncio.gather(
+            *(asyncio.to_thread(self._connect, happening, happening.link, device) for device in happening.link)
+        )
 
-    def _child(self, name: str, arguments: list[str], folder: Path) -> Child:
-        del arguments  # they stand in the compose file
-        service = folder.name
+    def ethernet_bytes(self) -> dict[LinkKey, tuple[int, int]]:
+        """Return the bytes that the interfaces at both ends of each link sent so far, as their kernel counts them.
 
-        def up() -> None:
-            self._compose("up", "--detach", "--no-deps", "--no-recreate", service)
+        Empty where something happens meanwhile: an interface that comes back begins at 0.
+        """
+        if self.scenario.happenings:
+            return {}
+        counted: dict[str | None, int] = {}
+        for device in self.scenario.devices:
+            # A container that died by itself is told elsewhere.
+            with contextlib.suppress(EngineRefused):
+                counted.update(self.engine.sent_bytes(self.plan.container(device)))
 
-        return Container(self._engine, up, self.plan.container(service), name, folder)
+        def sent(link: LinkKey, device: DeviceId) -> int:
+            return counted.get(self.plan.end(link, device).address, 0)
 
-    def _compose(self, *arguments: str) -> None:
-        self._engine.run_compose("-p", self.plan.project, "-f", str(self._file), *arguments)
+        return {link: (sent(link, link[0]), sent(link, link[1])) for link in self.scenario.links}
 
-    def _ready_file(self, name: str) -> Path:
-        return self.folder / name / "ready.json"
+    def _make(self) -> None:
+        """Have compose make everything, and join what it has not joined: old ones do that only when they start it."""
+        self.engine.make(self.plan.project, self.folder / COMPOSE_FILE)
+        for device in (None, *self.scenario.devices):
+            container = self.plan.container(device)
+            joined = self.engine.networks(container)
+            for member in self.plan.members(device):
+                if self.plan.called(member.network) not in joined:
+                    self.engine.connect(self.plan.called(member.network), container, member.address)
 
-    def _server_command(self, port: int) -> list[str]:
-        arguments = server_arguments(self.folder, port or SERVER_PORT, _EVERYWHERE)
-        return [*_in_image(arguments, "arborcast-server"), "--insecure-http", "--no-stun"]
+    def _connect(self, happening: Happening, link: LinkKey, device: DeviceId) -> None:
+        member, container = self.plan.end(link, device), self.plan.container(device)
+        network = self.plan.called(member.network)
+        if happening.verb is Verb.CUT:
+            self.engine.run("network", "disconnect", network, container)
+        else:
+            self.engine.connect(network, container, member.address)
 
-    def _agent_command(self, device: DeviceId) -> list[str]:
-        url = f"http://{self.plan.server_address(device)}:{SERVER_PORT}"
-        arguments = agent_arguments(self.scenario, device, self.folder, url, f"{_EVERYWHERE}:0")
-        options = ["--insecure-http", "--stun", "off", "--deny", self.plan.denied]
-        return [*_in_image(arguments, "arborcast"), *options]
+    def _child(self, device: DeviceId | None) -> Child:
+        if device is None:
+            return Container(self.engine, self.plan.container(None), "server", self.folder / "server")
+        # The server has made it by now, and an agent sees no folder but its own.
+        token = self.admin_token_file.parent / f"join-token-{GROUP}"
+        shutil.copy(token, self.folder / device / JOIN_TOKEN)
+        return Container(self.engine, self.plan.container(device), f"agent {device}", self.folder / device)
 
     def _reached(self, url: str) -> str:
-        del url  # what it listens on inside of its container
-        return f"http://{self.plan.server_address(self.scenario.devices[0])}:{SERVER_PORT}"
+        del url
+        return f"http://127.0.0.1:{self.engine.port(self.plan.container(None), SERVER_PORT)}"
 
 
 def check_compose(scenario: Scenario) -> Engine:
     """Make sure that this host and this backend can do what a scenario wants.
 
     Returns:
-        The engine.
+        The engine that answers.
 
     Raises:
         ConfigError: They cannot; one sentence says why.
     """
+    refuse_for_compose(scenario)
+    engine = find_engine()
+    engine.check_images()
+    return engine
+
+
+def refuse_for_compose(scenario: Scenario) -> None:
+    """Refuse what cannot happen to containers' networks.
+
+    Raises:
+        ConfigError: The scenario degrades a link, or has devices on the internet.
+    """
+    if scenario.internet:
+        raise ConfigError(
+            f"device {min(scenario.internet)} is on the internet, and the compose backend has no NATs;"
+            " run the scenario with --backend sim or netns"
+        )
     for happening in scenario.happenings:
         if happening.verb is Verb.DEGRADE:
             raise ConfigError(
                 f'the compose backend cannot do "{happening}": nothing shapes its networks;'
                 " run the scenario with --backend sim or netns"
             )
-    engine = find_engine()
-    for image in IMAGES:
-        try:
-            engine.run("image", "inspect", image)
-        except EngineRefused as error:
-            raise ConfigError(f"there is no image {image}; build it with `docker compose build`") from error
-    return engine
-
-
-def _in_image(arguments: list[str], program: str) -> list[str]:
-    """Replace this interpreter and its module by the program of the image."""
-    return [program, *arguments[3:]]
-
-
-def _quietly(engine: Engine, *arguments: str) -> None:
-    try:
-        engine.run(*arguments)
-    except EngineRefused:
-        return  # it has ended by itself meanwhile

@@ -69,7 +69,7 @@ class LoopbackSystem:
         self.folder = folder
         self.url = ""
         self._watcher = watcher
-        self._server = self._child("server", self._server_command(0), folder / "server")
+        self._server = self._child(None)
         self._agents: dict[DeviceId, Child] = {}
         self._clients: dict[DeviceId, httpx.AsyncClient] = {}
 
@@ -98,7 +98,7 @@ class LoopbackSystem:
         for channel in channels_of(self.scenario):
             await self._put_channel(channel)
         for device in self.scenario.devices:
-            self._agents[device] = self._child(f"agent {device}", self._agent_command(device), self.folder / device)
+            self._agents[device] = self._child(device)
             await self._agents[device].start()
         self._watcher.say(f"server at {self.url}, {len(self._agents)} agents starting")
         for agent in self._agents.values():
@@ -225,9 +225,11 @@ class LoopbackSystem:
         """Return where the agents and the lab reach the server that says it listens at ``url``."""
         return url
 
-    def _child(self, name: str, arguments: list[str], folder: Path) -> Child:
-        """Describe one process."""
-        return Child(name, arguments, folder)
+    def _child(self, device: DeviceId | None) -> Child:
+        """Describe the process of a device's agent, or the server's for None."""
+        if device is None:
+            return Child("server", self._server_command(0), self.folder / "server")
+        return Child(f"agent {device}", self._agent_command(device), self.folder / device)
 
     def _server_command(self, port: int) -> list[str]:
         return server_arguments(self.folder, port)
@@ -244,7 +246,10 @@ class LoopbackSystem:
         return all(status is not None and status["epoch"] == graph.epoch for status in statuses)
 
     async def _put_channel(self, channel: ChannelSpec) -> None:
-        answer = await self._ask_server("PUT", f"channels/{channel.name}", channel.model_dump_json())
+        try:
+            answer = await self._ask_server("PUT", f"channels/{channel.name}", channel.model_dump_json())
+        except httpx.TransportError as error:
+            raise ConnectError(f"the server does not answer at {self.url}: {error!r}") from error
         if not answer.is_success:
             raise ConnectError(f"the server refused the channel {channel.name}: {answer.text}")
 
@@ -264,9 +269,13 @@ def server_arguments(folder: Path, port: int, host: str = "127.0.0.1") -> list[s
         port: TCP port to listen on; 0 takes a free one.
         host: Address to listen on.
     """
+    return [sys.executable, "-m", "server", *server_options(folder, port, host)]
+
+
+def server_options(folder: Path, port: int, host: str) -> list[str]:
+    """Return what `server_arguments` does, without the program."""
     state = folder / "server" / "state"
-    run = [sys.executable, "-m", "server", "run", "--host", host, "--port", str(port)]
-    return [*run, "--state", str(state), "--group", GROUP]
+    return ["run", "--host", host, "--port", str(port), "--state", str(state), "--group", GROUP]
 
 
 def agent_arguments(
@@ -281,11 +290,27 @@ def agent_arguments(
         url: The server's address.
         listen: UDP address and port of the agent.
     """
+    return [sys.executable, "-m", "agent", *agent_options(scenario, device, folder, url, listen)]
+
+
+def agent_options(
+    scenario: Scenario, device: DeviceId, folder: Path, url: str, listen: str, join_token: Path | None = None
+) -> list[str]:
+    """Return what `agent_arguments` does, without the program.
+
+    Args:
+        scenario: Its links, scope and datagram size.
+        device: Which agent.
+        folder: Where everything of the run is.
+        url: The server's address.
+        listen: UDP address and port of the agent.
+        join_token: The file with it; None for where the server puts it.
+    """
     own = folder / device
     options = {
         "--server": url,
         "--group": GROUP,
-        "--join-token-file": str(folder / "server" / "state" / f"join-token-{GROUP}"),
+        "--join-token-file": str(join_token or folder / "server" / "state" / f"join-token-{GROUP}"),
         "--device": device,
         "--listen": listen,
         "--scope": scenario.scopes.get(device, "graph"),
@@ -294,7 +319,7 @@ def agent_arguments(
         "--receive": str(own / RECEIVED),
         "--control-socket": str(own / SOCKET),
     }
-    arguments = [sys.executable, "-m", "agent", "agent"]
+    arguments = ["agent"]
     for option, value in options.items():
         arguments += [option, value]
     for peer in scenario.peers(device):

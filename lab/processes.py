@@ -53,9 +53,6 @@ class Child:
     async def start(self) -> None:
         """Start the process."""
         self._ready.unlink(missing_ok=True)
-        await self._spawn()
-
-    async def _spawn(self) -> None:
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self._arguments,

@@ -240,6 +240,7 @@ class ControlClient:
         Raises:
             NoAccess: the server refuses this device.
         """
+        refused: NoAccess | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._keep_subscribed(), name="subscription")
@@ -249,7 +250,10 @@ class ControlClient:
                 for number in range(QUERIES_AT_ONCE):
                     tasks.create_task(self._answer_queries(), name=f"queries-{number}")
         except* NoAccess as group:
-            raise _first(group) from None
+            refused = _first(group)
+        # Not in there: what is raised inside of except* comes out in a group.
+        if refused is not None:
+            raise refused
 
     async def _keep_subscribed(self) -> None:
         backoff = Backoff(self._rng)

@@ -12,7 +12,11 @@ from typer.testing import CliRunner
 import lab
 from common.errors import ConfigError, ConnectError
 from lab.cli import app
+from lab.compose import ComposeSystem
+from lab.compose_engine import Engine
+from lab.loopback_run import Make
 from lab.netns import NetnsSystem
+from lab.progress import QuietWatcher
 from lab.report import Report
 from lab.scenario import Scenario
 
@@ -169,3 +173,34 @@ def test_on_a_terminal_there_are_bars_and_then_the_table(monkeypatch: pytest.Mon
     shown = screen.getvalue()
     assert "spans all 6 devices" in shown
     assert shown.index("━") < shown.index("SHA-256")
+
+
+def test_a_host_that_cannot_run_containers_is_told_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, _, said = run("--scenario", SIX, "--size", "1K", "--backend", "compose")
+    assert code == 2
+    assert said == "the compose backend runs containers, and there is no program docker on the PATH\n"
+
+
+def test_the_compose_backend_is_told_what_is_sent_and_by_whom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[ComposeSystem] = []
+    engine = Engine("docker", ())
+
+    async def no_run(scenario: Scenario, *, folder: Path, make: Make, **_: object) -> Report:
+        system = make(scenario, folder, QuietWatcher())
+        assert isinstance(system, ComposeSystem)
+        made.append(system)
+        raise ConnectError("enough")
+
+    monkeypatch.setattr(engine, "sweep", list)
+    monkeypatch.setattr(engine, "subnets", list)
+    monkeypatch.setattr("lab.cli.check_compose", lambda _: engine)
+    monkeypatch.setattr("lab.cli.run_loopback", no_run)
+    file = tmp_path / "model.bin"
+    file.touch()
+    code, _, said = run("--scenario", SIX, "--file", str(file), "--source", "D", "--backend", "compose")
+    assert (code, said) == (1, "enough\n")
+    assert made[0].engine is engine
+    assert made[0]._sent == {"D": file}

@@ -136,3 +136,12 @@ async def test_a_channel_that_the_server_refuses_is_told(tmp_path: Path, monkeyp
     monkeypatch.setattr(system, "_ask_server", refuse)
     with pytest.raises(ConnectError, match="the server refused the channel extra: too-many-channels"):
         await system._put_channel(ChannelSpec(name="extra", kind="message"))
+
+
+async def test_a_server_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
+    system = LoopbackSystem(PAIR, tmp_path, QuietWatcher())
+    system.url = "http://127.0.0.1:1"
+    system.admin_token_file.parent.mkdir(parents=True)
+    system.admin_token_file.write_text("secret\n")
+    with pytest.raises(ConnectError, match=r"the server does not answer at http://127\.0\.0\.1:1: ConnectError"):
+        await system._put_channel(ChannelSpec(name="extra", kind="message"))

@@ -103,21 +103,13 @@ bench-attack: setup ## a file to a device that is flooded with garbage, beside t
 fuzz: setup ## coverage-guided fuzzing of every decoder and of both cores, 30 s each
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
-# Whichever compose there is; ARBORCAST_COMPOSE names another.
-images: ## build the container images (docker compose)
-	@if [[ -n "$${ARBORCAST_COMPOSE:-}" ]]; then compose="$$ARBORCAST_COMPOSE"; elif docker compose version >/dev/null 2>&1; then compose='docker compose'; else compose=docker-compose; fi; \
-	$$compose -f docker-compose.yml -f docker-compose.shaped.yml build
-
-test-docker: setup ## the compose lab for real, on whatever engine answers; one skipped line where none does
-	$(BIN)/pytest tests/docker
-
 docs: setup ## the docs' links, and the examples in them
 	$(BIN)/pytest tests/docs
 
 # ARBORCAST_COMPOSE names the compose program where it is not one of the two that are tried.
-images: ## build the images arborcast-server and arborcast-agent (needs a Docker engine and compose)
+images: ## build the images of server, agent and shaping (needs a Docker engine and compose)
 	@compose=$${ARBORCAST_COMPOSE:-docker compose}; $$compose version >/dev/null 2>&1 || compose=docker-compose; \
-	$$compose build --quiet server a
+	$$compose -f docker-compose.yml -f docker-compose.shaped.yml build --quiet server a shape-a
 
 test-docker: setup ## the compose lab for real, where a Docker engine answers; elsewhere one line says why not
 	$(BIN)/pytest tests/docker

@@ -203,6 +203,15 @@ def test_data_flows_while_the_server_is_away_and_epochs_grow_after_it(lab: Compo
     assert lab.settled()["epoch"] >= epoch
 
 
+def test_the_second_file_limits_what_leaves_a_device_on_each_network(lab: ComposedLab) -> None:
+    shaped = ComposedLab(("docker-compose.yml", "docker-compose.shaped.yml"), network="10.214", port=lab.port)
+    shaped.compose("up", "--no-recreate", "shape-b", within=300)
+    said = shaped.compose("logs", "shape-b")
+    for limit in ("in 10.214.11.0/24: 100mbit", "in 10.214.13.0/24: 20mbit", "in 10.214.14.0/24: 50mbit"):
+        assert limit in said
+    assert lab.execute("b", "cat", "/proc/1/status").count("CapEff:\t" + "0" * 16) == 1, "the agent has no such right"
+
+
 def test_an_agent_that_is_stopped_leaves_in_time(lab: ComposedLab) -> None:
     lab.compose("stop", "e")
     assert lab.docker("inspect", "--format", "{{.State.ExitCode}}", lab.container("e")) == "0"

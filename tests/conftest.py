@@ -4,8 +4,10 @@ import asyncio
 import inspect
 import os
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
+import pytest_asyncio
 from hypothesis import settings
 
 # Deadlines measure the machine, not the code: the simulator's own tests bound what may be slow.
@@ -22,14 +24,30 @@ _LAST_TURNS = 5
 def _tasks_end_with_their_test(request: pytest.FixtureRequest) -> None:
     """Watch the asynchronous tests only: a loop for each other test would cost more than it."""
     if _is_asynchronous(request.node):
-        request.getfixturevalue("_watched_loop")
+        # A fixture sees the tasks of its own loop alone, so it has to run in the one that the test runs in.
+        marker = request.node.get_closest_marker("asyncio")
+        scope = "function" if marker is None else marker.kwargs.get("loop_scope", "function")
+        request.getfixturevalue("_watched_loop" if scope == "function" else "_watched_module_loop")
 
 
 @pytest.fixture
 async def _watched_loop() -> AsyncIterator[None]:
+    async with _no_task_left():
+        yield
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def _watched_module_loop() -> AsyncIterator[None]:
+    async with _no_task_left():
+        yield
+
+
+@asynccontextmanager
+async def _no_task_left() -> AsyncIterator[None]:
     """Fail the test that leaves a task running.
 
-    It is set up first and so torn down last: tasks that another fixture ends are gone by then.
+    It is set up before the test's other fixtures, but after those of the module, and torn down after the former: tasks
+    that another fixture ends are gone by then, and those of a system that a module's tests share were there before.
     """
     before = asyncio.all_tasks()
     yield

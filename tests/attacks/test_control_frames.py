@@ -5,10 +5,10 @@ comes from its very address, as an attacker on the path would send it, and has t
 """
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import get_args
 
 import pytest
+import pytest_asyncio
 
 from common.frames import Frame
 from common.graph_frames import AskGraph, GraphRecord, LostEdges
@@ -25,10 +25,10 @@ from common.stream_frames import (
     StreamOpening,
     Want,
 )
-from tests.harness.attacked import Attacked, until
+from tests.harness.attacked import Attacked, running, until
 from tests.harness.member import Member
 
-pytestmark = [pytest.mark.loopback, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.loopback, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
 AGAIN = 20
 NOT_AUTHENTIC = "control-not-authentic"
@@ -72,26 +72,19 @@ def frames_of(member: Member) -> dict[str, Frame]:
     return frames(member.device, member.sealed_opening(member.opening("model.bin", 5_000)))
 
 
-@pytest.fixture
-async def attacked(tmp_path: Path) -> AsyncIterator[Attacked]:
-    system = Attacked(tmp_path / "lab", "A", guests=["M"])
-    try:
-        await system.start()
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def attacked(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Attacked]:
+    async with running(Attacked(tmp_path_factory.mktemp("lab"), "A", guests=["M"])) as system:
         yield system
-    finally:
-        await system.stop()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def member(attacked: Attacked) -> AsyncIterator[Member]:
-    made = Member("M", attacked.url)
-    try:
+    async with Member("M", attacked.url) as made:
         await made.enrol(attacked.join_token)
         await made.meet("A")
         await until(lambda: is_open(attacked))
         yield made
-    finally:
-        await made.close()
 
 
 async def is_open(attacked: Attacked) -> bool:
@@ -143,7 +136,7 @@ async def taken(attacked: Attacked, member: Member, name: str) -> bytes:
     return datagram
 
 
-def test_every_frame_type_of_the_wire_is_attacked_here() -> None:
+async def test_every_frame_type_of_the_wire_is_attacked_here() -> None:
     assert {type(frame) for frame in frames("M", b"").values()} == set(get_args(Frame))
 
 

@@ -8,35 +8,31 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from bench._flood import Kind
 from bench._programs import Place, Programs
-from tests.harness.attacked import Attacked, make_file
+from tests.harness.attacked import Attacked, make_file, running
 
-pytestmark = [pytest.mark.loopback, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.loopback, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
 
-SIZE = 16_000_000
+SIZE = 4_000_000
 PER_S = 50_000
 MOST_S = 90.0
 MOST_GROWTH_BYTES = 150 * 1024 * 1024
 """Of the relay: beside its buffers, what it keeps of a file that it receives and passes on."""
 
 
-@pytest.fixture
-async def chain(tmp_path: Path) -> AsyncIterator[Attacked]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def chain(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Attacked]:
     """A, B and C, of whom A and C reach each other through B alone."""
-    system = Attacked(tmp_path / "lab", "A B C", apart=["A-C"])
-    try:
-        await system.start()
-        await system.span()
+    async with running(Attacked(tmp_path_factory.mktemp("lab"), "A B C", apart=["A-C"])) as system:
         yield system
-    finally:
-        await system.stop()
 
 
 @pytest.mark.parametrize("kind", list(Kind))
 async def test_a_file_crosses_a_relay_that_is_flooded(chain: Attacked, tmp_path: Path, kind: Kind) -> None:
-    file = make_file(tmp_path, SIZE)
+    file = make_file(tmp_path, SIZE, f"{kind}.bin")
     target = (await chain.link("A", "B"))["address"]
     before = await chain.look("B")
     memory = resident(chain)

@@ -9,20 +9,22 @@ import hashlib
 import math
 import os
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from common.limits import MAX_FILE_BYTES, MAX_STREAMS
 from common.opening import Opening
 from common.stream_frames import StreamOpening
-from tests.harness.attacked import Attacked, make_file, until
+from tests.harness.attacked import Attacked, make_file, running, until
 from tests.harness.member import PIECE_BYTES, Member
 
-pytestmark = [pytest.mark.loopback, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.loopback, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
 DATA = b"not what you hoped for " * 100
 DIGEST = hashlib.sha256(DATA).digest()
@@ -67,27 +69,27 @@ NAMES = (
 )
 
 
-@pytest.fixture
-async def attacked(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Attacked]:
-    flags = getattr(request, "param", ())
-    system = Attacked(tmp_path / "home" / "lab", "A", flags={"A": flags}, guests=["M"])
-    try:
-        await system.start()
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def attacked(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Attacked]:
+    folder = tmp_path_factory.mktemp("home") / "home" / "lab"
+    async with running(Attacked(folder, "A", guests=["M"])) as system:
         yield system
-    finally:
-        await system.stop()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def member(attacked: Attacked) -> AsyncIterator[Member]:
-    made = Member("M", attacked.url)
-    try:
+    async with met(attacked) as made:
+        yield made
+
+
+@asynccontextmanager
+async def met(attacked: Attacked) -> AsyncIterator[Member]:
+    """Become a member, and open a link to A."""
+    async with Member("M", attacked.url) as made:
         await made.enrol(attacked.join_token)
         await made.meet("A")
         await until(lambda: is_open(attacked))
         yield made
-    finally:
-        await made.close()
 
 
 async def is_open(attacked: Attacked) -> bool:
@@ -124,17 +126,23 @@ def files_below(folder: Path) -> dict[str, bytes]:
     }
 
 
-async def test_no_name_leads_out_of_the_receive_folder(attacked: Attacked, member: Member, tmp_path: Path) -> None:
+def landed_in(attacked: Attacked) -> set[Path]:
+    return set(attacked.received("A").glob("*"))
+
+
+async def test_no_name_leads_out_of_the_receive_folder(attacked: Attacked, member: Member) -> None:
     received = attacked.received("A")
-    before = {name for name in files_below(tmp_path) if "/received/" not in name}
+    above = attacked.folder.parents[1]
+    before = {name for name in files_below(above) if "/received/" not in name}
+    earlier = landed_in(attacked)
     for name in NAMES:
         await delivered(attacked, member, member.opening(name, len(DATA)))
-    after = files_below(tmp_path)
+    after = files_below(above)
     # Beside the received files: the records of the streams, by their ids, and nothing else.
     strange = {name for name in set(after) - before if "/received/" not in name and "/state/streams/" not in name}
     assert {name for name in strange if not name.endswith(("server.json", "-wal", "-shm", "ready.json"))} == set()
     assert not any("escaped" in name for name in after if "/received/" not in name)
-    landed = sorted(path for path in received.iterdir())
+    landed = sorted(landed_in(attacked) - earlier)
     assert len(landed) == len(NAMES)
     for path in landed:
         assert path.is_file()
@@ -147,13 +155,14 @@ async def test_no_name_leads_out_of_the_receive_folder(attacked: Attacked, membe
 
 
 async def test_names_that_are_no_text_never_become_a_stream(attacked: Attacked, member: Member) -> None:
+    earlier = landed_in(attacked)
     for name in ("nul\0byte", "", "x" * 256, "\U0001f600" * 64):
         opening = member.opening(name, len(DATA))
         before = (await attacked.drops("A")).get("opening-not-authentic", 0)
         member.open_stream(opening)
         await until(partial(counts, attacked, "opening-not-authentic", before + 1))
         assert await role(attacked, opening) == ""
-    assert not attacked.received("A").exists() or list(attacked.received("A").iterdir()) == []
+    assert landed_in(attacked) == earlier
 
 
 async def counts(attacked: Attacked, reason: str, wanted: int) -> bool:
@@ -168,17 +177,17 @@ async def test_links_that_lie_in_the_receive_folder_are_neither_followed_nor_rep
     precious = outside / "precious"
     precious.write_bytes(b"precious")
     received.mkdir(parents=True, exist_ok=True)
-    (received / "model.bin").symlink_to(precious)
+    (received / "linked.bin").symlink_to(precious)
     (received / "dangling").symlink_to(outside / "made")
     (received / "folder").symlink_to(outside)
-    for name in ("model.bin", "dangling", "folder", "folder/inside"):
+    for name in ("linked.bin", "dangling", "folder", "folder/inside"):
         await delivered(attacked, member, member.opening(name, len(DATA)))
     assert files_below(outside) == {"precious": b"precious"}
-    assert (received / "model (2).bin").read_bytes() == DATA
+    assert (received / "linked (2).bin").read_bytes() == DATA
     assert (received / "dangling (2)").read_bytes() == DATA
     assert (received / "folder (2)").read_bytes() == DATA
     assert (received / "inside").read_bytes() == DATA
-    assert (received / "model.bin").is_symlink()
+    assert (received / "linked.bin").is_symlink()
 
 
 async def test_a_link_in_the_place_of_a_part_file_is_not_followed(
@@ -188,34 +197,36 @@ async def test_a_link_in_the_place_of_a_part_file_is_not_followed(
     precious.write_bytes(b"precious")
     received = attacked.received("A")
     received.mkdir(parents=True, exist_ok=True)
-    opening = member.opening("model.bin", len(DATA))
-    (received / f".model.bin.{opening.hex}.part").symlink_to(precious)
+    opening = member.opening("part.bin", len(DATA))
+    (received / f".part.bin.{opening.hex}.part").symlink_to(precious)
     await delivered(attacked, member, opening)
     assert precious.read_bytes() == b"precious"
-    assert not (received / "model.bin").is_symlink()
+    assert not (received / "part.bin").is_symlink()
 
 
 async def test_a_size_that_no_file_has_never_becomes_a_stream(attacked: Attacked, member: Member) -> None:
     sizes: list[Any] = [2**60, 2**63, 2**64, MAX_FILE_BYTES + 1, -1, 1e18, "9" * 400, None, True, [5], math.inf]
-    for count, size in enumerate(sizes, 1):
+    earlier = landed_in(attacked)
+    refused = (await attacked.drops("A")).get("opening-not-authentic", 0)
+    for count, size in enumerate(sizes, refused + 1):
         opening = replace(member.opening("huge.bin", 5), size_bytes=size).signed(member.signer)
         member.open_stream(opening)
         await until(partial(counts, attacked, "opening-not-authentic", count))
         assert await role(attacked, opening) == ""
-    assert not list(attacked.received("A").glob("*"))
+    assert landed_in(attacked) == earlier
 
 
 async def test_the_largest_size_that_is_allowed_takes_no_room_and_no_memory(attacked: Attacked, member: Member) -> None:
     """16 TiB in 2^34 pieces: a device without such a disk refuses it, and holds nothing of it."""
     opening = member.opening("huge.bin", MAX_FILE_BYTES)
-    rss = resident(attacked)
+    rss, disk = resident(attacked), on_disk(attacked.folder / "A")
     member.open_stream(opening)
     reason = await until(lambda: refusal(attacked, opening))
     assert reason == "no-space"
     last = MAX_FILE_BYTES // PIECE_BYTES
     member.send(*(member.chunk(opening, number, bytes(PIECE_BYTES)) for number in (1, last // 2, last - 1, last)))
     await asyncio.sleep(0.5)
-    assert on_disk(attacked.folder / "A") < 1_000_000
+    assert on_disk(attacked.folder / "A") - disk < 1_000_000
     assert resident(attacked) - rss < 32 * 1024 * 1024
     assert (await attacked.link("A", "M"))["state"] == "open"
 
@@ -231,8 +242,16 @@ def on_disk(folder: Path) -> int:
     return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize("attacked", [("--quota", "1M")], indirect=True)
-async def test_many_files_that_are_promised_together_do_not_pass_the_quota(attacked: Attacked, member: Member) -> None:
+@pytest_asyncio.fixture(loop_scope="module")
+async def narrow(tmp_path: Path) -> AsyncIterator[tuple[Attacked, Member]]:
+    """An agent of its own for each test, with little room, and a member."""
+    attacked = Attacked(tmp_path / "lab", "A", flags={"A": ("--quota", "1M")}, guests=["M"])
+    async with running(attacked) as system, met(system) as member:
+        yield system, member
+
+
+async def test_many_files_that_are_promised_together_do_not_pass_the_quota(narrow: tuple[Attacked, Member]) -> None:
+    attacked, member = narrow
     openings = [member.opening(f"part-{number}.bin", 300_000) for number in range(8)]
     for opening in openings:
         member.open_stream(opening)
@@ -251,8 +270,9 @@ async def all_known(attacked: Attacked, openings: list[Opening]) -> bool:
 
 
 async def test_more_streams_than_a_device_keeps_are_refused_and_the_others_go_on(
-    attacked: Attacked, member: Member, tmp_path: Path
+    narrow: tuple[Attacked, Member],
 ) -> None:
+    attacked, member = narrow
     openings = [member.opening("", None) for _ in range(MAX_STREAMS + 50)]
     for at in range(0, len(openings), 50):
         member.send(*(member.sealed(StreamOpening(member.sealed_opening(each))) for each in openings[at : at + 50]))
@@ -267,12 +287,13 @@ async def test_more_streams_than_a_device_keeps_are_refused_and_the_others_go_on
 async def test_a_file_whose_hash_is_not_the_promised_one_never_gets_its_name(
     attacked: Attacked, member: Member, tmp_path: Path
 ) -> None:
-    opening = member.opening("model.bin", len(DATA))
+    refuted = (await attacked.drops("A")).get("chunks-refuted", 0)
+    opening = member.opening("refuted.bin", len(DATA))
     member.open_stream(opening)
     await until(lambda: role(attacked, opening))
     member.send(*member.file(opening, DATA, hashlib.sha256(b"other").digest()))
-    await until(lambda: counts(attacked, "chunks-refuted", 1))
+    await until(lambda: counts(attacked, "chunks-refuted", refuted + 1))
     await asyncio.sleep(0.5)
-    assert not (attacked.received("A") / "model.bin").exists()
+    assert not (attacked.received("A") / "refuted.bin").exists()
     file = make_file(tmp_path, 1_000)
     await attacked.send("A", file)

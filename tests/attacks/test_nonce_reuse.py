@@ -5,17 +5,19 @@ An attacker who gets two different ciphertexts of one chunk number has the strea
 
 import os
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from common.datagrams import PacketType, peek_chunk
 from lab.happenings import Happening, Verb
-from tests.harness.attacked import Attacked, make_file, until
+from tests.harness.attacked import Attacked, make_file, running, until
 from tests.harness.seals import same_bytes
 from tests.harness.wire import Wire, pass_on
 
-pytestmark = [pytest.mark.loopback, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.loopback, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
 SIZE = 6_000_000
 FIRST = 1_000
@@ -23,17 +25,12 @@ FIRST = 1_000
 Lab = tuple[Attacked, Wire]
 
 
-@pytest.fixture
-async def tapped(tmp_path: Path) -> AsyncIterator[Lab]:
-    wire = Wire("A", "B")
-    system = Attacked(tmp_path / "lab", "A B", flags={device: wire.flags(device) for device in ("A", "B")})
-    try:
-        await system.start()
-        await system.span()
-        yield system, wire
-    finally:
-        await system.stop()
-        wire.close()
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def tapped(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
+    with closing(Wire("A", "B")) as wire:
+        flags = {device: wire.flags(device) for device in ("A", "B")}
+        async with running(Attacked(tmp_path_factory.mktemp("lab"), "A B", flags=flags)) as system:
+            yield system, wire
 
 
 async def killed_in_between(system: Attacked, wire: Wire, file: Path, dies: str) -> None:
@@ -57,7 +54,7 @@ async def killed_in_between(system: Attacked, wire: Wire, file: Path, dies: str)
 @pytest.mark.parametrize("dies", ["A", "B"])
 async def test_a_resumed_file_is_the_same_ciphertext(tapped: Lab, tmp_path: Path, dies: str) -> None:
     system, wire = tapped
-    file = make_file(tmp_path, SIZE)
+    file = make_file(tmp_path, SIZE, f"{dies}-dies.bin")
     await killed_in_between(system, wire, file, dies)
     await system.happen(Happening(0.0, Verb.START, device=dies))
     await system.arrives("B", file, within=60.0)
@@ -68,7 +65,7 @@ async def test_a_resumed_file_is_the_same_ciphertext(tapped: Lab, tmp_path: Path
 async def test_a_file_changed_behind_its_source_s_back_is_not_sealed_again(tapped: Lab, tmp_path: Path) -> None:
     """Same size, same inode, same time of its last change: nothing but the tags can tell."""
     system, wire = tapped
-    file = make_file(tmp_path, SIZE)
+    file = make_file(tmp_path, SIZE, "changed.bin")
     await killed_in_between(system, wire, file, "A")
     before = file.stat()
     file.write_bytes(bytes(byte ^ 0xFF for byte in file.read_bytes()))

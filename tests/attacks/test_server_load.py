@@ -8,16 +8,17 @@ from pathlib import Path
 
 import httpx
 import pytest
+import pytest_asyncio
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from common.limits import FIRST_MESSAGE_S, MAX_SUBSCRIBERS_PER_DEVICE
 from lab.loopback import GROUP
 from server.settings import READ_HEAD_S
-from tests.harness.attacked import Attacked, make_file
+from tests.harness.attacked import Attacked, make_file, running
 from tests.harness.member import Member
 
-pytestmark = [pytest.mark.loopback, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.loopback, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
 SLOW = 300
 IDLE = 1_000
@@ -27,15 +28,10 @@ MARGIN_S = 10.0
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-@pytest.fixture
-async def attacked(tmp_path: Path) -> AsyncIterator[Attacked]:
-    system = Attacked(tmp_path / "lab", "A B")
-    try:
-        await system.start()
-        await system.span()
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def attacked(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Attacked]:
+    async with running(Attacked(tmp_path_factory.mktemp("lab"), "A B")) as system:
         yield system
-    finally:
-        await system.stop()
 
 
 async def open_many(attacked: Attacked, count: int, first: bytes) -> list[Connection]:
@@ -55,7 +51,7 @@ async def others_are_served(attacked: Attacked, folder: Path) -> None:
         for _ in range(ASKED):
             answer = await client.get(f"{attacked.url}/v1/groups/{GROUP}/graph")
             assert answer.status_code == 200
-    file = make_file(folder, 1_000_000)
+    file = make_file(folder, 1_000_000, f"{folder.name}.bin")
     await attacked.send("A", file)
     await attacked.arrives("B", file)
     assert (await attacked.look("A"))["attached"]
@@ -81,7 +77,9 @@ def close(connections: list[Connection]) -> None:
         writer.transport.abort()
 
 
-async def test_slow_heads_hold_up_nobody_and_are_ended(attacked: Attacked, tmp_path: Path) -> None:
+async def test_slow_heads_and_connections_that_say_nothing_hold_up_nobody_and_are_ended(
+    attacked: Attacked, tmp_path: Path
+) -> None:
     slow = await open_many(attacked, SLOW, b"GET /v1/groups HTTP/1.1\r\nHost: x\r\n")
 
     async def dribble() -> None:
@@ -91,13 +89,15 @@ async def test_slow_heads_hold_up_nobody_and_are_ended(attacked: Attacked, tmp_p
             await asyncio.sleep(0.5)
 
     dribbling = asyncio.create_task(dribble())
+    silent: list[Connection] = []
     try:
+        silent = await open_many(attacked, IDLE, b"")
         await others_are_served(attacked, tmp_path)
-        assert await ended(slow, READ_HEAD_S + MARGIN_S) == SLOW
+        assert await ended(slow + silent, READ_HEAD_S + MARGIN_S) == SLOW + IDLE
     finally:
         dribbling.cancel()
         await asyncio.gather(dribbling, return_exceptions=True)
-        close(slow)
+        close(slow + silent)
 
 
 async def test_slow_bodies_hold_up_nobody(attacked: Attacked, tmp_path: Path) -> None:
@@ -109,22 +109,12 @@ async def test_slow_bodies_hold_up_nobody(attacked: Attacked, tmp_path: Path) ->
         close(slow)
 
 
-async def test_connections_that_say_nothing_hold_up_nobody_and_are_ended(attacked: Attacked, tmp_path: Path) -> None:
-    silent = await open_many(attacked, IDLE, b"")
-    try:
-        await others_are_served(attacked, tmp_path)
-        assert await ended(silent, READ_HEAD_S + MARGIN_S) == IDLE
-    finally:
-        close(silent)
-
-
 async def test_a_thousand_idle_sockets_of_a_member_hold_up_nobody_and_are_ended(
     attacked: Attacked, tmp_path: Path
 ) -> None:
     """They are open, by a good token, and never say what they want."""
-    member = Member("M", attacked.url)
     url = f"ws{attacked.url.removeprefix('http')}/v1/groups/{GROUP}/subscribe"
-    try:
+    async with Member("M", attacked.url) as member:
         await member.enrol(attacked.join_token)
         headers = {"Authorization": f"Bearer {member.token}"}
         async with contextlib.AsyncExitStack() as stack:
@@ -136,8 +126,6 @@ async def test_a_thousand_idle_sockets_of_a_member_hold_up_nobody_and_are_ended(
             async with asyncio.timeout(FIRST_MESSAGE_S + 2 * MARGIN_S):
                 reasons = [await last_word(each) for each in idle]
             assert set(reasons) == {"malformed"}
-    finally:
-        await member.close()
 
 
 async def last_word(socket: ClientConnection) -> str:
@@ -151,9 +139,8 @@ async def last_word(socket: ClientConnection) -> str:
 
 async def test_a_member_has_no_more_subscriptions_than_its_share(attacked: Attacked, tmp_path: Path) -> None:
     """The oldest give way, and the server goes on serving."""
-    member = Member("M", attacked.url)
     url = f"ws{attacked.url.removeprefix('http')}/v1/groups/{GROUP}/subscribe"
-    try:
+    async with Member("N", attacked.url) as member:
         await member.enrol(attacked.join_token)
         headers = {"Authorization": f"Bearer {member.token}"}
         async with contextlib.AsyncExitStack() as stack:
@@ -167,5 +154,3 @@ async def test_a_member_has_no_more_subscriptions_than_its_share(attacked: Attac
             async with asyncio.timeout(MARGIN_S):
                 assert {await last_word(each) for each in opened[:BEYOND]} == {"superseded"}
             assert [each.close_code for each in opened[BEYOND:]] == [None] * MAX_SUBSCRIBERS_PER_DEVICE
-    finally:
-        await member.close()

@@ -14,18 +14,19 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from bench._flood import Kind, garbage
 from common.datagrams import PacketType, peek_chunk
 from common.path_frames import PathChallenge
 from common.sealing import key_id, public_key_of
 from common.stun import encode_request
-from tests.harness.attacked import Attacked, make_file, until
+from tests.harness.attacked import Attacked, make_file, running, until
 from tests.harness.member import Member
 from tests.harness.spoof import Spoofer
 from tests.harness.wire import Address, Wire, bound, drained, pass_on
 
-pytestmark = [pytest.mark.loopback, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.loopback, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
 MOST_TIMES = 3
 """How many times what came from an unproven address may go there (RFC 9000 section 8.1)."""
@@ -34,18 +35,13 @@ NUMBER = 1_000
 Lab = tuple[Attacked, Wire]
 
 
-@pytest.fixture
-async def tapped(tmp_path: Path) -> AsyncIterator[Lab]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def tapped(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
     """Agents A and B whose only way to each other is the attacker's."""
-    wire = Wire("A", "B")
-    system = Attacked(tmp_path / "lab", "A B", flags={device: wire.flags(device) for device in ("A", "B")})
-    try:
-        await system.start()
-        await system.span()
-        yield system, wire
-    finally:
-        await system.stop()
-        wire.close()
+    with closing(Wire("A", "B")) as wire:
+        flags = {device: wire.flags(device) for device in ("A", "B")}
+        async with running(Attacked(tmp_path_factory.mktemp("lab"), "A B", flags=flags)) as system:
+            yield system, wire
 
 
 @pytest.fixture
@@ -75,8 +71,9 @@ async def test_captured_datagrams_from_a_spoofed_address_bring_it_no_more_than_w
     tapped: Lab, victim: socket.socket, spoofer: Spoofer, tmp_path: Path
 ) -> None:
     system, wire = tapped
-    await system.send("A", make_file(tmp_path, 300_000))
-    await system.arrives("B", tmp_path / "model.bin")
+    file = make_file(tmp_path, 300_000, f"{tmp_path.name}.bin")
+    await system.send("A", file)
+    await system.arrives("B", file)
     before = await system.look("B")
     for kind, found in captured(wire).items():
         sent = found[-20:] * 10
@@ -118,8 +115,9 @@ async def test_chunks_from_a_spoofed_address_are_a_strangers(
     tapped: Lab, victim: socket.socket, spoofer: Spoofer, tmp_path: Path
 ) -> None:
     system, wire = tapped
-    await system.send("A", make_file(tmp_path, 300_000))
-    await system.arrives("B", tmp_path / "model.bin")
+    file = make_file(tmp_path, 300_000, f"{tmp_path.name}.bin")
+    await system.send("A", file)
+    await system.arrives("B", file)
     before = (await system.drops("B")).get("chunk-from-stranger", 0)
     chunks = [each for each in wire.of_kind(PacketType.DATA, "A") if peek_chunk(each)][:50]
     for datagram in chunks:
@@ -176,21 +174,14 @@ async def test_a_path_challenge_is_answered_with_no_more_than_it_brought(
     assert (await system.link("A", "M"))["state"] == "open"
 
 
-@pytest.fixture
-async def attacked_by_member(tmp_path: Path) -> AsyncIterator[tuple[Attacked, Member]]:
-    system = Attacked(tmp_path / "lab", "A", guests=["M"])
-    member = None
-    try:
-        await system.start()
-        member = Member("M", system.url)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def attacked_by_member(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Attacked, Member]]:
+    attacked = Attacked(tmp_path_factory.mktemp("lab"), "A", guests=["M"])
+    async with running(attacked) as system, Member("M", system.url) as member:
         await member.enrol(system.join_token)
         await member.meet("A")
         await until(lambda: met(system))
         yield system, member
-    finally:
-        if member is not None:
-            await member.close()
-        await system.stop()
 
 
 async def met(system: Attacked) -> bool:
@@ -223,14 +214,10 @@ class Responder:
         return int(float(line.split()[1]))
 
 
-@pytest.fixture
-async def responder(tmp_path: Path) -> AsyncIterator[Responder]:
-    system = Attacked(tmp_path / "lab", "")
-    try:
-        await system.start()
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def responder(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Responder]:
+    async with running(Attacked(tmp_path_factory.mktemp("lab"), "")) as system:
         yield Responder(system)
-    finally:
-        await system.stop()
 
 
 COOKIE = 0x2112A442
@@ -261,6 +248,7 @@ async def test_a_stun_answer_is_never_larger_than_three_requests(
 
 async def test_stun_answers_do_not_go_to_and_fro_between_two_ports(responder: Responder, spoofer: Spoofer) -> None:
     host, port = responder.address
+    before = await responder.answered()
     with closing(bound()) as client:
         client.sendto(encode_request(bytes(12)), responder.address)
         answer = (await came_to(client))[0]
@@ -269,16 +257,17 @@ async def test_stun_answers_do_not_go_to_and_fro_between_two_ports(responder: Re
     # In the name of the other port: if that answered the answer, the two would never stop.
     spoofer.send((host, port + 1), (host, port), encode_request(bytes(12)))
     await asyncio.sleep(SETTLE_S)
-    assert await responder.answered() == 2
+    assert await responder.answered() == before + 2
 
 
 async def test_garbage_is_not_answered_by_the_stun_responder(responder: Responder, victim: socket.socket) -> None:
+    before = await responder.answered()
     rng = random.Random(1)
     for length in [*range(1, 60), *range(60, 1_400, 20)]:
         victim.sendto(rng.randbytes(length), responder.address)
         victim.sendto(b"\0\1" + rng.randbytes(length), responder.address)
     assert await came_to(victim) == []
-    assert await responder.answered() == 0
+    assert await responder.answered() == before
 
 
 async def test_an_agent_answers_no_stun_request(tapped: Lab, victim: socket.socket) -> None:

@@ -4,7 +4,8 @@ import asyncio
 import hashlib
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,18 @@ class Attacked(LoopbackSystem):
             "rest": {key: status[key] for key in ("epoch", "members", "neighbours", "candidates", "mapping")},
             "degraded": status["degraded"]["active"],
         }
+
+
+@asynccontextmanager
+async def running(system: Attacked) -> AsyncIterator[Attacked]:
+    """Let a system run, from when its agents know each other."""
+    try:
+        await system.start()
+        if len(system.scenario.devices) > 1:
+            await system.span()
+        yield system
+    finally:
+        await system.stop()
 
 
 async def until(

@@ -9,7 +9,7 @@ import contextlib
 import os
 import random
 import time
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -120,6 +120,12 @@ class Member:
     def sealed(self, frame: Frame) -> bytes:
         """Return a control datagram with one frame, under the session's key and a number of its own."""
         return self.hop.seal_apart(frame, time.monotonic())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def close(self) -> None:
         """Fall silent."""

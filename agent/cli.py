@@ -30,7 +30,6 @@ for _command in (
     commands.publish,
     commands.tail,
     commands.status,
-    commands.healthy,
     commands.graph,
 ):
     app.command()(_command)

@@ -116,13 +116,6 @@ def tail(
     raise ConnectError("the agent stopped")
 
 
-def healthy(control_socket: ControlSocket = None) -> None:
-    """Tell whether the agent answers; exit 0 if so."""
-    with AgentClient(control_socket or default_control_socket()) as client:
-        shown = client.get("/status")
-    typer.echo(f"device {shown['device']} of group {shown['group']}")
-
-
 def status(as_json: AsJson = False, control_socket: ControlSocket = None) -> None:
     """Show the agent's links, streams and what it dropped."""
     with AgentClient(control_socket or default_control_socket()) as client:

@@ -19,13 +19,8 @@ from server.api.application import create_application
 from server.app import serve
 from server.services.coordinator import Coordinator
 from server.services.join_strings import Order, make_join_string
-from server.services.local_client import request
 from server.services.store.memory import MemoryStore
-from server.services.whereabouts import read_whereabouts
 from server.settings import Settings, check_url, parse_span
-
-HEALTHY_S: Final = 4.0
-"""Seconds in which a healthy server answers."""
 
 app = typer.Typer(
     help="The coordination server of arborcast: it knows the links, computes the graph, and never carries payload.",
@@ -178,21 +173,6 @@ def join_string(
     many = "any number of devices" if uses is None else f"{uses} device{'s' if uses > 1 else ''}"
     hint = "" if url else "; where agents reach it under another address, give that with --url"
     typer.echo(f"for {many}, good for {'ever' if expires == 'never' else expires}, server {reached}{hint}", err=True)
-
-
-@app.command()
-def healthy(
-    state: Annotated[Path, typer.Option(help="The state directory of the server that runs.")],
-) -> None:
-    """Tell whether the server answers and can store; exit 0 if so."""
-    try:
-        answer = request(read_whereabouts(state), "GET", "/readyz", timeout=HEALTHY_S)
-    except ArborcastError as error:
-        typer.echo(f"arborcast-server: {error}", err=True)
-        raise typer.Exit(1) from error
-    typer.echo(answer.text)
-    if not answer.is_success:
-        raise typer.Exit(1)
 
 
 @app.command()

@@ -33,7 +33,7 @@ def embed(stream: Stream, current: Known | None, streams: StreamTable, now: floa
     encoded = encode_graph(current.graph)
     if not encoded or not stream.graphs.learn_graph(current.graph, now):
         return False
-    plain = streams.signer.sign(PURPOSE_GRAPH, stream.opening.stream + encoded) + encoded
+    plain = streams.authors.signer.sign(PURPOSE_GRAPH, stream.opening.stream + encoded) + encoded
     _keep(stream, current.epoch, streams.keys.seal(PURPOSE_GRAPH, plain, streams.entropy(NONCE_BYTES)))
     return True
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final, cast
 
+from agent.core.authors import Authors
 from agent.core.channels import Channel, ChannelTable
 from agent.core.entry import Entry
 from agent.core.events import Event, FileFailed, FileVerified, ForgeryFound, Receipt, StreamOpened
 from agent.core.memory_store import MemoryStreamStore
 from agent.core.rangeset import RangeSet
-from agent.core.receipts import ReceiptBook, cut_reason
+from agent.core.receipts import ReceiptBook
 from agent.core.retention import Retention
 from agent.core.routing import GraphTable
 from agent.core.sinks import FileSink, MessageSink, Outcome, Refuted, Sink
@@ -30,8 +31,7 @@ from common.limits import MAX_FILE_BYTES, MAX_NAME_BYTES, MAX_STREAMS, MAX_TOMBS
 from common.messages import Roster
 from common.opening import STREAM_ID_BYTES, STREAM_KEY_BYTES, Opening, StreamKind
 from common.sealing import NONCE_BYTES, GroupKeys, key_epoch_of
-from common.signing import PURPOSE_OPENING, PURPOSE_RECEIPT, Signer, Verifier
-from common.stream_frames import ReceiptEntry
+from common.signing import PURPOSE_OPENING, Signer
 
 FILE_LIFETIME_S: Final = 86_400.0
 """How long a file's opening is good for."""
@@ -106,8 +106,7 @@ class StreamTable:
         """The same of this device's own links; it serves until the server has spoken."""
         self._datagram_bytes = datagram_bytes
         self._memory_bytes = memory_bytes
-        self.signer = signer
-        self._signing_keys: dict[DeviceId, bytes] = {}
+        self.authors = Authors(device, group, signer, drops)
         self._undelivered: dict[int, Entry] = {}
         self._channels = channels
         self._stores = stores
@@ -129,7 +128,7 @@ class StreamTable:
 
     def set_keys(self, roster: Roster) -> None:
         """Take the group's keys, and those that its members sign with."""
-        self._signing_keys = {entry.device: decode_key(entry.signing_key) for entry in roster.devices}
+        self.authors.set_roster(roster)
         keys = {epoch: decode_key(key) for epoch, key in roster.group_keys.items()}
         if keys:
             self.keys = GroupKeys(self._group, keys)
@@ -174,7 +173,7 @@ class StreamTable:
             source = None
         if source is None or channel not in self._channels.by_name:
             entry = self._open_source(channel, "message", "", None, None, now)
-            entry.source = source = self._messages[channel] = MessageSource(entry.stream, self.signer)
+            entry.source = source = self._messages[channel] = MessageSource(entry.stream, self.authors.signer)
             source.key_epoch = key_epoch_of(entry.stream.sealed_opening)
         return source.stream.opening.hex, source.publish(payload)
 
@@ -211,7 +210,7 @@ class StreamTable:
             size_bytes=size_bytes,
             created=wall,
             expires=wall + (FILE_LIFETIME_S if kind == "file" else MESSAGE_LIFETIME_S),
-        ).signed(self.signer)
+        ).signed(self.authors.signer)
         sealed = self._seal_opening(self.keys, opening)
         if len(sealed) > _MOST_OPENING_BYTES:
             raise RefusedError("bad-name", "the name's special characters take more room than one datagram has")
@@ -260,15 +259,7 @@ class StreamTable:
         except DecodeError:
             self._drops["opening-not-authentic"] += 1
             return None
-        signing_key = self._signing_keys.get(opening.source)
-        if signing_key is None:
-            # A new member, or an old one: the next roster tells, and the opening is asked for again.
-            self._drops["opening-of-stranger"] += 1
-            return None
-        if signing_key != opening.signer:
-            self._drops["opening-forged"] += 1
-            return None
-        return opening
+        return opening if self.authors.vouch_for(opening) else None
 
     def _reason_against(self, opening: Opening, now: float) -> str | None:
         if opening.expires <= now + self._wall_offset:
@@ -317,24 +308,9 @@ class StreamTable:
 
     def conclude(self, entry: Entry, receipt: Receipt) -> None:
         """Say this device's last word about a stream."""
-        said = self.last_word(entry.stream.opening.stream, receipt)
+        said = self.authors.last_word(entry.stream.opening.stream, receipt)
         signed = replace(receipt, reason=said.reason, signature=said.signature)
         entry.book.put(self._device, signed)
-
-    def last_word(self, stream: bytes, receipt: Receipt) -> ReceiptEntry:
-        """Return this device's last word about a stream (its 16-byte id) as it travels, signed."""
-        entry = ReceiptEntry(self._device, receipt.state, receipt.held_bytes, cut_reason(receipt.reason))
-        return replace(entry, signature=self.signer.sign(PURPOSE_RECEIPT, entry.statement(stream)))
-
-    def is_genuine(self, stream: bytes, entry: ReceiptEntry) -> bool:
-        """Tell whether a last word about a stream (its 16-byte id) is that of the device it names."""
-        key = self._signing_keys.get(entry.device)
-        if key is None or not Verifier(key, self._group).is_signed(
-            PURPOSE_RECEIPT, entry.statement(stream), entry.signature
-        ):
-            self._drops["receipt-forged"] += 1
-            return False
-        return True
 
     def deliver_soon(self, entry: Entry) -> None:
         """Note that messages have come, to be delivered when what has to be sent has gone."""
@@ -504,7 +480,7 @@ class StreamTable:
         self, opening: Opening, sealed: bytes, channel: Channel, store: StreamStore, role: Role, now: float
     ) -> Entry:
         graphs = GraphTable(self._device, self._wall_offset)
-        author = Verifier(opening.signer, self._group)
+        author = self.authors.verifier(opening)
         stream = Stream(opening, sealed, channel.spec, store, role, None, author, graphs, now, self._memory_bytes)
         if role == "receive":
             stream.sink = self._sink(stream)
@@ -528,7 +504,7 @@ class StreamTable:
                 other.finished_at = now
 
     def _file_source(self, stream: Stream) -> FileSource:
-        return FileSource(stream, cast(Blocks, stream.blocks), self.signer)
+        return FileSource(stream, cast(Blocks, stream.blocks), self.authors.signer)
 
     def _sink(self, stream: Stream) -> Sink:
         if stream.blocks is not None:

@@ -220,7 +220,7 @@ class Upkeep:
             raise DecodeError(f"a receipt of more than the file's {most} bytes")
         others = [item for item in frame.entries if item.device != self._device]
         stream = entry.stream.opening.stream
-        if entry.book.merge(others, lambda item: self._streams.is_genuine(stream, item)):
+        if entry.book.merge(others, lambda item: self._streams.authors.is_genuine(stream, item)):
             self._pass_receipts(entry, now)
 
     def _pass_receipts(self, entry: Entry, now: float) -> None:
@@ -240,7 +240,7 @@ class Upkeep:
 
     def refuse_unopened(self, hop: Hop, declined: Declined, reason: str) -> None:
         """Tell whoever handed on an opening that this device does not take the stream."""
-        word = self._streams.last_word(declined.stream, Receipt("refused", 0, reason))
+        word = self._streams.authors.last_word(declined.stream, Receipt("refused", 0, reason))
         hop.send(Receipts(declined.short, (word,)))
 
     def ask_openings(self, shorts: Iterable[int]) -> None:
@@ -261,7 +261,7 @@ class Upkeep:
             stream = entry.stream
             if stream.opening.hex == stream_id and self._streams.keys is not None:
                 said = reason.encode()[:MAX_REASON_BYTES]
-                signature = self._streams.signer.sign(PURPOSE_CANCEL, stream.opening.stream + said)
+                signature = self._streams.authors.signer.sign(PURPOSE_CANCEL, stream.opening.stream + said)
                 sealed = self._streams.keys.seal(PURPOSE_CANCEL, signature + said, self._streams.entropy(NONCE_BYTES))
                 self._cancelled(entry, Cancel(stream.short, sealed), reason, None)
                 return

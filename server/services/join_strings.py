@@ -1,6 +1,7 @@
 """Making a join string: a new join token from the server that runs, and what an agent has to know besides."""
 
 import json
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,7 +12,6 @@ from common.errors import ConfigError, ConnectError, DecodeError, RefusedError
 from common.fields import decode_key
 from common.ids import GroupId
 from common.join_string import JoinString, encode
-from server.services.local_client import request
 from server.services.secret_files import read_token
 from server.services.whereabouts import Whereabouts, read_whereabouts
 
@@ -74,15 +74,18 @@ def make_join_string(
 def _ask(here: Whereabouts, order: Order, admin: str, transport: httpx.BaseTransport | None) -> str:
     terms = {"expires_s": order.expires_s, "uses": order.uses, "note": order.note}
     headers = {"Authorization": f"Bearer {admin}"}
-    answer = request(
-        here,
-        "POST",
-        f"/v1/groups/{order.group}/join-tokens",
-        timeout=REQUEST_S,
-        headers=headers,
-        body=terms,
-        transport=transport,
-    )
+    try:
+        with httpx.Client(
+            base_url=here.local_url,
+            verify=_trust(here),
+            # The token is not for a proxy: this is the same host.
+            trust_env=False,
+            timeout=REQUEST_S,
+            transport=transport,
+        ) as client:
+            answer = client.post(f"/v1/groups/{order.group}/join-tokens", headers=headers, json=terms)
+    except httpx.TransportError as error:
+        raise ConnectError(f"no server answers at {here.local_url}: {str(error) or type(error).__name__}") from error
     try:
         body = json.loads(answer.content)
         if answer.is_success:
@@ -92,3 +95,16 @@ def _ask(here: Whereabouts, order: Order, admin: str, transport: httpx.BaseTrans
         raise ConnectError(
             f"what answers at {here.local_url} is no server of arborcast (status {answer.status_code})"
         ) from error
+
+
+def _trust(here: Whereabouts) -> ssl.SSLContext:
+    """Trust the server's own certificate and no other, whatever names it holds."""
+    if here.certificate is None:
+        return ssl.create_default_context()
+    try:
+        context = ssl.create_default_context(cafile=here.certificate)
+    except OSError as error:
+        raise ConfigError(f"cannot read the server's certificate {here.certificate}: {error}") from error
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context

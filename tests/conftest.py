@@ -5,6 +5,7 @@ import inspect
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -16,8 +17,9 @@ settings.register_profile("ci", max_examples=200, deadline=None, derandomize=Tru
 settings.register_profile("soak", max_examples=5_000, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
-# Turns of the loop that a task cancelled at the very end of a test gets to finish in.
-_LAST_TURNS = 5
+# Turns of the loop that a task cancelled at the very end of a test gets to finish in: a response that is left in the
+# middle takes some twenty, for its generators are closed one within the other.
+_LAST_TURNS = 100
 
 
 @pytest.fixture(autouse=True)
@@ -51,15 +53,23 @@ async def _no_task_left() -> AsyncIterator[None]:
     """
     before = asyncio.all_tasks()
     yield
+    leaked = _beside(before)
     for _ in range(_LAST_TURNS):
+        if not leaked:
+            break
         await asyncio.sleep(0)
-    leaked = asyncio.all_tasks() - before - {asyncio.current_task()}
+        leaked = _beside(before)
     names = sorted(f"{task.get_name()} in {task.get_coro()}" for task in leaked)
     for task in leaked:
         task.cancel()
     await asyncio.gather(*leaked, return_exceptions=True)
     if leaked:
         pytest.fail("leaked tasks: " + "; ".join(names), pytrace=False)
+
+
+def _beside(known: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+    """Return the tasks that run beside the known ones and this one."""
+    return asyncio.all_tasks() - known - {asyncio.current_task()}
 
 
 def _is_asynchronous(item: pytest.Item) -> bool:

@@ -7,11 +7,10 @@ import asyncio
 import base64
 import json
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import pytest
 import pytest_asyncio
@@ -179,15 +178,12 @@ async def messages(system: Attacked, count: int) -> list[bytes]:
     found: list[bytes] = []
     async with asyncio.timeout(20.0):
         async with system.client("B").stream("GET", "/messages?channel=messages&from=retained") as answer:
-            # Closed here, or the loop closes it in a task that may outlive the test.
-            lines = cast("AsyncGenerator[str]", answer.aiter_lines())
-            async with aclosing(lines):
-                async for line in lines:
-                    entry = json.loads(line)
-                    if entry["event"] == "message":
-                        found.append(base64.b64decode(entry["payload"]))
-                    if len(found) == count:
-                        return found
+            async for line in answer.aiter_lines():
+                entry = json.loads(line)
+                if entry["event"] == "message":
+                    found.append(base64.b64decode(entry["payload"]))
+                if len(found) == count:
+                    return found
     return found
 
 

@@ -4,6 +4,8 @@ Delay within 10 % or 1 ms, loss within 1 point after 30 s, bandwidth within 20 %
 within 60 s, behind a token bucket of 20 ms of the link's rate.
 """
 
+from collections.abc import Collection, Sequence
+
 import pytest
 from _pytest.mark import ParameterSet
 
@@ -21,12 +23,12 @@ IDLE_LOSS_S = 30.0
 IDLE_SHARE = 0.01
 
 
-def ladder(rates_bps: tuple[float, ...]) -> list[ParameterSet]:
-    """Return every rate with every path: each with one of them for `make test`, with the others for `make sim`."""
+def ladder(rates_bps: Sequence[float], usual: Collection[tuple[float, int]]) -> list[ParameterSet]:
+    """Return every rate with every path: the usual ones, by a path's place, for `make test`, others for `make sim`."""
     return [
-        pytest.param(rate_bps, delay_s, loss, marks=() if turn % len(PATHS) == place else pytest.mark.soak)
-        for turn, rate_bps in enumerate(rates_bps)
-        for place, (delay_s, loss) in enumerate(PATHS)
+        pytest.param(rate_bps, *path, marks=() if (rate_bps, place) in usual else pytest.mark.soak)
+        for rate_bps in rates_bps
+        for place, path in enumerate(PATHS)
     ]
 
 
@@ -44,7 +46,10 @@ def check_delay_and_loss(found: QosFigures, delay_s: float, loss: float) -> None
     assert found.loss == pytest.approx(loss, abs=0.01)
 
 
-@pytest.mark.parametrize(("rate_bps", "delay_s", "loss"), ladder(RATES_BPS))
+@pytest.mark.parametrize(
+    ("rate_bps", "delay_s", "loss"),
+    ladder(RATES_BPS, {(rate_bps, turn % len(PATHS)) for turn, rate_bps in enumerate(RATES_BPS)}),
+)
 def test_an_idle_link_is_measured_within_a_minute_for_a_hundredth_of_it(
     rate_bps: float, delay_s: float, loss: float
 ) -> None:
@@ -66,7 +71,10 @@ def test_an_idle_link_is_measured_within_a_minute_for_a_hundredth_of_it(
             assert "trainreport-refused" not in simulation.node(device).drops
 
 
-@pytest.mark.parametrize(("rate_bps", "delay_s", "loss"), ladder(RATES_BPS[:4]))
+@pytest.mark.parametrize(
+    ("rate_bps", "delay_s", "loss"),
+    ladder(RATES_BPS[:4], {(5e6, 0), (10e6, 1), (20e6, 2), (10e6, 3)}),
+)
 def test_a_loaded_link_is_measured_by_what_it_carries(rate_bps: float, delay_s: float, loss: float) -> None:
     with Simulation(pair(rate_bps, delay_s, loss)) as simulation:
         simulation.settle()
@@ -77,8 +85,14 @@ def test_a_loaded_link_is_measured_by_what_it_carries(rate_bps: float, delay_s: 
         assert found.bandwidth_bps == pytest.approx(rate_bps, rel=0.2)
 
 
-@pytest.mark.parametrize("rate_bps", [5e6, 20e6])
-@pytest.mark.parametrize("loss", [0.0, 0.01, 0.05])
+@pytest.mark.parametrize(
+    ("rate_bps", "loss"),
+    [
+        *((5e6, loss) for loss in (0.0, 0.01, 0.05)),
+        (20e6, 0.01),
+        *(pytest.param(20e6, loss, marks=pytest.mark.soak) for loss in (0.0, 0.05)),
+    ],
+)
 def test_what_a_short_buffer_drops_is_not_the_link_s_loss(rate_bps: float, loss: float) -> None:
     buffer_bytes = max(round(0.02 * rate_bps / 8), 8 * 1_514)
     link = LinkFigures(rate_bps, delay_s=0.0001, loss=loss, queue_bytes=buffer_bytes)
@@ -91,7 +105,7 @@ def test_what_a_short_buffer_drops_is_not_the_link_s_loss(rate_bps: float, loss:
         check_delay_and_loss(figures(simulation), 0.0001, loss)
 
 
-@pytest.mark.parametrize("rate_bps", RATES_BPS[4:])
+@pytest.mark.parametrize("rate_bps", [pytest.param(100e6, marks=pytest.mark.soak), 200e6])
 def test_a_fast_loaded_link_is_measured_by_what_it_carries(rate_bps: float) -> None:
     with Simulation(pair(rate_bps, 0.01, 0.01)) as simulation:
         simulation.settle()

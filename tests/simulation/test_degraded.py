@@ -54,7 +54,7 @@ def pulled_over(network: Network, links: list[LinkKey], stream: str) -> int:
     return sum(network.crossings(*link, stream).pulled for link in links)
 
 
-@pytest.mark.parametrize("seed", seeds(4, usual=2))
+@pytest.mark.parametrize("seed", seeds(4))
 def test_messages_pass_round_a_dead_link_while_the_server_is_gone_and_by_the_tree_when_it_is_back(seed: int) -> None:
     simulation = without_server(seed)
     with simulation:
@@ -84,7 +84,7 @@ def test_messages_pass_round_a_dead_link_while_the_server_is_gone_and_by_the_tre
         assert pulled_over(simulation.network, links, flow.stream) <= 2 * len(flow.sent) * len(links)
 
 
-@pytest.mark.parametrize("seed", seeds(4, usual=2))
+@pytest.mark.parametrize("seed", seeds(4))
 def test_a_file_passes_round_a_dead_link_each_range_pulled_from_one(seed: int) -> None:
     simulation = without_server(seed, rate_bps=10e6)
     with simulation:

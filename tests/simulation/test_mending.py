@@ -61,10 +61,11 @@ def after_a_cut(seed: int, payload: bytes | None) -> tuple[Flow, list[float], li
     return flow, since_graph, since_noticed
 
 
-def test_messages_flow_again_at_once_on_the_new_tree_at_every_device_behind_the_cut() -> None:
+@pytest.mark.parametrize("group", [range(3), pytest.param(range(3, 6), marks=pytest.mark.soak)], ids=str)
+def test_messages_flow_again_at_once_on_the_new_tree_at_every_device_behind_the_cut(group: range) -> None:
     since_graph: list[float] = []
     since_noticed: list[float] = []
-    for seed in range(6):
+    for seed in group:
         _, graph, noticed = after_a_cut(seed, None)
         since_graph += graph
         since_noticed += noticed
@@ -73,9 +74,10 @@ def test_messages_flow_again_at_once_on_the_new_tree_at_every_device_behind_the_
     assert max(since_noticed) <= 0.15
 
 
-def test_a_file_flows_again_at_once_and_hardly_anything_of_it_crosses_a_link_again() -> None:
+@pytest.mark.parametrize("group", [range(2), pytest.param(range(2, 4), marks=pytest.mark.soak)], ids=str)
+def test_a_file_flows_again_at_once_and_hardly_anything_of_it_crosses_a_link_again(group: range) -> None:
     since_graph: list[float] = []
-    for seed in range(4):
+    for seed in group:
         flow, graph, _ = after_a_cut(seed, FILE)
         since_graph += graph
         chunks = len(FILE) // 1_000

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import secrets
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,11 +17,16 @@ from typing import Final, Self
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from common.errors import ConfigError
-from common.ids import DeviceId, GroupId
+from common.ids import DeviceId, GroupId, is_id
+from common.limits import MAX_TOKEN_CHARS
 from common.signing import Signer
 
 KEY_BYTES: Final = 32
 _FILE: Final = "identity.json"
+_TOKEN: Final = re.compile(r"[!-~]+")
+"""What a request's header carries."""
+_LATEST_S: Final = float(2**53)
+"""Unix seconds past which a time is a mistake: whole seconds are exact up to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,14 +247,25 @@ def _decode(data: bytes, path: Path) -> Identity:
             None if fingerprint is None else bytes.fromhex(fingerprint),
             body.get("previous_token"),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
         raise ConfigError(f"{path} is not an agent's identity: {error}") from error
-    texts = (found.token, found.next_token, found.previous_token, found.server)
-    if (
-        len(key) != KEY_BYTES
-        or not all(isinstance(text, str | None) for text in texts)
-        or not isinstance(found.token_made, int | float | None)
-        or len(found.fingerprint or bytes(KEY_BYTES)) != KEY_BYTES
-    ):
+    if not _is_usable(found):
         raise ConfigError(f"{path} is not an agent's identity")
     return found
+
+
+def _is_usable(found: Identity) -> bool:
+    """Whether every part of an identity is of its kind: whatever JSON can hold may stand in the file."""
+    names, made = (found.group, found.device), found.token_made
+    return (
+        len(found.private_key) == KEY_BYTES
+        and all(isinstance(name, str) and is_id(name) for name in names)
+        and all(token is None or _is_token(token) for token in (found.token, found.next_token, found.previous_token))
+        and isinstance(found.server, str | None)
+        and (made is None or (isinstance(made, int | float) and 0.0 <= made < _LATEST_S))
+        and len(found.fingerprint or bytes(KEY_BYTES)) == KEY_BYTES
+    )
+
+
+def _is_token(token: object) -> bool:
+    return isinstance(token, str) and len(token) <= MAX_TOKEN_CHARS and _TOKEN.fullmatch(token) is not None

@@ -1,5 +1,6 @@
 import errno
 import json
+import math
 import os
 import stat
 from dataclasses import replace
@@ -103,8 +104,19 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
                 {"server": 5},
                 {"fingerprint": "00"},
                 {"fingerprint": 5},
+                {"group": None},
+                {"group": ["lab"]},
+                {"device": "no name"},
+                {"token": "two words"},
+                {"token": "x" * 129},
+                {"next_token": "\ud800"},
+                {"token_made": math.nan},
+                {"token_made": math.inf},
+                {"token_made": -1.0},
+                {"token_made": 10**400},
             )
         ),
+        "[" * 100_000,
     ],
 )
 def test_a_spoilt_identity_is_never_taken_for_a_new_device(tmp_path: Path, content: str) -> None:

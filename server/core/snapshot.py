@@ -13,9 +13,9 @@ from common.messages import Channels, GraphBody, QosFigures, RosterEntry
 
 
 class Record(BaseModel):
-    """What all records share."""
+    """What all records share: frozen, no unknown fields, no infinities."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DeviceRecord(Record):
@@ -33,7 +33,7 @@ class JoinTokenRecord(Record):
     token_hash: TokenHash
     created: float
     expires: float | None
-    uses_left: int | None
+    uses_left: int | None = Field(ge=0)
     note: str
 
 
@@ -51,10 +51,11 @@ class MembersRecord(Record):
     @classmethod
     def _read_first_form(cls, stored: Any) -> Any:
         """Read the form of version 0.1, which kept of a join token its hash alone."""
-        if not isinstance(stored, dict) or "join_token_hashes" not in stored:
+        hashes = stored.get("join_token_hashes") if isinstance(stored, dict) else None
+        if not isinstance(hashes, list | tuple) or not all(isinstance(found, str) for found in hashes):
             return stored
         known = {"created": 0.0, "expires": None, "uses_left": None, "note": ""}
-        tokens = [{"id": found[:16], "token_hash": found, **known} for found in stored["join_token_hashes"]]
+        tokens = [{"id": found[:16], "token_hash": found, **known} for found in hashes]
         others = {name: value for name, value in stored.items() if name != "join_token_hashes"}
         return {**others, "join_tokens": tokens}
 

@@ -45,20 +45,21 @@ fmt: setup ## format, and mend what ruff can mend
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-# Two lanes, one for each processor; what times real processes has both to itself afterwards. Coverage makes a simulation
-# three times as long and adds no line of the cores to what the unit tests reach; agents under attack run as they do at a
-# user's, for floods of datagrams would else try the tracer.
+# Two lanes, one for each processor; what times real processes, or floods them, has both to itself afterwards. Coverage makes
+# a simulation three times as long and adds no line of the cores to what the unit tests reach; real processes run as they do at
+# a user's.
 LANE_LOG := lane.log
+ALONE := tests/attacks/test_flood.py
 APART := tests/simulation tests/attacks tests/system tests/docker
 test: setup ## every test but the long simulations and the containers, with both coverage gates
 	$(BIN)/coverage erase
-	@$(BIN)/pytest tests/simulation tests/attacks > $(LANE_LOG) 2>&1 & lane=$$!; ended=0; \
+	@$(BIN)/pytest tests/simulation tests/attacks --ignore=$(ALONE) > $(LANE_LOG) 2>&1 & lane=$$!; ended=0; \
 	trap 'kill $$lane 2>/dev/null; exit 130' INT TERM; \
 	$(BIN)/coverage run -m pytest $(APART:%=--ignore=%) || ended=$$?; \
 	wait $$lane || ended=$$?; \
 	cat $(LANE_LOG); rm -f $(LANE_LOG); \
 	(( ended == 0 )) || exit $$ended
-	$(BIN)/coverage run -m pytest tests/system
+	$(BIN)/pytest tests/system $(ALONE)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 	$(BIN)/coverage report --include='common/*,*/core/*' --fail-under=$(CORE_COVERAGE)

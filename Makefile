@@ -50,12 +50,14 @@ fmt: setup ## format, and mend what ruff can mend
 # a user's.
 LANE_LOG := lane.log
 ALONE := tests/attacks/test_flood.py
-APART := tests/simulation tests/attacks tests/system tests/docker
+SECOND := tests/unit/agent tests/unit/common
+APART := tests/simulation tests/attacks tests/system tests/docker $(SECOND)
 test: setup ## every test but the long simulations and the containers, with both coverage gates
 	$(BIN)/coverage erase
-	@$(BIN)/pytest tests/simulation tests/attacks --ignore=$(ALONE) > $(LANE_LOG) 2>&1 & lane=$$!; ended=0; \
-	trap 'kill $$lane 2>/dev/null; exit 130' INT TERM; \
-	$(BIN)/coverage run -m pytest $(APART:%=--ignore=%) || ended=$$?; \
+	@{ first=0; $(BIN)/pytest tests/simulation tests/attacks --ignore=$(ALONE) || first=$$?; \
+	$(BIN)/coverage run -m pytest $(APART:%=--ignore=%) || first=$$?; exit $$first; } > $(LANE_LOG) 2>&1 & lane=$$!; \
+	ended=0; trap 'kill $$lane 2>/dev/null; exit 130' INT TERM; \
+	$(BIN)/coverage run -m pytest $(SECOND) || ended=$$?; \
 	wait $$lane || ended=$$?; \
 	cat $(LANE_LOG); rm -f $(LANE_LOG); \
 	(( ended == 0 )) || exit $$ended

@@ -50,7 +50,7 @@ fmt: setup ## format, and mend what ruff can mend
 # a user's.
 LANE_LOG := lane.log
 ALONE := tests/attacks/test_flood.py
-SECOND := tests/unit/agent tests/unit/common
+SECOND := tests/unit
 APART := tests/simulation tests/attacks tests/system tests/docker $(SECOND)
 test: setup ## every test but the long simulations and the containers, with both coverage gates
 	$(BIN)/coverage erase

@@ -18,6 +18,8 @@ pytestmark = [pytest.mark.loopback, pytest.mark.asyncio(loop_scope="module"), py
 
 SIZE = 4_000_000
 PER_S = 50_000
+LEAST_SENT = 2_000
+"""A host that is quick has the file across in a fifth of a second."""
 MOST_S = 90.0
 MOST_GROWTH_BYTES = 150 * 1024 * 1024
 """Of the relay: beside its buffers, what it keeps of a file that it receives and passes on."""
@@ -46,7 +48,7 @@ async def test_a_file_crosses_a_relay_that_is_flooded(chain: Attacked, tmp_path:
         flood.go()
         sent = (await flood.line())["sent"]
     after = await chain.look("B")
-    assert sent > PER_S // 2
+    assert sent > LEAST_SENT, "the flood went on while the file crossed"
     counted = sum(after["drops"].values()) - sum(before["drops"].values())
     # The kernel drops what the socket's buffer has no room for.
     assert 0 < counted <= sent

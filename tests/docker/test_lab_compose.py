@@ -60,8 +60,6 @@ def test_a_scenario_runs_in_containers_and_leaves_nothing(tmp_path: Path) -> Non
     report = json.loads(out.read_text())
     assert (report["backend"], report["ok"]) == ("compose", True)
     assert all(device["sha256_ok"] for device in report["devices"].values())
-    sent = report["channels"]["A-B"]["ethernet_bytes"]
-    assert sent["B"] < 1 << 20
     assert [event["event"] for event in report["events"]] == ["cut A-B", "restore A-B", "kill C", "start C"]
     assert report["events"][0]["detected_s"] is not None
     assert "arborcast-lab-" not in call(["docker", "ps", "--all", "--format", "{{.Names}}"])

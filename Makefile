@@ -7,8 +7,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Per cent of branches that the tests must reach in common/ and */core/ (the whole: pyproject.toml, fail_under).
-CORE_COVERAGE := 100
+# Per cent of branches that the unit tests must reach in common/ and */core/, the simulations unmeasured (the whole: pyproject.toml, fail_under).
+CORE_COVERAGE := 99.5
 # Only what exists: mypy refuses a folder that does not.
 CODE := $(wildcard server agent common host lab tests bench)
 LOCKS := requirements.lock requirements-dev.lock
